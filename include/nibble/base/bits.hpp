@@ -1,4 +1,5 @@
-// Room base: small integer arithmetic that every room needs, overflow-checked where a file decides the numbers.
+// Room base: small integer arithmetic that every room needs, overflow-checked where a file decides the
+// numbers.
 #pragma once
 
 #include <concepts>

@@ -12,8 +12,8 @@ namespace concat_detail {
 inline void append(std::string& out, std::string_view text) { out += text; }
 inline void append(std::string& out, char c) { out += c; }
 template <class T>
-  requires(std::integral<T> && !std::same_as<T, char> && !std::same_as<T, bool>)
-void append(std::string& out, T number) {
+requires(std::integral<T> && !std::same_as<T, char> && !std::same_as<T, bool>) void append(std::string& out,
+                                                                                           T number) {
   char buffer[24];
   const auto end = std::to_chars(buffer, buffer + sizeof buffer, number).ptr;
   out.append(buffer, end);

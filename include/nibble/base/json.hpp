@@ -8,14 +8,14 @@
 // limited; nothing recurses on input (trees are torn down iteratively too).
 #pragma once
 
+#include <nibble/base/status.hpp>
+
 #include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
-
-#include <nibble/base/status.hpp>
 
 namespace nib::inline v0 {
 
@@ -25,8 +25,8 @@ struct JsonLimits {
   std::size_t max_values = 10'000'000;            // scalars, keys, arrays and objects together
 };
 
-// Receives a document in order. Each function returns a Status; anything but ok ends the parse with it. Strings are
-// unescaped UTF-8, valid only during the call.
+// Receives a document in order. Each function returns a Status; anything but ok ends the parse with it.
+// Strings are unescaped UTF-8, valid only during the call.
 class JsonHandler {
  public:
   virtual ~JsonHandler() = default;
@@ -42,9 +42,10 @@ class JsonHandler {
   virtual Status on_array_end() = 0;
 };
 
-// Parses `text`. `name` is the file (or what else the text is), used in messages: "config.json: byte 17: ...".
-// Errors: format (not JSON, or over a limit), or what the handler returned. Any thread.
-Status parse_json(std::string_view text, std::string_view name, const JsonLimits& limits, JsonHandler& handler);
+// Parses `text`. `name` is the file (or what else the text is), used in messages: "config.json: byte 17:
+// ...". Errors: format (not JSON, or over a limit), or what the handler returned. Any thread.
+Status parse_json(std::string_view text, std::string_view name, const JsonLimits& limits,
+                  JsonHandler& handler);
 
 // A JSON value. Objects keep their order and their duplicates (find gives the last, as Python does).
 class Json {
@@ -98,8 +99,8 @@ class Json {
 // The tree of `text`; errors as above.
 Result<Json> parse_json(std::string_view text, std::string_view name, const JsonLimits& limits = {});
 
-// Compact text as Python's json.dumps(value, ensure_ascii=False, separators=(",", ":")) writes it, with `space`
-// after ':' and ',' as its default separators do.
+// Compact text as Python's json.dumps(value, ensure_ascii=False, separators=(",", ":")) writes it, with
+// `space` after ':' and ',' as its default separators do.
 std::string write_json(const Json& value, bool space = false);
 
 }  // namespace nib::inline v0

@@ -37,24 +37,42 @@ enum class Code : std::int32_t {
 // "NIB_E_FORMAT" and so on; static storage; any thread.
 constexpr const char* code_name(Code code) {
   switch (code) {
-    case Code::ok: return "NIB_OK";
-    case Code::stopped: return "NIB_STOPPED";
-    case Code::end: return "NIB_END";
-    case Code::argument: return "NIB_E_ARGUMENT";
-    case Code::state: return "NIB_E_STATE";
-    case Code::version: return "NIB_E_VERSION";
-    case Code::busy: return "NIB_E_BUSY";
-    case Code::not_found: return "NIB_E_NOT_FOUND";
-    case Code::io: return "NIB_E_IO";
-    case Code::format: return "NIB_E_FORMAT";
-    case Code::unsupported: return "NIB_E_UNSUPPORTED";
-    case Code::memory: return "NIB_E_MEMORY";
-    case Code::budget: return "NIB_E_BUDGET";
-    case Code::device_memory: return "NIB_E_DEVICE_MEMORY";
-    case Code::device: return "NIB_E_DEVICE";
-    case Code::context_full: return "NIB_E_CONTEXT_FULL";
-    case Code::small_buffer: return "NIB_E_SMALL_BUFFER";
-    case Code::internal: return "NIB_E_INTERNAL";
+    case Code::ok:
+      return "NIB_OK";
+    case Code::stopped:
+      return "NIB_STOPPED";
+    case Code::end:
+      return "NIB_END";
+    case Code::argument:
+      return "NIB_E_ARGUMENT";
+    case Code::state:
+      return "NIB_E_STATE";
+    case Code::version:
+      return "NIB_E_VERSION";
+    case Code::busy:
+      return "NIB_E_BUSY";
+    case Code::not_found:
+      return "NIB_E_NOT_FOUND";
+    case Code::io:
+      return "NIB_E_IO";
+    case Code::format:
+      return "NIB_E_FORMAT";
+    case Code::unsupported:
+      return "NIB_E_UNSUPPORTED";
+    case Code::memory:
+      return "NIB_E_MEMORY";
+    case Code::budget:
+      return "NIB_E_BUDGET";
+    case Code::device_memory:
+      return "NIB_E_DEVICE_MEMORY";
+    case Code::device:
+      return "NIB_E_DEVICE";
+    case Code::context_full:
+      return "NIB_E_CONTEXT_FULL";
+    case Code::small_buffer:
+      return "NIB_E_SMALL_BUFFER";
+    case Code::internal:
+      return "NIB_E_INTERNAL";
   }
   return "NIB_E_INTERNAL";
 }
@@ -100,8 +118,8 @@ class [[nodiscard]] Result {
 }  // namespace nib::inline v0
 
 // Returns from the enclosing function when `expr` (a Status) is not ok.
-#define NIB_TRY(expr)                                        \
-  do {                                                       \
+#define NIB_TRY(expr)                                                              \
+  do {                                                                             \
     if (::nib::Status nib_status_ = (expr); !nib_status_.ok()) return nib_status_; \
   } while (0)
 

@@ -1,0 +1,43 @@
+// Room base: FloatScope: the floating-point environment of canonical arithmetic, for as long as it lives.
+//
+// Round to nearest even, subnormals flushed to zero in results (FTZ) and in operands (DAZ), no traps. Every
+// entry of the library that computes and every pool thread holds one; the host's environment comes back when
+// it ends.
+#pragma once
+
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#elif defined(__aarch64__)
+#include <cstdint>
+#endif
+
+namespace nib::inline v0 {
+
+class FloatScope {
+ public:
+#if defined(__x86_64__)
+  FloatScope() : saved_(_mm_getcsr()) { _mm_setcsr(kCanonical); }
+  ~FloatScope() { _mm_setcsr(saved_); }
+#elif defined(__aarch64__)
+  FloatScope() {
+    asm volatile("mrs %0, fpcr" : "=r"(saved_));
+    asm volatile("msr fpcr, %0" ::"r"(kCanonical));
+  }
+  ~FloatScope() { asm volatile("msr fpcr, %0" ::"r"(saved_)); }
+#else
+#error "FloatScope needs the control register of this processor"
+#endif
+  FloatScope(const FloatScope&) = delete;
+  FloatScope& operator=(const FloatScope&) = delete;
+
+ private:
+#if defined(__x86_64__)
+  static constexpr unsigned kCanonical = 0x9fc0;  // all exceptions masked, nearest, FTZ (bit 15), DAZ (bit 6)
+  unsigned saved_;
+#else
+  static constexpr std::uint64_t kCanonical = std::uint64_t{1} << 24;  // FZ; nearest, no traps
+  std::uint64_t saved_ = 0;
+#endif
+};
+
+}  // namespace nib::inline v0
