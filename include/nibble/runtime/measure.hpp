@@ -1,0 +1,21 @@
+// Room runtime: what this machine can do at best, measured: the floor beside which every rate is shown.
+#pragma once
+
+#include <nibble/base/pool.hpp>
+#include <nibble/base/status.hpp>
+#include <nibble/kernels/numerics.hpp>
+#include <nibble/runtime/runtime.hpp>
+
+namespace nib::inline v0 {
+
+// Bytes per second that all threads read from main memory together, over a block several times the last cache
+// (`block_bytes`; 0: chosen), for about `seconds`. Errors: memory.
+Result<double> measure_read_bandwidth(const Runtime& runtime, double seconds = 0.3,
+                                      std::size_t block_bytes = 0);
+
+// Floating-point operations per second (a multiply-add is two) of the backend's dot instruction for these
+// numerics from registers, all threads together.
+double measure_dot_rate(const Runtime& runtime, const Backend& backend, Numerics numerics,
+                        double seconds = 0.3);
+
+}  // namespace nib::inline v0

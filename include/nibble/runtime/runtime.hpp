@@ -1,0 +1,57 @@
+// Room runtime: Runtime: the threads, the memory source and the backends that models share.
+#pragma once
+
+#include <nibble/base/machine.hpp>
+#include <nibble/base/memory.hpp>
+#include <nibble/base/pool.hpp>
+#include <nibble/base/status.hpp>
+
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace nib::inline v0 {
+
+struct Backend;
+
+struct RuntimeOptions {
+  int threads = 0;      // 0: one for each processor this process may use
+  ThreadRunner runner;  // runner.run set: the host's threads are used and `threads` is ignored
+  Allocator allocator = system_allocator();
+};
+
+// One line of what this build and this machine offer.
+struct BackendInfo {
+  const Backend* backend;
+  std::string name;     // "avx512", "avx2", "scalar"
+  bool present;         // this machine can run it
+  std::string missing;  // what it lacks, when it is not present
+};
+
+// Immutable after creation; every function may be called from any thread. Models keep it alive.
+class Runtime {
+ public:
+  // Errors: memory (threads could not be started), argument (a negative thread count).
+  static Result<std::shared_ptr<Runtime>> create(const RuntimeOptions& options = {});
+  ~Runtime();
+
+  Pool& pool() const { return *pool_; }
+  const Machine& machine() const { return machine_; }
+  Allocator allocator() const { return allocator_; }
+  // Every backend compiled in, best first.
+  std::span<const BackendInfo> backends() const { return backends_; }
+  // By name, or the best that is present for an empty name. Errors: not_found naming what there is;
+  // unsupported when it is compiled in but this machine lacks something, which the message names.
+  Result<const Backend*> backend(std::string_view name) const;
+
+ private:
+  Runtime() = default;
+  Machine machine_;
+  Allocator allocator_;
+  std::unique_ptr<Pool> pool_;
+  std::vector<BackendInfo> backends_;
+};
+
+}  // namespace nib::inline v0
