@@ -1,4 +1,5 @@
-// Room formats: the names of the storage formats, and what a reader must know of each before it can check a file.
+// Room formats: the names of the storage formats, and what a reader must know of each before it can check a
+// file.
 #pragma once
 
 #include <cstdint>
@@ -8,17 +9,17 @@ namespace nib::inline v0 {
 // How the values of a tensor are stored. `none` is a tensor that is no weight (integers, raw bytes).
 enum class Format : std::uint8_t { none, f32, f16, bf16, mxfp4 };
 
-// Bytes of a row of `group` values: the codes plane and the scales plane (0: there is none).
+// Bytes of `group` values of a row: the codes plane and the scales plane (0: there is none).
 struct FormatInfo {
   Format format;
-  const char* name;         // as users write it: "mxfp4"
-  std::uint32_t group;      // values that share a scale; a row's length is a multiple of it
+  const char* name;           // as users write it: "mxfp4"
+  std::uint32_t group;        // values that share a scale; a row's length is a multiple of it
   std::uint32_t code_bytes;   // bytes of one group in the codes plane
   std::uint32_t scale_bytes;  // bytes of one group in the scales plane
 };
 
 inline constexpr FormatInfo kFormats[] = {
-    {Format::none, "none", 1, 0, 0}, {Format::f32, "f32", 1, 4, 0},      {Format::f16, "f16", 1, 2, 0},
+    {Format::none, "none", 1, 0, 0}, {Format::f32, "f32", 1, 4, 0},       {Format::f16, "f16", 1, 2, 0},
     {Format::bf16, "bf16", 1, 2, 0}, {Format::mxfp4, "mxfp4", 32, 16, 1},
 };
 
