@@ -1,0 +1,68 @@
+// Room kernels: THE MACHINE DOOR. A Backend is plain data: a name, what it needs of the machine, its ops and
+// its kernels. It is chosen once, when a model is opened; after that nothing asks what CPU this is.
+#pragma once
+
+#include <nibble/base/machine.hpp>
+#include <nibble/formats/format.hpp>
+#include <nibble/kernels/numerics.hpp>
+#include <nibble/kernels/ops.hpp>
+#include <nibble/kernels/packed.hpp>
+
+#include <cstdint>
+#include <span>
+
+namespace nib::inline v0 {
+
+// How a kernel wants its activations; both in canonical order, in blocks of `block_rows` rows [steps][rows of
+// block].
+enum class ActivationLayout : std::uint8_t {
+  floats,  // one f32 a step, 8 steps an octet (rounded to bf16 first under bf16 numerics)
+  pairs,   // one dword of two bf16 a step, 4 steps an octet: (k, k + 4)
+};
+// Bytes that one row of k_padded inputs takes.
+constexpr std::size_t activation_bytes(ActivationLayout layout, std::int64_t k_padded) {
+  return static_cast<std::size_t>(k_padded) * (layout == ActivationLayout::floats ? 4 : 2);
+}
+
+// out[row][16 * (strip - strip_begin) + lane] = sum over k of W[16 * strip + lane][k] * x[row][k], in
+// canonical order, for all rows and the strips [strip_begin, strip_end) of one group of four. Same bits for
+// every number of rows and every cut into strips.
+struct MatmulCall {
+  const PackedWeight* weight;
+  std::int64_t strip_begin, strip_end;
+  const void* x;  // packed activations of `rows` rows, layout and blocks as the kernel says
+  int rows;
+  float* out;
+  std::int64_t out_stride;  // floats from row to row
+};
+
+// A kernel: a function and the facts that choose it.
+struct MatmulKernel {
+  Format weight;
+  ActivationLayout x;
+  int block_rows;
+  void (*run)(const MatmulCall&);
+};
+
+struct Ops;
+
+struct Backend {
+  const char* name;
+  bool (*present)(const CpuFeatures&);
+  const char* needs;                      // what `present` looks for, in words
+  std::span<const MatmulKernel> kernels;  // in order of preference
+  Ops ops;
+  // A run of `iterations` dependent-free dot instructions on one thread; returns floating-point operations
+  // done.
+  double (*spin_dots)(Numerics, std::int64_t iterations);
+};
+
+// The first kernel of the backend that multiplies this format under these numerics. `wide_exponents`: the
+// tensor has scales outside 2..252, which bf16 products cannot hold. Null when there is none.
+const MatmulKernel* find_kernel(const Backend& backend, Format format, Numerics numerics,
+                                bool wide_exponents);
+
+// Every backend of this build, best first.
+std::span<const Backend* const> cpu_backends();
+
+}  // namespace nib::inline v0

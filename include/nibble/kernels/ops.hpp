@@ -1,0 +1,168 @@
+// Room kernels: the ops of a transformer layer, one argument struct each, with their maths and shapes.
+//
+// Letters: R rows of the batch (tokens of any sessions), H hidden, Hq query heads, Hk key/value heads, D head
+// width, E experts, T experts per token, I expert width, V vocabulary. Matrices of rows are f32, row-major,
+// with a stride that is a multiple of 16 floats and zeros beyond the width. Every op gives the same bits for
+// every cut of a batch, every number of threads and every instruction set.
+#pragma once
+
+#include <nibble/base/bits.hpp>
+#include <nibble/base/pool.hpp>
+#include <nibble/kernels/numerics.hpp>
+#include <nibble/kernels/packed.hpp>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace nib::inline v0 {
+
+constexpr std::int64_t row_stride(std::int64_t width) { return round_up(width, std::int64_t{16}); }
+
+// What every op works with. `activations` is scratch for packed rows, `tiles` for each thread's output tile.
+struct OpContext {
+  Pool* pool;
+  Numerics numerics;
+  std::byte* activations;    // activation_scratch_bytes() of the largest call
+  std::byte* expert_inputs;  // packed inputs of the down projection, same size rule
+  float* tiles;              // [threads][tile_floats]
+  std::int64_t tile_floats;  // R * 64
+};
+
+struct Norm {
+  const float* weight;  // [row_stride(H)]
+  float epsilon;
+};
+
+// Geometry of the key/value pages of one layer kind. A page holds kPagePositions positions of every layer of
+// the kind:
+//   [layer][kv head][K block, V block]; bf16: K [D/2][64][2], V [64/2][D'][2]; f32: K [D/2][2][64], V
+//   [64/2][2][D'],
+// D' = D rounded up to 16.
+inline constexpr int kPagePositions = 64;
+struct KvLayout {
+  KvFormat format;
+  int kv_heads, head_dim;
+  constexpr int padded_dim() const { return round_up(head_dim, 16); }
+  constexpr std::size_t block_bytes() const {
+    return static_cast<std::size_t>(padded_dim()) * kPagePositions * (format == KvFormat::f32 ? 4 : 2);
+  }
+  constexpr std::size_t layer_bytes() const { return static_cast<std::size_t>(kv_heads) * 2 * block_bytes(); }
+};
+
+// One row of the batch, as attention and append see it, for one layer kind.
+struct KvRow {
+  std::byte* const*
+      pages;  // page p of the session holds positions [64 p, 64 p + 64); indexed by p - first_page
+  std::int64_t first_page;
+  std::int64_t position;  // of this row's token; its key is in the page table already
+};
+
+// x_norm = rms_norm(x); [q k v] = W x_norm + b; q and k rotated; k and v appended to the row's pages.
+struct QkvArgs {
+  const float* x;  // [R][stride H]
+  std::int64_t rows;
+  Norm norm;
+  const PackedWeight* weight;  // [(Hq + 2 Hk) D, H]
+  const float* bias;           // [(Hq + 2 Hk) D], padded to strips
+  int heads;
+  KvLayout kv;
+  std::size_t layer_offset;  // of this layer inside a page
+  const KvRow* kv_rows;      // [R]
+  const float* cos;          // [R][D / 2], concentration included
+  const float* sin;
+  float* normed;  // scratch [R][stride H]
+  float* qkv;     // out [R][stride (Hq + 2 Hk) D]; q is read by attention
+};
+
+// out[r, h] = softmax over visible keys of (q . k * scale), the sink in its denominator, times v.
+struct AttentionArgs {
+  const float* qkv;         // as QkvArgs left it
+  std::int64_t qkv_stride;  // floats from row to row
+  std::int64_t rows;
+  int heads;
+  KvLayout kv;
+  std::size_t layer_offset;
+  const KvRow* kv_rows;
+  std::int64_t window;  // keys visible including the token's own; 0: all
+  float scale;
+  const float* sinks;  // [Hq], or null
+  float* out;          // [R][out_stride], out_stride = stride(Hq D)
+  std::int64_t out_stride;
+};
+
+// x += W in + b.
+struct ProjectArgs {
+  const float* in;  // [R][stride k]
+  std::int64_t rows;
+  const PackedWeight* weight;  // [H, k]
+  const float* bias;           // padded to strips
+  float* x;                    // [R][stride H]
+};
+
+// What the router decided: rows sorted by expert. Entry i is (row[i], weight[i]); expert e owns entries
+// [first[e], first[e + 1]); entry_of_row[r * T ..] lists the entries of row r in increasing expert id.
+struct Routing {
+  std::int32_t* row;           // [R T]
+  float* weight;               // [R T]
+  std::int32_t* first;         // [E + 1]
+  std::int32_t* entry_of_row;  // [R T]
+  std::int32_t* chosen;        // [R T] expert ids, largest logit first
+  float* chosen_weight;        // [R T]
+};
+
+// normed = rms_norm(x); logits = W normed + b; the T largest (lowest id on ties), softmax over these.
+struct RouteArgs {
+  const float* x;
+  std::int64_t rows;
+  Norm norm;
+  const PackedWeight* weight;  // [E, H]
+  const float* bias;
+  int experts, experts_per_token;
+  float* normed;    // out [R][stride H]: what the experts read
+  float* logits;    // out [R][stride E]
+  Routing routing;  // out
+};
+
+// The gate of gpt-oss: min(g, limit) * sigmoid(alpha g) * (clamp(u, limit) + 1).
+struct GateLimits {
+  float alpha, limit;
+};
+
+// x += sum over the row's experts, in increasing id, of w * (Wd act(Wg in + bg, Wu in + bu) + bd).
+struct ExpertsArgs {
+  const float* normed;  // [R][stride H]
+  std::int64_t rows;
+  int experts, experts_per_token;
+  Routing routing;
+  const PackedWeight* gate_up;  // [E] of [2 stride(I), H]: strips gate, up, gate, up
+  const float* gate_up_bias;    // [E][2 stride(I)] in the order of the strips
+  const PackedWeight* down;     // [E] of [H, I]
+  const float* down_bias;       // [E][stride H]
+  std::int64_t width;           // I
+  GateLimits gate;
+  float* outputs;  // scratch [R T][stride H]
+  float* x;        // [R][stride H]
+};
+
+// logits = W rms_norm(x[picked]).
+struct HeadArgs {
+  const float* x;
+  const std::int32_t* picked;  // [count] rows that want logits
+  std::int64_t count;
+  Norm norm;
+  const PackedWeight* weight;  // [V, H]
+  float* normed;               // scratch [count][stride H]
+  float* logits;               // out [count][stride V]
+};
+
+// The op table of a backend.
+struct Ops {
+  void (*qkv)(const OpContext&, const QkvArgs&);
+  void (*attention)(const OpContext&, const AttentionArgs&);
+  void (*project)(const OpContext&, const ProjectArgs&);
+  void (*route)(const OpContext&, const RouteArgs&);
+  void (*experts)(const OpContext&, const ExpertsArgs&);
+  void (*head)(const OpContext&, const HeadArgs&);
+};
+
+}  // namespace nib::inline v0

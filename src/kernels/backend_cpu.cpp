@@ -1,0 +1,33 @@
+// The backends of this build, in order of preference, and the format door.
+#include <nibble/kernels/backend.hpp>
+
+namespace nib::inline v0 {
+
+extern const Backend kScalarBackend;
+#if defined(__x86_64__)
+extern const Backend kAvx2Backend;
+extern const Backend kAvx512Backend;
+#endif
+
+std::span<const Backend* const> cpu_backends() {
+  static constexpr const Backend* kAll[] = {
+#if defined(__x86_64__)
+    &kAvx512Backend,
+    &kAvx2Backend,
+#endif
+    &kScalarBackend
+  };
+  return kAll;
+}
+
+const MatmulKernel* find_kernel(const Backend& backend, Format format, Numerics numerics,
+                                bool wide_exponents) {
+  for (const MatmulKernel& kernel : backend.kernels) {
+    const bool rounds = kernel.x == ActivationLayout::pairs;
+    if (kernel.weight == format && !(rounds && (numerics != Numerics::bf16 || wide_exponents)))
+      return &kernel;
+  }
+  return nullptr;
+}
+
+}  // namespace nib::inline v0

@@ -1,0 +1,373 @@
+// The ops of a layer on the CPU: how the rows of a batch are packed, dealt to threads and finished.
+//
+// Each op is one or more phases; inside a phase threads own different outputs, between phases they meet.
+// Matrix products go by groups of four strips: the kernel fills a tile [rows][64], the epilogue (bias,
+// activation, residual) is applied while the tile is in cache.
+#pragma once
+
+#include "attention.hpp"
+#include "math.hpp"
+#include <nibble/base/float16.hpp>
+#include <nibble/kernels/backend.hpp>
+#include <nibble/kernels/ops.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+namespace nib::inline v0::cpu {
+
+inline constexpr std::int64_t kTileWidth = kGroupStrips * kStripRows;
+
+// ---- packing of activations
+// --------------------------------------------------------------------------------------
+
+// Writes sixteen inputs of one row into the packed block it belongs to. `at` is the first input (a multiple
+// of 16), `row` its row in the block and `width` the block's rows.
+template <class A>
+void pack16(ActivationLayout layout, bool round, typename A::F x, std::byte* block, std::int64_t at, int row,
+            int width, std::int64_t k_padded) {
+  alignas(64) float lanes[16];
+  if (round) {
+    const auto tiny = A::set(0x1p-60f), minus_tiny = A::set(-0x1p-60f), zero = A::set(0.0f);
+    x = A::if_less(x, tiny, A::if_less(minus_tiny, x, zero, x), x);  // |x| < 2^-60 is zero
+    x = A::round_bf16(x);
+  }
+  A::store(lanes, x);
+  for (std::int64_t octet = 0; octet < 16 && at + octet < k_padded; octet += kOctet) {
+    const float* in = lanes + octet;
+    if (layout == ActivationLayout::floats) {
+      float* out = reinterpret_cast<float*>(block) + (at + octet) * width + row;
+      for (int s = 0; s < 8; ++s) out[s * width] = in[kChainOrder[s]];
+    } else {
+      std::uint32_t* out = reinterpret_cast<std::uint32_t*>(block) + (at + octet) / 2 * width + row;
+      for (int s = 0; s < 4; ++s)
+        out[s * width] = to_bf16(in[s]).bits | static_cast<std::uint32_t>(to_bf16(in[s + 4]).bits) << 16;
+    }
+  }
+}
+
+// Where the block that holds `row` of `rows` begins, and its width.
+struct Block {
+  std::byte* data;
+  int row, width;
+};
+template <class A>
+Block block_of(std::byte* packed, std::int64_t row, std::int64_t rows, std::size_t row_bytes) {
+  const std::int64_t first = row / A::kBlockRows * A::kBlockRows;
+  const auto width = static_cast<int>(std::min<std::int64_t>(A::kBlockRows, rows - first));
+  return {packed + static_cast<std::size_t>(first) * row_bytes, static_cast<int>(row - first), width};
+}
+
+// One row of f32 into packed rows [row of rows].
+template <class A>
+void pack_row(const OpContext& context, const PackedWeight& weight, const float* x, std::byte* packed,
+              std::int64_t row, std::int64_t rows) {
+  const ActivationLayout layout = weight.kernel->x;
+  const Block block = block_of<A>(packed, row, rows, activation_bytes(layout, weight.k_padded()));
+  for (std::int64_t at = 0; at < weight.k; at += 16)
+    pack16<A>(layout, context.numerics == Numerics::bf16, A::load(x + at), block.data, at, block.row,
+              block.width, weight.k_padded());
+}
+
+// All rows of a matrix [rows][stride], the rows dealt to the threads.
+template <class A>
+void pack_rows(const OpContext& context, const PackedWeight& weight, const float* x, std::int64_t rows) {
+  context.pool->run([&](int index, int count) {
+    const Range mine = split(rows, index, count);
+    for (std::int64_t r = mine.begin; r < mine.end; ++r)
+      pack_row<A>(context, weight, x + r * row_stride(weight.k), context.activations, r, rows);
+  });
+}
+
+// rms_norm of each row into `normed`, and packed for `weight`.
+template <class A>
+void norm_and_pack(const OpContext& context, const Norm& norm, const PackedWeight& weight, const float* x,
+                   const std::int32_t* picked, std::int64_t rows, float* normed) {
+  const std::int64_t stride = row_stride(weight.k);
+  context.pool->run([&](int index, int count) {
+    const Range mine = split(rows, index, count);
+    for (std::int64_t r = mine.begin; r < mine.end; ++r) {
+      rms_norm<A>(x + (picked ? picked[r] : r) * stride, norm.weight, weight.k, norm.epsilon,
+                  normed + r * stride);
+      pack_row<A>(context, weight, normed + r * stride, context.activations, r, rows);
+    }
+  });
+}
+
+// ---- products
+// ----------------------------------------------------------------------------------------------------
+
+// For the strips [begin, end) of `weight`, group by group: multiplies, then calls epilogue(tile, first
+// column, columns).
+template <class Epilogue>
+void multiply_strips(const PackedWeight& weight, const std::byte* x, std::int64_t rows, Range strips,
+                     float* tile, Epilogue&& epilogue) {
+  for (std::int64_t strip = strips.begin; strip < strips.end;) {
+    const std::int64_t group_end = (strip / kGroupStrips + 1) * kGroupStrips;
+    const std::int64_t end = std::min(strips.end, group_end);
+    weight.kernel->run({&weight, strip, end, x, static_cast<int>(rows), tile, kTileWidth});
+    epilogue(tile, strip * kStripRows, (end - strip) * kStripRows);
+    strip = end;
+  }
+}
+
+// out[r][n] = tile + bias, or out[r][n] += that; bias may be null.
+template <class A, bool kAdd>
+struct Store {
+  const float* bias;
+  float* out;
+  std::int64_t stride, rows;
+  void operator()(const float* tile, std::int64_t column, std::int64_t columns) const {
+    for (std::int64_t r = 0; r < rows; ++r)
+      for (std::int64_t c = 0; c < columns; c += 16) {
+        auto y = A::load(tile + r * kTileWidth + c);
+        if (bias) y = A::add(y, A::load(bias + column + c));
+        float* to = out + r * stride + column + c;
+        if constexpr (kAdd) y = A::add(A::load(to), y);
+        A::store(to, y);
+      }
+  }
+};
+
+template <class A, class Epilogue>
+void multiply(const OpContext& context, const PackedWeight& weight, std::int64_t rows,
+              const Epilogue& epilogue) {
+  context.pool->run([&](int index, int count) {
+    multiply_strips(weight, context.activations, rows, split(weight.strips(), index, count),
+                    context.tiles + index * context.tile_floats, epilogue);
+  });
+}
+
+// ---- ops
+// ---------------------------------------------------------------------------------------------------------
+
+template <class A>
+void qkv(const OpContext& context, const QkvArgs& args) {
+  const std::int64_t stride = row_stride(args.weight->rows);
+  norm_and_pack<A>(context, args.norm, *args.weight, args.x, nullptr, args.rows, args.normed);
+  multiply<A>(context, *args.weight, args.rows, Store<A, false>{args.bias, args.qkv, stride, args.rows});
+  const int dim = args.kv.head_dim, kv_heads = args.kv.kv_heads, per_kv = args.heads / kv_heads;
+  context.pool->run([&](int index, int count) {
+    const Range mine = split(args.rows * kv_heads, index, count);
+    for (std::int64_t i = mine.begin; i < mine.end; ++i) {
+      const std::int64_t r = i / kv_heads;
+      const auto h = static_cast<int>(i % kv_heads);
+      float* row = args.qkv + r * stride;
+      const float* cos = args.cos + r * (dim / 2);
+      const float* sin = args.sin + r * (dim / 2);
+      for (int q = h * per_kv; q < (h + 1) * per_kv; ++q) rotate<A>(row + q * dim, dim, cos, sin);
+      float* key = row + (args.heads + h) * dim;
+      rotate<A>(key, dim, cos, sin);
+      const KvRow& kv = args.kv_rows[r];
+      std::byte* page = kv.pages[kv.position / kPagePositions - kv.first_page] + args.layer_offset;
+      append_key_value<A>(args.kv, page + static_cast<std::size_t>(h) * 2 * args.kv.block_bytes(),
+                          kv.position % kPagePositions, key, key + kv_heads * dim);
+    }
+  });
+}
+
+template <class A>
+void project(const OpContext& context, const ProjectArgs& args) {
+  pack_rows<A>(context, *args.weight, args.in, args.rows);
+  multiply<A>(context, *args.weight, args.rows,
+              Store<A, true>{args.bias, args.x, row_stride(args.weight->rows), args.rows});
+}
+
+template <class A>
+void head(const OpContext& context, const HeadArgs& args) {
+  norm_and_pack<A>(context, args.norm, *args.weight, args.x, args.picked, args.count, args.normed);
+  multiply<A>(context, *args.weight, args.count,
+              Store<A, false>{nullptr, args.logits, row_stride(args.weight->rows), args.count});
+}
+
+// The `k` largest logits of a row, largest first, lowest id on ties; not-a-number counts as the smallest.
+template <class A>
+void pick_experts(const float* logits, int experts, int k, std::int32_t* ids, float* weights) {
+  for (int slot = 0; slot < k; ++slot) {
+    int best = -1;
+    for (int e = 0; e < experts; ++e) {
+      bool taken = false;
+      for (int before = 0; before < slot; ++before) taken |= ids[before] == e;
+      const bool better =
+          best < 0 || logits[e] > logits[best] || (std::isnan(logits[best]) && !std::isnan(logits[e]));
+      if (!taken && better) best = e;
+    }
+    ids[slot] = best;
+  }
+  float total = 0;
+  for (int slot = 0; slot < k; ++slot) {
+    weights[slot] = exp1<A>(logits[ids[slot]] - logits[ids[0]]);
+    total += weights[slot];
+  }
+  for (int slot = 0; slot < k; ++slot) weights[slot] /= total;
+}
+
+template <class A>
+void route(const OpContext& context, const RouteArgs& args) {
+  const std::int64_t stride = row_stride(args.weight->rows);
+  const int k = args.experts_per_token;
+  const Routing& routing = args.routing;
+  norm_and_pack<A>(context, args.norm, *args.weight, args.x, nullptr, args.rows, args.normed);
+  multiply<A>(context, *args.weight, args.rows, Store<A, false>{args.bias, args.logits, stride, args.rows});
+
+  context.pool->run([&](int index, int count) {
+    const Range mine = split(args.rows, index, count);
+    for (std::int64_t r = mine.begin; r < mine.end; ++r)
+      pick_experts<A>(args.logits + r * stride, args.experts, k, routing.chosen + r * k,
+                      routing.chosen_weight + r * k);
+  });
+  // Counting sort by expert; inside an expert rows stay in order.
+  std::fill(routing.first, routing.first + args.experts + 1, 0);
+  for (std::int64_t i = 0; i < args.rows * k; ++i) ++routing.first[routing.chosen[i] + 1];
+  for (int e = 0; e < args.experts; ++e) routing.first[e + 1] += routing.first[e];
+  for (std::int64_t i = 0; i < args.rows * k; ++i) {
+    const std::int32_t entry = routing.first[routing.chosen[i]]++;
+    routing.row[entry] = static_cast<std::int32_t>(i / k);
+    routing.weight[entry] = routing.chosen_weight[i];
+    routing.entry_of_row[i] = entry;
+  }
+  for (std::int64_t r = 0; r < args.rows; ++r)  // entries grow with the expert id
+    std::sort(routing.entry_of_row + r * k, routing.entry_of_row + (r + 1) * k);
+  for (int e = args.experts; e > 0; --e) routing.first[e] = routing.first[e - 1];
+  routing.first[0] = 0;
+}
+
+// Deals the strips of all experts that have rows. An expert's strip costs its rows and something for
+// decoding.
+class ExpertDeal {
+ public:
+  ExpertDeal(const Routing& routing, int experts, std::int64_t strips, std::int64_t grain)
+      : routing_(routing), experts_(experts), strips_(strips), grain_(grain) {
+    for (int e = 0; e < experts; ++e) total_ += cost(e);
+  }
+
+  // Calls body(expert, strips) for what thread `index` of `count` owns.
+  template <class Body>
+  void for_each(int index, int count, Body&& body) const {
+    const std::int64_t begin = total_ * index / count, end = total_ * (index + 1) / count;
+    std::int64_t before = 0;
+    for (int e = 0; e < experts_; ++e) {
+      const std::int64_t mine = cost(e);
+      if (mine == 0) continue;
+      const Range strips{strip_at(e, begin - before), strip_at(e, end - before)};
+      if (strips.begin < strips.end) body(e, strips);
+      before += mine;
+    }
+  }
+
+ private:
+  std::int64_t rows(int e) const { return routing_.first[e + 1] - routing_.first[e]; }
+  std::int64_t cost(int e) const { return rows(e) == 0 ? 0 : (rows(e) + 4) * strips_; }
+  // The strip of expert `e` that lies `offset` of cost behind its beginning, cut at the grain.
+  std::int64_t strip_at(int e, std::int64_t offset) const {
+    if (offset <= 0) return 0;
+    if (offset >= cost(e)) return strips_;
+    return offset / (rows(e) + 4) / grain_ * grain_;
+  }
+  const Routing& routing_;
+  int experts_;
+  std::int64_t strips_, grain_, total_ = 0;
+};
+
+// act(g, u) of sixteen units.
+template <class A>
+typename A::F gate(typename A::F g, typename A::F u, GateLimits limits) {
+  const auto limit = A::set(limits.limit), one = A::set(1.0f);
+  g = A::min(g, limit);
+  u = A::max(A::min(u, limit), A::sub(A::set(0.0f), limit));
+  return A::mul(A::mul(g, sigmoid<A>(A::mul(g, A::set(limits.alpha)))), A::add(u, one));
+}
+
+template <class A>
+void experts(const OpContext& context, const ExpertsArgs& args) {
+  const Routing& routing = args.routing;
+  const PackedWeight& up_shape = args.gate_up[0];
+  const PackedWeight& down_shape = args.down[0];
+  const std::int64_t entries = args.rows * args.experts_per_token;
+  const std::int64_t in_stride = row_stride(up_shape.k), out_stride = row_stride(down_shape.rows);
+  const bool round = context.numerics == Numerics::bf16;
+  const auto entry_rows = [&](int e) { return std::int64_t{routing.first[e + 1] - routing.first[e]}; };
+  // Packed rows of expert e begin where the rows of the experts before it end: blocks never mix experts.
+  const auto packed_rows = [&](std::byte* all, const PackedWeight& weight, int e) {
+    const std::size_t row_bytes = activation_bytes(weight.kernel->x, weight.k_padded());
+    return all + static_cast<std::size_t>(routing.first[e]) * row_bytes;
+  };
+
+  context.pool->run([&](int index, int count) {  // gather
+    const Range mine = split(entries, index, count);
+    for (int e = 0; e < args.experts; ++e) {
+      const std::int64_t first = routing.first[e], last = routing.first[e + 1];
+      for (std::int64_t i = std::max(first, mine.begin); i < std::min(last, mine.end); ++i)
+        pack_row<A>(context, args.gate_up[e], args.normed + routing.row[i] * in_stride,
+                    packed_rows(context.activations, args.gate_up[e], e), i - first, last - first);
+    }
+  });
+
+  const ExpertDeal up_deal(routing, args.experts, up_shape.strips(), 2);
+  context.pool->run([&](int index, int count) {  // gate, up, activation
+    up_deal.for_each(index, count, [&](int e, Range strips) {
+      const std::int64_t rows = entry_rows(e);
+      const PackedWeight& next = args.down[e];
+      std::byte* out = packed_rows(context.expert_inputs, next, e);
+      const float* bias = args.gate_up_bias + e * up_shape.strips() * kStripRows;
+      const std::size_t row_bytes = activation_bytes(next.kernel->x, next.k_padded());
+      multiply_strips(args.gate_up[e], packed_rows(context.activations, args.gate_up[e], e), rows, strips,
+                      context.tiles + index * context.tile_floats,
+                      [&](const float* tile, std::int64_t column, std::int64_t columns) {
+                        for (std::int64_t r = 0; r < rows; ++r) {
+                          const Block block = block_of<A>(out, r, rows, row_bytes);
+                          for (std::int64_t c = 0; c < columns; c += 32) {
+                            const float* at = tile + r * kTileWidth + c;
+                            const auto g = A::add(A::load(at), A::load(bias + column + c));
+                            const auto u = A::add(A::load(at + 16), A::load(bias + column + c + 16));
+                            pack16<A>(next.kernel->x, round, gate<A>(g, u, args.gate), block.data,
+                                      (column + c) / 2, block.row, block.width, next.k_padded());
+                          }
+                        }
+                      });
+    });
+  });
+
+  const ExpertDeal down_deal(routing, args.experts, down_shape.strips(), 1);
+  context.pool->run([&](int index, int count) {  // down, bias, weighting
+    down_deal.for_each(index, count, [&](int e, Range strips) {
+      const std::int64_t rows = entry_rows(e);
+      const float* bias = args.down_bias + e * out_stride;
+      multiply_strips(args.down[e], packed_rows(context.expert_inputs, args.down[e], e), rows, strips,
+                      context.tiles + index * context.tile_floats,
+                      [&](const float* tile, std::int64_t column, std::int64_t columns) {
+                        for (std::int64_t r = 0; r < rows; ++r) {
+                          const std::int64_t entry = routing.first[e] + r;
+                          const auto weight = A::set(routing.weight[entry]);
+                          for (std::int64_t c = 0; c < columns; c += 16) {
+                            const auto y =
+                                A::add(A::load(tile + r * kTileWidth + c), A::load(bias + column + c));
+                            A::store(args.outputs + entry * out_stride + column + c, A::mul(y, weight));
+                          }
+                        }
+                      });
+    });
+  });
+
+  context.pool->run([&](int index, int count) {  // combine, in increasing expert id
+    const Range mine = split(args.rows, index, count);
+    for (std::int64_t r = mine.begin; r < mine.end; ++r) {
+      const std::int32_t* list = routing.entry_of_row + r * args.experts_per_token;
+      float* x = args.x + r * out_stride;
+      for (std::int64_t c = 0; c < out_stride; c += 16) {
+        auto sum = A::load(args.outputs + list[0] * out_stride + c);
+        for (int slot = 1; slot < args.experts_per_token; ++slot)
+          sum = A::add(sum, A::load(args.outputs + list[slot] * out_stride + c));
+        A::store(x + c, A::add(A::load(x + c), sum));
+      }
+    }
+  });
+}
+
+template <class A>
+constexpr Ops ops() {
+  return {qkv<A>, attention<A>, project<A>, route<A>, experts<A>, head<A>};
+}
+
+}  // namespace nib::inline v0::cpu

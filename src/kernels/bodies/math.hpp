@@ -1,0 +1,60 @@
+// exp, sigmoid and norms over sixteen lanes; every instruction set does the same operations in the same
+// order.
+#pragma once
+
+#include <cstdint>
+
+namespace nib::inline v0::cpu {
+
+// e^x for finite x; 0 below -87.3 (where the result would be subnormal), at most e^88. Error below 2 ulp.
+// x = n ln 2 + r, |r| <= ln 2 / 2; the polynomial is the Taylor series of e^r to r^7 (next term below 2^-27).
+template <class A>
+typename A::F exp(typename A::F x) {
+  const auto clamped = A::min(A::max(x, A::set(-87.3f)), A::set(88.0f));
+  const auto shifter = A::set(0x1.8p23f);  // adding it leaves round(x / ln 2) in the low bits
+  const auto shifted = A::fma(clamped, A::set(0x1.715476p0f), shifter);
+  const auto n = A::sub(shifted, shifter);
+  auto r =
+      A::fma(n, A::set(-0x1.62e4p-1f), clamped);  // ln 2 in two parts, the first short enough to be exact
+  r = A::fma(n, A::set(-0x1.7f7d1cp-20f), r);
+  auto p = A::set(1.0f / 5040);
+  p = A::fma(p, r, A::set(1.0f / 720));
+  p = A::fma(p, r, A::set(1.0f / 120));
+  p = A::fma(p, r, A::set(1.0f / 24));
+  p = A::fma(p, r, A::set(1.0f / 6));
+  p = A::fma(p, r, A::set(0.5f));
+  p = A::fma(p, r, A::set(1.0f));
+  p = A::fma(p, r, A::set(1.0f));
+  return A::if_less(x, A::set(-87.3f), A::set(0.0f), A::scale(p, shifted));
+}
+
+// e^x of one float, by the same operations.
+template <class A>
+float exp1(float x) {
+  float lanes[16];
+  A::store(lanes, exp<A>(A::set(x)));
+  return lanes[0];
+}
+
+template <class A>
+typename A::F sigmoid(typename A::F x) {
+  const auto one = A::set(1.0f);
+  return A::div(one, A::add(one, exp<A>(A::sub(A::set(0.0f), x))));
+}
+
+// out = x / sqrt(mean(x^2) + epsilon) * weight over `width` values; x and weight are zero up to a whole
+// sixteen. The sum of squares: sixteen chains (lane i sums i, i + 16, ...), then a tree.
+template <class A>
+void rms_norm(const float* x, const float* weight, std::int64_t width, float epsilon, float* out) {
+  auto squares = A::set(0.0f);
+  for (std::int64_t i = 0; i < width; i += 16) {
+    const auto v = A::load(x + i);
+    squares = A::fma(v, v, squares);
+  }
+  const float mean = A::sum(squares) / static_cast<float>(width);
+  const auto scale = A::set(1.0f / A::sqrt1(mean + epsilon));
+  for (std::int64_t i = 0; i < width; i += 16)
+    A::store(out + i, A::mul(A::mul(A::load(x + i), scale), A::load(weight + i)));
+}
+
+}  // namespace nib::inline v0::cpu

@@ -1,0 +1,276 @@
+// The matrix product: one chain per output along k, in canonical order, vectorized across the sixteen rows of
+// a strip.
+//
+// A Decoder says how one format meets the activations on one instruction set: kSteps weights vectors an
+// octet, the element X of the activations that each meets, and the multiply-add. Two loops use it:
+//   direct   1..4 rows of activations: weights are decoded in registers and multiplied at once (bound by
+//   memory) panel    more rows: 16 KiB of weights are decoded into L1, then each block of rows runs through
+//   it (bound by the
+//            dot rate); the inner loop no longer knows the format
+#pragma once
+
+#include <nibble/kernels/backend.hpp>
+#include <nibble/kernels/packed.hpp>
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+
+namespace nib::inline v0::cpu {
+
+inline constexpr int kDirectRows = 4;
+inline constexpr std::size_t kPanelBytes = 16 * 1024;
+inline constexpr std::size_t kPrefetchAhead = 8192;  // bytes; measured best between 4 and 16 KiB
+
+// ---- decoders
+// ----------------------------------------------------------------------------------------------------
+
+// Weights as f32, one step for each k.
+template <class A>
+struct FloatSteps {
+  using Arch = A;
+  using W = typename A::F;
+  using X = float;
+  static constexpr ActivationLayout kLayout = ActivationLayout::floats;
+  static constexpr int kSteps = 8;
+  static typename A::F mac(typename A::F acc, W w, X x) { return A::fma(w, A::set(x), acc); }
+};
+
+template <class A>
+struct Mxfp4Floats : FloatSteps<A> {
+  static constexpr Format kFormat = Format::mxfp4;
+  struct Octet {
+    typename A::P raw;
+    typename A::F scale;
+    typename A::F step(int s) const { return A::mul(A::e2m1(raw, kChainOrder[s]), scale); }
+  };
+  static Octet open(const std::byte* tile, int octets, int octet) {
+    return {A::load_pairs(tile + octet * 64), A::e8m0(tile + octets * 64 + octet / 4 * 16)};
+  }
+};
+
+template <class A>
+struct Bf16Floats : FloatSteps<A> {
+  static constexpr Format kFormat = Format::bf16;
+  struct Octet {
+    const std::byte* at;
+    typename A::F step(int s) const {
+      const auto pairs = A::load_pairs(at + s / 2 * 64);
+      return s % 2 == 0 ? A::odd(pairs) : A::even(pairs);
+    }
+  };
+  static Octet open(const std::byte* tile, int, int octet) { return {tile + octet * 256}; }
+};
+
+template <class A>
+struct F16Floats : FloatSteps<A> {
+  static constexpr Format kFormat = Format::f16;
+  struct Octet {
+    const std::byte* at;
+    typename A::F step(int s) const { return A::load_f16(at + s * 32); }
+  };
+  static Octet open(const std::byte* tile, int, int octet) { return {tile + octet * 256}; }
+};
+
+template <class A>
+struct F32Floats : FloatSteps<A> {
+  static constexpr Format kFormat = Format::f32;
+  struct Octet {
+    const std::byte* at;
+    typename A::F step(int s) const { return A::load(reinterpret_cast<const float*>(at) + s * 16); }
+  };
+  static Octet open(const std::byte* tile, int, int octet) { return {tile + octet * 512}; }
+};
+
+// Weights as pairs of bf16, one step for two k. Only where A has the pair dot.
+template <class A>
+struct PairSteps {
+  using Arch = A;
+  using W = typename A::P;
+  using X = std::uint32_t;
+  static constexpr ActivationLayout kLayout = ActivationLayout::pairs;
+  static constexpr int kSteps = 4;
+  static typename A::F mac(typename A::F acc, W w, X x) { return A::dot(acc, w, x); }
+};
+
+template <class A>
+struct Mxfp4Pairs : PairSteps<A> {
+  static constexpr Format kFormat = Format::mxfp4;
+  struct Octet {
+    typename A::P raw, exponents;
+    typename A::P step(int s) const { return A::e2m1_pairs(raw, s, exponents); }
+  };
+  static Octet open(const std::byte* tile, int octets, int octet) {
+    return {A::load_pairs(tile + octet * 64), A::e8m0_pairs(tile + octets * 64 + octet / 4 * 16)};
+  }
+};
+
+template <class A>
+struct Bf16Pairs : PairSteps<A> {
+  static constexpr Format kFormat = Format::bf16;
+  struct Octet {
+    const std::byte* at;
+    typename A::P step(int s) const { return A::load_pairs(at + s * 64); }
+  };
+  static Octet open(const std::byte* tile, int, int octet) { return {tile + octet * 256}; }
+};
+
+// ---- direct: 1..4 rows
+// -------------------------------------------------------------------------------------------
+
+// S strips of one group, W rows. Reads each tile once, from its beginning to its end.
+template <class D, int S, int W>
+void direct(const PackedWeight& weight, std::int64_t strip, const typename D::X* x, float* out,
+            std::int64_t stride) {
+  using A = typename D::Arch;
+  typename A::F acc[S][W];
+  for (auto& row : acc)
+    for (auto& sum : row) sum = A::set(0.0f);
+  const std::int64_t tiles = weight.full_tiles() + (weight.tail_k() ? 1 : 0);
+  for (std::int64_t t = 0; t < tiles; ++t) {
+    const std::int64_t k = t < weight.full_tiles() ? kTileK : weight.tail_k();
+    const int octets = static_cast<int>(ceil_div(k, kOctet));
+    const std::size_t bytes = tile_bytes(weight.format, k);
+    const std::byte* tile = weight.data + weight.tile_offset(strip, t);
+    for (int o = 0; o < octets; ++o) {
+      const auto* xo = x + static_cast<std::int64_t>((t * 16 + o) * D::kSteps * W);
+#pragma GCC unroll 4
+      for (int s = 0; s < S; ++s) {
+        const std::byte* mine = tile + static_cast<std::size_t>(s) * bytes;
+        const std::size_t line = bytes / static_cast<std::size_t>(octets);
+        for (std::size_t b = 0; b < line; b += 64)
+          __builtin_prefetch(mine + static_cast<std::size_t>(o) * line + b + kPrefetchAhead);
+        const auto octet = D::open(mine, octets, o);
+#pragma GCC unroll 8
+        for (int j = 0; j < D::kSteps; ++j) {
+          const auto w = octet.step(j);
+#pragma GCC unroll 4
+          for (int r = 0; r < W; ++r) acc[s][r] = D::mac(acc[s][r], w, xo[j * W + r]);
+        }
+      }
+    }
+  }
+  for (int s = 0; s < S; ++s)
+    for (int r = 0; r < W; ++r) A::store(out + r * stride + s * 16, acc[s][r]);
+}
+
+template <class D, int W>
+void direct_rows(const MatmulCall& call) {
+  constexpr int kMost = std::clamp(D::Arch::kDirectStrips / W, 1, 4);
+  const auto* x = static_cast<const typename D::X*>(call.x);
+  for (std::int64_t strip = call.strip_begin; strip < call.strip_end;) {
+    const int count = static_cast<int>(std::min<std::int64_t>(kMost, call.strip_end - strip));
+    float* out = call.out + (strip - call.strip_begin) * 16;
+    const PackedWeight& w = *call.weight;
+    if constexpr (kMost >= 4)
+      if (count == 4) direct<D, 4, W>(w, strip, x, out, call.out_stride);
+    if constexpr (kMost >= 3)
+      if (count == 3) direct<D, 3, W>(w, strip, x, out, call.out_stride);
+    if constexpr (kMost >= 2)
+      if (count == 2) direct<D, 2, W>(w, strip, x, out, call.out_stride);
+    if (count == 1) direct<D, 1, W>(w, strip, x, out, call.out_stride);
+    strip += count;
+  }
+}
+
+// ---- panel: many rows
+// --------------------------------------------------------------------------------------------
+
+// W rows times a panel of `steps` decoded weight vectors [steps][S]; carries the sums in `out`.
+template <class Steps, int S, int W>
+void micro(const typename Steps::W* panel, int steps, const typename Steps::X* x, float* out,
+           std::int64_t stride, bool first) {
+  using A = typename Steps::Arch;
+  typename A::F acc[S][W];
+#pragma GCC unroll 16
+  for (int r = 0; r < W; ++r)
+#pragma GCC unroll 2
+    for (int s = 0; s < S; ++s) acc[s][r] = first ? A::set(0.0f) : A::load(out + r * stride + s * 16);
+  for (int i = 0; i < steps; ++i) {
+#pragma GCC unroll 16
+    for (int r = 0; r < W; ++r)
+#pragma GCC unroll 2
+      for (int s = 0; s < S; ++s) acc[s][r] = Steps::mac(acc[s][r], panel[i * S + s], x[i * W + r]);
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < W; ++r)
+#pragma GCC unroll 2
+    for (int s = 0; s < S; ++s) A::store(out + r * stride + s * 16, acc[s][r]);
+}
+
+template <class Steps, int S>
+using MicroFn = void (*)(const typename Steps::W*, int, const typename Steps::X*, float*, std::int64_t, bool);
+
+template <class Steps, int S, int... W>
+constexpr auto micro_table(std::integer_sequence<int, W...>) {
+  return std::array<MicroFn<Steps, S>, sizeof...(W)>{micro<Steps, S, W + 1>...};
+}
+
+template <class D, class Steps, int S>
+void panel_strips(const MatmulCall& call, std::int64_t strip, float* out) {
+  static constexpr int kBlock = D::Arch::kBlockRows;
+  static constexpr auto kMicro = micro_table<Steps, S>(std::make_integer_sequence<int, kBlock>());
+  constexpr int kPanelOctets = static_cast<int>(kPanelBytes / 64) / (S * D::kSteps);
+  alignas(64) typename D::W panel[kPanelOctets * D::kSteps * S];
+
+  const PackedWeight& weight = *call.weight;
+  const int octets = static_cast<int>(weight.k_padded() / kOctet);
+  const std::int64_t row_steps = std::int64_t{octets} * D::kSteps;
+  for (int begin = 0; begin < octets; begin += kPanelOctets) {
+    const int count = std::min(kPanelOctets, octets - begin);
+    for (int o = 0; o < count; ++o) {
+      const std::int64_t tile = (begin + o) / 16;
+      const std::int64_t k = tile < weight.full_tiles() ? kTileK : weight.tail_k();
+      for (int s = 0; s < S; ++s) {
+        const auto octet = D::open(weight.data + weight.tile_offset(strip + s, tile),
+                                   static_cast<int>(ceil_div(k, kOctet)), (begin + o) % 16);
+#pragma GCC unroll 8
+        for (int j = 0; j < D::kSteps; ++j) panel[(o * D::kSteps + j) * S + s] = octet.step(j);
+      }
+    }
+    for (int row = 0; row < call.rows; row += kBlock) {
+      const int width = std::min(kBlock, call.rows - row);
+      const auto* x = static_cast<const typename D::X*>(call.x) + row * row_steps +
+                      static_cast<std::int64_t>(begin) * D::kSteps * width;
+      kMicro[static_cast<std::size_t>(width - 1)](panel, count * D::kSteps, x, out + row * call.out_stride,
+                                                  call.out_stride, begin == 0);
+    }
+  }
+}
+
+template <class D, class Steps>
+void matmul(const MatmulCall& call) {
+  static_assert(D::Arch::kBlockRows >= kDirectRows, "direct rows are one block");
+  switch (call.rows) {
+    case 1:
+      return direct_rows<D, 1>(call);
+    case 2:
+      return direct_rows<D, 2>(call);
+    case 3:
+      return direct_rows<D, 3>(call);
+    case 4:
+      return direct_rows<D, 4>(call);
+    default:
+      break;
+  }
+  constexpr int kPair = D::Arch::kBlockRows > 6 ? 2 : 1;  // strips of a panel: what the registers hold
+  for (std::int64_t strip = call.strip_begin; strip < call.strip_end;) {
+    float* out = call.out + (strip - call.strip_begin) * 16;
+    if (kPair == 2 && strip + 1 < call.strip_end) {
+      panel_strips<D, Steps, kPair>(call, strip, out);
+      strip += kPair;
+    } else {
+      panel_strips<D, Steps, 1>(call, strip, out);
+      strip += 1;
+    }
+  }
+}
+
+template <template <class> class D, class A, template <class> class Steps>
+constexpr MatmulKernel kernel() {
+  return {D<A>::kFormat, D<A>::kLayout, A::kBlockRows, matmul<D<A>, Steps<A>>};
+}
+
+}  // namespace nib::inline v0::cpu

@@ -1,0 +1,113 @@
+// The verbs on AVX2, FMA and F16C: sixteen floats are two xsimd batches. Included by files compiled for it
+// only.
+#pragma once
+
+#include <cstdint>
+
+#include <immintrin.h>
+#include <xsimd/xsimd.hpp>
+
+namespace nib::inline v0::cpu {
+
+struct Avx2 {
+  using B = xsimd::batch<float, xsimd::fma3<xsimd::avx2>>;
+  struct F {
+    B lo, hi;
+  };
+  struct P {
+    __m256i lo, hi;
+  };
+  static constexpr bool kPairDot = false;
+  static constexpr int kBlockRows = 6;     // 12 accumulators of 16 registers
+  static constexpr int kDirectStrips = 4;  // 8 accumulators, the rest decodes
+  static constexpr int kHeadBlock = 4;     // 8 accumulators in attention
+
+  static F set(float x) { return {B(x), B(x)}; }
+  static F load(const float* from) { return {B::load_unaligned(from), B::load_unaligned(from + 8)}; }
+  static void store(float* to, F x) {
+    x.lo.store_unaligned(to);
+    x.hi.store_unaligned(to + 8);
+  }
+  static F add(F a, F b) { return {a.lo + b.lo, a.hi + b.hi}; }
+  static F sub(F a, F b) { return {a.lo - b.lo, a.hi - b.hi}; }
+  static F mul(F a, F b) { return {a.lo * b.lo, a.hi * b.hi}; }
+  static F div(F a, F b) { return {a.lo / b.lo, a.hi / b.hi}; }
+  static F max(F a, F b) { return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)}; }
+  static F min(F a, F b) { return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)}; }
+  static F fma(F a, F b, F c) { return {xsimd::fma(a.lo, b.lo, c.lo), xsimd::fma(a.hi, b.hi, c.hi)}; }
+  static F if_less(F a, F b, F yes, F no) {
+    return {xsimd::select(a.lo < b.lo, yes.lo, no.lo), xsimd::select(a.hi < b.hi, yes.hi, no.hi)};
+  }
+  static float sqrt1(float x) { return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x))); }
+
+  static F scale(F p, F n) { return {scale8(p.lo, n.lo), scale8(p.hi, n.hi)}; }
+  static F round_bf16(F x) { return {round8(x.lo), round8(x.hi)}; }
+
+  static float sum(F x) {
+    const __m256 eight = x.lo + x.hi;
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    four = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(four, _mm_shuffle_ps(four, four, 1)));
+  }
+  static float largest(F x) {
+    const __m256 eight = _mm256_max_ps(x.lo, x.hi);
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    four = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(four, _mm_shuffle_ps(four, four, 1)));
+  }
+
+  static P load_pairs(const void* from) {
+    const auto* words = static_cast<const __m256i*>(from);
+    return {_mm256_loadu_si256(words), _mm256_loadu_si256(words + 1)};
+  }
+  static F even(P p) {
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(p.lo, 16)),
+            _mm256_castsi256_ps(_mm256_slli_epi32(p.hi, 16))};
+  }
+  static F odd(P p) {
+    const __m256i mask = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
+    return {_mm256_castsi256_ps(_mm256_and_si256(p.lo, mask)),
+            _mm256_castsi256_ps(_mm256_and_si256(p.hi, mask))};
+  }
+  static P keep(P p, std::uint32_t mask) {
+    const __m256i bits = _mm256_set1_epi32(static_cast<int>(mask));
+    return {_mm256_and_si256(p.lo, bits), _mm256_and_si256(p.hi, bits)};
+  }
+  static F load_f16(const void* from) {
+    const auto* halves = static_cast<const __m128i*>(from);
+    return {_mm256_cvtph_ps(_mm_loadu_si128(halves)), _mm256_cvtph_ps(_mm_loadu_si128(halves + 1))};
+  }
+
+  static F e2m1(P raw, int nibble) { return {levels8(raw.lo, nibble), levels8(raw.hi, nibble)}; }
+  static F e8m0(const void* from) {
+    const __m128i bytes = _mm_loadu_si128(static_cast<const __m128i*>(from));
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu8_epi32(bytes), 23)),
+            _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu8_epi32(_mm_srli_si128(bytes, 8)), 23))};
+  }
+
+ private:
+  static __m256 scale8(__m256 p, __m256 n) {
+    return _mm256_castsi256_ps(
+        _mm256_add_epi32(_mm256_castps_si256(p), _mm256_slli_epi32(_mm256_castps_si256(n), 23)));
+  }
+  static __m256 round8(__m256 x) {
+    const __m256i bits = _mm256_castps_si256(x);
+    const __m256i even_bit = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(even_bit, _mm256_set1_epi32(0x7fff)));
+    const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x0040'0000));
+    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    rounded = _mm256_blendv_epi8(rounded, quiet, nan);
+    return _mm256_castsi256_ps(_mm256_and_si256(rounded, _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
+  }
+  // The magnitude from a table of eight (the permute reads three bits of each lane), the sign from bit 3 of
+  // the code.
+  static __m256 levels8(__m256i raw, int nibble) {
+    const __m256 table = _mm256_setr_ps(0, .5f, 1, 1.5f, 2, 3, 4, 6);
+    const __m256 magnitude = _mm256_permutevar8x32_ps(table, _mm256_srli_epi32(raw, 4 * nibble));
+    const __m256i sign =
+        _mm256_and_si256(_mm256_slli_epi32(raw, 28 - 4 * nibble), _mm256_set1_epi32(INT32_MIN));
+    return _mm256_xor_ps(magnitude, _mm256_castsi256_ps(sign));
+  }
+};
+
+}  // namespace nib::inline v0::cpu

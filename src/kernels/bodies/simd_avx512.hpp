@@ -1,0 +1,131 @@
+// The verbs on AVX-512 with BF16: sixteen floats are one register. Plain intrinsics, because Debian's xsimd
+// has neither the word permute nor the bf16 dot, and so that the tests can run this very file on machines
+// without AVX-512 (they map the intrinsics to portable code; only the bf16 dot needs a twin, below).
+#pragma once
+
+#include <cstdint>
+
+#if defined(NIB_EMULATE_AVX512)
+#include <nibble/kernels/canonical.hpp>
+
+#include <simde/x86/avx512.h>
+#else
+#include <immintrin.h>
+#endif
+
+namespace nib::inline v0::cpu {
+
+struct Avx512 {
+  using F = __m512;
+  using P = __m512i;
+  static constexpr bool kPairDot = true;
+  static constexpr int kBlockRows = 12;     // two strips: 24 accumulators of 32 registers
+  static constexpr int kDirectStrips = 16;  // accumulators of the direct kernel
+  static constexpr int kHeadBlock = 8;      // accumulators in attention
+
+  static F set(float x) { return _mm512_set1_ps(x); }
+  static F load(const float* from) { return _mm512_loadu_ps(from); }
+  static void store(float* to, F x) { _mm512_storeu_ps(to, x); }
+  static F add(F a, F b) { return _mm512_add_ps(a, b); }
+  static F sub(F a, F b) { return _mm512_sub_ps(a, b); }
+  static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
+  static F div(F a, F b) { return _mm512_div_ps(a, b); }
+  static F max(F a, F b) { return _mm512_max_ps(a, b); }
+  static F min(F a, F b) { return _mm512_min_ps(a, b); }
+  static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+  static F if_less(F a, F b, F yes, F no) {
+    return _mm512_mask_mov_ps(no, _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), yes);
+  }
+  static float sqrt1(float x) { return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x))); }
+
+  static F scale(F p, F n) {
+    return _mm512_castsi512_ps(
+        _mm512_add_epi32(_mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(n), 23)));
+  }
+  static F round_bf16(F x) {
+    const P bits = _mm512_castps_si512(x);
+    const P even_bit = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    P rounded = _mm512_add_epi32(bits, _mm512_add_epi32(even_bit, _mm512_set1_epi32(0x7fff)));
+    const P quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x0040'0000));
+    rounded = _mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), quiet);
+    return _mm512_castsi512_ps(_mm512_and_si512(rounded, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+  }
+
+  static float sum(F x) {
+    const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(x), upper(x));
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    four = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(four, _mm_shuffle_ps(four, four, 1)));
+  }
+  static float largest(F x) {
+    const __m256 eight = _mm256_max_ps(_mm512_castps512_ps256(x), upper(x));
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    four = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(four, _mm_shuffle_ps(four, four, 1)));
+  }
+
+  static P load_pairs(const void* from) { return _mm512_loadu_si512(from); }
+  static F even(P p) { return _mm512_castsi512_ps(_mm512_slli_epi32(p, 16)); }
+  static F odd(P p) {
+    return _mm512_castsi512_ps(_mm512_and_si512(p, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+  }
+  static P keep(P p, std::uint32_t mask) {
+    return _mm512_and_si512(p, _mm512_set1_epi32(static_cast<int>(mask)));
+  }
+  static F load_f16(const void* from) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(from)));
+  }
+
+  static F e2m1(P raw, int nibble) {
+    const F table = _mm512_setr_ps(0, .5f, 1, 1.5f, 2, 3, 4, 6, -0.f, -.5f, -1, -1.5f, -2, -3, -4, -6);
+    return _mm512_permutexvar_ps(_mm512_srli_epi32(raw, static_cast<unsigned>(4 * nibble)), table);
+  }
+  static F e8m0(const void* from) { return _mm512_castsi512_ps(_mm512_slli_epi32(widen(from), 23)); }
+
+  // acc + the products of both bf16 halves, the odd one first; one instruction, subnormals flushed.
+  static F dot(F acc, P weights, std::uint32_t x) {
+    const P pair = _mm512_set1_epi32(static_cast<int>(x));
+#if defined(NIB_EMULATE_AVX512)
+    float sums[16];
+    std::uint32_t pairs[16];
+    store(sums, acc);
+    _mm512_storeu_si512(pairs, weights);
+    const float x_even = to_float(bf16{static_cast<std::uint16_t>(x)});
+    const float x_odd = to_float(bf16{static_cast<std::uint16_t>(x >> 16)});
+    for (int i = 0; i < 16; ++i) {
+      sums[i] = fma_canonical(to_float(bf16{static_cast<std::uint16_t>(pairs[i] >> 16)}), x_odd, sums[i]);
+      sums[i] = fma_canonical(to_float(bf16{static_cast<std::uint16_t>(pairs[i])}), x_even, sums[i]);
+    }
+    static_cast<void>(pair);
+    return load(sums);
+#else
+    return _mm512_dpbf16_ps(acc, (__m512bh)weights, (__m512bh)pair);
+#endif
+  }
+  // Codes `nibble` (low half) and `nibble` + 4 (high half) of each dword as bf16, times 2^(e - 127) where
+  // `exponents` holds (e - 127) << 7 in both halves: the scale is folded in by adding to the exponent of what
+  // is not zero.
+  static P e2m1_pairs(P raw, int nibble, P exponents) {
+    alignas(64) static constexpr std::uint16_t kLevels[32] = {
+        0x0000, 0x3f00, 0x3f80, 0x3fc0, 0x4000, 0x4040, 0x4080, 0x40c0, 0x8000, 0xbf00, 0xbf80,
+        0xbfc0, 0xc000, 0xc040, 0xc080, 0xc0c0, 0x0000, 0x3f00, 0x3f80, 0x3fc0, 0x4000, 0x4040,
+        0x4080, 0x40c0, 0x8000, 0xbf00, 0xbf80, 0xbfc0, 0xc000, 0xc040, 0xc080, 0xc0c0};
+    // The permute reads five bits of each word: the table stands twice, so the fifth does not matter.
+    const P levels = _mm512_permutexvar_epi16(_mm512_srli_epi16(raw, static_cast<unsigned>(4 * nibble)),
+                                              _mm512_load_si512(kLevels));
+    const __mmask32 nonzero = _mm512_test_epi16_mask(levels, _mm512_set1_epi16(0x7fff));
+    return _mm512_mask_add_epi16(levels, nonzero, levels, exponents);
+  }
+  static P e8m0_pairs(const void* from) {
+    const P both = _mm512_mullo_epi32(widen(from), _mm512_set1_epi32(0x0080'0080));
+    return _mm512_sub_epi16(both, _mm512_set1_epi16(127 << 7));
+  }
+
+ private:
+  static __m256 upper(F x) { return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(x), 1)); }
+  static P widen(const void* from) {
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(from)));
+  }
+};
+
+}  // namespace nib::inline v0::cpu

@@ -1,0 +1,136 @@
+// The verbs on any processor: sixteen floats in an array. The fma is exact without an instruction for it.
+#pragma once
+
+#include <nibble/base/float16.hpp>
+#include <nibble/kernels/canonical.hpp>
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+namespace nib::inline v0::cpu {
+
+struct Scalar {
+  struct F {
+    float v[16];
+  };
+  struct P {
+    std::uint32_t v[16];
+  };
+  static constexpr bool kPairDot = false;
+  static constexpr int kBlockRows = 4;     // rows of activations in one register block
+  static constexpr int kDirectStrips = 4;  // accumulators of the direct kernel
+  static constexpr int kHeadBlock = 4;     // query heads that share a pass over keys and values
+
+  template <class Op>
+  static F map(Op op) {
+    F out;
+    for (int i = 0; i < 16; ++i) out.v[i] = op(i);
+    return out;
+  }
+
+  static F set(float x) {
+    return map([&](int) { return x; });
+  }
+  static F load(const float* from) {
+    F out;
+    std::memcpy(out.v, from, sizeof out.v);
+    return out;
+  }
+  static void store(float* to, F x) { std::memcpy(to, x.v, sizeof x.v); }
+  static F add(F a, F b) {
+    return map([&](int i) { return a.v[i] + b.v[i]; });
+  }
+  static F sub(F a, F b) {
+    return map([&](int i) { return a.v[i] - b.v[i]; });
+  }
+  static F mul(F a, F b) {
+    return map([&](int i) { return a.v[i] * b.v[i]; });
+  }
+  static F div(F a, F b) {
+    return map([&](int i) { return a.v[i] / b.v[i]; });
+  }
+  static F max(F a, F b) {
+    return map([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
+  }
+  static F min(F a, F b) {
+    return map([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
+  }
+  [[gnu::noinline]] static F fma(F a, F b, F c) {
+    return map([&](int i) { return fma1(a.v[i], b.v[i], c.v[i]); });
+  }
+  static F if_less(F a, F b, F yes, F no) {
+    return map([&](int i) { return a.v[i] < b.v[i] ? yes.v[i] : no.v[i]; });
+  }
+  static float sqrt1(float x) { return std::sqrt(x); }
+
+  // p * 2^n where n stands in the low bits of a float 1.5 * 2^23 + n.
+  static F scale(F p, F n) {
+    return map([&](int i) {
+      return std::bit_cast<float>(std::bit_cast<std::uint32_t>(p.v[i]) +
+                                  (std::bit_cast<std::uint32_t>(n.v[i]) << 23));
+    });
+  }
+  static F round_bf16(F x) {
+    return map([&](int i) { return to_float(to_bf16(x.v[i])); });
+  }
+
+  static float sum(F x) {
+    return tree(x, [](float a, float b) { return a + b; });
+  }
+  static float largest(F x) {
+    return tree(x, [](float a, float b) { return a > b ? a : b; });
+  }
+
+  static P load_pairs(const void* from) {
+    P out;
+    std::memcpy(out.v, from, sizeof out.v);
+    return out;
+  }
+  static F even(P p) {
+    return map([&](int i) { return std::bit_cast<float>(p.v[i] << 16); });
+  }
+  static F odd(P p) {
+    return map([&](int i) { return std::bit_cast<float>(p.v[i] & 0xffff'0000u); });
+  }
+  static P keep(P p, std::uint32_t mask) {
+    for (auto& word : p.v) word &= mask;
+    return p;
+  }
+  static F load_f16(const void* from) {
+    f16 values[16];
+    std::memcpy(values, from, sizeof values);
+    return map([&](int i) { return to_float(values[i]); });
+  }
+
+  // The E2M1 value of code `nibble` of each dword, without its scale.
+  static F e2m1(P raw, int nibble) {
+    constexpr float kLevels[16] = {0, .5f, 1, 1.5f, 2, 3, 4, 6, -0.f, -.5f, -1, -1.5f, -2, -3, -4, -6};
+    return map([&](int i) { return kLevels[(raw.v[i] >> (4 * nibble)) & 15u]; });
+  }
+  // 2^(e - 127) of sixteen scale bytes; e = 0 gives 0, as a flushed subnormal would.
+  static F e8m0(const void* from) {
+    std::uint8_t bytes[16];
+    std::memcpy(bytes, from, sizeof bytes);
+    return map([&](int i) { return std::bit_cast<float>(static_cast<std::uint32_t>(bytes[i]) << 23); });
+  }
+
+ private:
+  // Under FloatScope conversions flush subnormals themselves. A double sum that is no midpoint of two floats
+  // rounds correctly; the others take the exact road.
+  static float fma1(float a, float b, float c) {
+    const double sum = static_cast<double>(a) * static_cast<double>(b) + static_cast<double>(c);
+    if ((std::bit_cast<std::uint64_t>(sum) & 0x1fff'ffffu) == 0x1000'0000u) [[unlikely]]
+      return fma_canonical(a, b, c);
+    return static_cast<float>(sum);
+  }
+  template <class Op>
+  static float tree(F x, Op op) {
+    for (int half = 8; half >= 1; half /= 2)
+      for (int i = 0; i < half; ++i) x.v[i] = op(x.v[i], x.v[i + half]);
+    return x.v[0];
+  }
+};
+
+}  // namespace nib::inline v0::cpu
