@@ -33,8 +33,9 @@ inline constexpr std::int64_t kGroupStrips = 4;
 // the bf16 pair dot consumes the pairs (0,4) (1,5) (2,6) (3,7), the odd element of each pair first.
 inline constexpr int kChainOrder[8] = {4, 0, 5, 1, 6, 2, 7, 3};
 
-// Bytes of one tile that holds `k` (1..128) inputs of one strip. A multiple of 64.
-constexpr std::size_t tile_bytes(Format format, std::int64_t k) {
+// Bytes of one tile that holds `k` (1..128) inputs of one strip. A multiple of 64. Always inlined: files compiled for
+// one instruction set may not leave shared functions behind.
+[[gnu::always_inline]] constexpr std::size_t tile_bytes(Format format, std::int64_t k) {
   const auto padded = static_cast<std::size_t>(round_up(k, kOctet));
   switch (format) {
     case Format::mxfp4: {
@@ -65,19 +66,19 @@ struct PackedWeight {
   constexpr std::int64_t k_padded() const { return round_up(k, kOctet); }
   constexpr std::int64_t full_tiles() const { return k / kTileK; }
   constexpr std::int64_t tail_k() const { return k % kTileK; }
-  constexpr std::size_t strip_bytes() const {
+  [[gnu::always_inline]] constexpr std::size_t strip_bytes() const {
     return static_cast<std::size_t>(full_tiles()) * tile_bytes(format, kTileK) +
            (tail_k() ? tile_bytes(format, tail_k()) : 0);
   }
   constexpr std::size_t bytes() const { return static_cast<std::size_t>(strips()) * strip_bytes(); }
 
   // Strips in the group that holds `strip`: four, or what is left at the end.
-  constexpr std::int64_t strips_in_group(std::int64_t strip) const {
+  [[gnu::always_inline]] constexpr std::int64_t strips_in_group(std::int64_t strip) const {
     const std::int64_t first = strip / kGroupStrips * kGroupStrips;
     return strips() - first < kGroupStrips ? strips() - first : kGroupStrips;
   }
   // Offset of tile `tile` (of full_tiles() + 1) of a strip.
-  constexpr std::size_t tile_offset(std::int64_t strip, std::int64_t tile) const {
+  [[gnu::always_inline]] constexpr std::size_t tile_offset(std::int64_t strip, std::int64_t tile) const {
     const std::int64_t first = strip / kGroupStrips * kGroupStrips;
     const auto in_group = static_cast<std::size_t>(strips_in_group(strip));
     const std::size_t size = tile_bytes(format, tile < full_tiles() ? kTileK : tail_k());

@@ -73,7 +73,10 @@ struct Avx512 {
     return _mm512_and_si512(p, _mm512_set1_epi32(static_cast<int>(mask)));
   }
   static F load_f16(const void* from) {
-    return _mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(from)));
+    const auto* halves = static_cast<const __m128i*>(from);
+    const __m256 low = _mm256_cvtph_ps(_mm_loadu_si128(halves)), high = _mm256_cvtph_ps(_mm_loadu_si128(halves + 1));
+    return _mm512_castpd_ps(
+        _mm512_insertf64x4(_mm512_castpd256_pd512(_mm256_castps_pd(low)), _mm256_castps_pd(high), 1));
   }
 
   static F e2m1(P raw, int nibble) {
