@@ -1,0 +1,111 @@
+// Published vectors, where the data folder is at hand: every code of six formats, encodings at every edge,
+// code books.
+#include "support/data.hpp"
+#include <nibble/base/float16.hpp>
+#include <nibble/base/json.hpp>
+#include <nibble/formats/e2m1.hpp>
+#include <nibble/formats/e8m0.hpp>
+#include <nibble/formats/minifloat.hpp>
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <map>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include <doctest/doctest.h>
+
+namespace {
+
+using nib::Minifloat;
+using nib::Overflow;
+using nib::Specials;
+
+struct Codec {
+  float (*decode)(std::uint32_t code);
+  std::uint32_t (*encode)(float value);
+};
+
+template <class T>
+constexpr Codec codec() {
+  return {[](std::uint32_t code) { return T::decode(static_cast<typename T::Code>(code)); },
+          [](float value) { return static_cast<std::uint32_t>(T::encode(value)); }};
+}
+
+// Under the names of ml_dtypes, with its choices at the edges.
+const std::map<std::string, Codec> kCodecs = {
+    {"float4_e2m1fn", codec<nib::E2M1>()},
+    {"float6_e2m3fn", codec<Minifloat<2, 3>>()},
+    {"float6_e3m2fn", codec<Minifloat<3, 2>>()},
+    {"float8_e4m3fn", codec<Minifloat<4, 3, Specials::nan, Overflow::special>>()},
+    {"float8_e5m2", codec<Minifloat<5, 2, Specials::ieee, Overflow::special>>()},
+    {"float8_e8m0fnu", codec<nib::E8M0>()},
+    {"bfloat16",
+     {[](std::uint32_t code) { return to_float(nib::bf16{static_cast<std::uint16_t>(code)}); },
+      [](float value) { return static_cast<std::uint32_t>(nib::to_bf16(value).bits); }}},
+};
+
+using Table = std::vector<std::vector<std::string>>;  // the first row names the columns
+
+Table read_csv(const std::string& path) {
+  Table table;
+  std::istringstream lines(nib::test::read_text(path));
+  for (std::string line; std::getline(lines, line);) {
+    auto& row = table.emplace_back();
+    std::istringstream cells(line);
+    for (std::string cell; std::getline(cells, cell, ',');) row.push_back(cell);
+  }
+  return table;
+}
+
+std::uint32_t hex(const std::string& text) {
+  return static_cast<std::uint32_t>(std::stoul(text, nullptr, 16));
+}
+
+}  // namespace
+
+TEST_CASE("vectors: every code decodes to the published value") {
+  NIB_REQUIRE_DATA(root);
+  const Table table = read_csv(root + "/formats/decode.csv");
+  REQUIRE(table.size() > 900);
+  for (std::size_t i = 1; i < table.size(); ++i) {
+    CAPTURE(table[i][0]);
+    CAPTURE(table[i][1]);
+    REQUIRE(kCodecs.count(table[i][0]) == 1);
+    const float value = kCodecs.at(table[i][0]).decode(hex(table[i][1]));
+    CHECK(std::bit_cast<std::uint32_t>(value) == hex(table[i][2]));
+  }
+}
+
+TEST_CASE("vectors: every float encodes to the published codes") {
+  NIB_REQUIRE_DATA(root);
+  const Table table = read_csv(root + "/formats/encode.csv");
+  REQUIRE(table.size() > 1000);
+  for (std::size_t column = 1; column < table[0].size(); ++column) {
+    const std::string& name = table[0][column];
+    CAPTURE(name);
+    REQUIRE(kCodecs.count(name) == 1);
+    for (std::size_t i = 1; i < table.size(); ++i) {
+      CAPTURE(table[i][0]);
+      const std::uint32_t code = kCodecs.at(name).encode(std::bit_cast<float>(hex(table[i][0])));
+      CHECK(code == hex(table[i][column]));
+    }
+  }
+}
+
+TEST_CASE("vectors: the code book of MXFP4's elements") {
+  NIB_REQUIRE_DATA(root);
+  auto books = nib::parse_json(nib::test::read_text(root + "/formats/codebooks.json"), "codebooks.json");
+  REQUIRE(books.ok());
+  const nib::Json* levels = books->find("mxfp4");
+  REQUIRE(levels != nullptr);
+  REQUIRE(levels->items().size() == 16);
+  for (std::uint8_t code = 0; code < 16; ++code) {
+    const double level = levels->items()[code].as_double();
+    CHECK(static_cast<double>(nib::E2M1::decode(code)) == level);
+    CHECK(std::signbit(nib::E2M1::decode(code)) == std::signbit(level));
+  }
+}
