@@ -1,11 +1,11 @@
 #include <nibble/base/concat.hpp>
 #include <nibble/base/json.hpp>
+#include <nibble/base/within_memory.hpp>
 
 #include <charconv>
 #include <cmath>
 #include <cstring>
 #include <iterator>
-#include <new>
 
 #include <nlohmann/json.hpp>
 
@@ -256,16 +256,12 @@ Status parse_json(std::string_view text, std::string_view name, const JsonLimits
                                  ": a zero byte, which JSON must not contain")};
   if (text.starts_with("\xef\xbb\xbf"))
     return {Code::format, concat(name, ": byte 0: a byte order mark, which JSON must not contain")};
-  try {
+  return within_memory(name, [&]() -> Status {
     Bounded bounded(text, name, limits, handler);
     const char* end = text.data() + text.size();
     if (nlohmann::json::sax_parse(Cursor(bounded.at()), Cursor(&end), &bounded)) return {};
     return bounded.take_status();
-  } catch (const std::bad_alloc&) {
-    return {Code::memory, concat(name, ": not enough memory to read this JSON")};
-  } catch (const std::exception& error) {
-    return {Code::internal, concat(name, ": ", error.what())};
-  }
+  });
 }
 
 Result<Json> parse_json(std::string_view text, std::string_view name, const JsonLimits& limits) {

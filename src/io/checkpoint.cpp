@@ -1,5 +1,6 @@
 #include "text.hpp"
 #include <nibble/base/bits.hpp>
+#include <nibble/base/within_memory.hpp>
 #include <nibble/io/checkpoint.hpp>
 
 #include <algorithm>

@@ -1,5 +1,5 @@
 #include "positional_read.hpp"
-#include "text.hpp"
+#include <nibble/base/within_memory.hpp>
 #include <nibble/io/file.hpp>
 
 #include <algorithm>

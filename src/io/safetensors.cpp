@@ -1,6 +1,8 @@
+#include "safetensors_header.hpp"
 #include "text.hpp"
 #include <nibble/base/bits.hpp>
 #include <nibble/base/json.hpp>
+#include <nibble/base/within_memory.hpp>
 #include <nibble/io/safetensors.hpp>
 
 #include <algorithm>
@@ -268,6 +270,16 @@ std::string shape_text(const std::vector<std::uint64_t>& shape) {
   return text + "]";
 }
 
+Result<SafetensorsHeader> parse_safetensors_header(std::string_view json, const std::string& name,
+                                                   std::uint64_t file_size) {
+  const JsonLimits limits = {.max_bytes = kMaxHeaderBytes, .max_depth = 3, .max_values = 40'000'000};
+  HeaderHandler handler(name);
+  NIB_TRY(parse_json(json, name + ": header", limits, handler));
+  SafetensorsHeader header = handler.take();
+  NIB_TRY(place_tensors(name, kLengthBytes + json.size(), file_size, header.tensors));
+  return header;
+}
+
 Result<SafetensorsHeader> read_safetensors_header(const File& file) {
   const std::string& name = file.name();
   if (file.size() < kLengthBytes)
@@ -286,12 +298,7 @@ Result<SafetensorsHeader> read_safetensors_header(const File& file) {
   return within_memory(name, [&]() -> Result<SafetensorsHeader> {
     std::string text(length, '\0');
     NIB_TRY(file.read_at(kLengthBytes, std::as_writable_bytes(std::span(text))));
-    const JsonLimits limits = {.max_bytes = kMaxHeaderBytes, .max_depth = 3, .max_values = 40'000'000};
-    HeaderHandler handler(name);
-    NIB_TRY(parse_json(text, name + ": header", limits, handler));
-    SafetensorsHeader header = handler.take();
-    NIB_TRY(place_tensors(name, kLengthBytes + length, file.size(), header.tensors));
-    return header;
+    return parse_safetensors_header(text, name, file.size());
   });
 }
 

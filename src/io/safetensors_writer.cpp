@@ -1,13 +1,14 @@
 #include "positional_read.hpp"
+#include "safetensors_header.hpp"
 #include "text.hpp"
 #include <nibble/base/bits.hpp>
 #include <nibble/base/json.hpp>
+#include <nibble/base/within_memory.hpp>
 #include <nibble/io/safetensors_writer.hpp>
 
 #include <algorithm>
 #include <cstdio>
 #include <limits>
-#include <unordered_set>
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -40,22 +41,16 @@ Result<std::uint64_t> data_bytes(std::span<const TensorSpec> tensors) {
 
 Json json_of(std::uint64_t value) { return Json::of(static_cast<std::int64_t>(value)); }
 
-}  // namespace
-
-Result<std::string> safetensors_header(std::span<const TensorSpec> tensors,
-                                       const SafetensorsMetadata& metadata) {
-  NIB_TRY(data_bytes(tensors).status());
+Result<std::string> make_header(std::span<const TensorSpec> tensors, const SafetensorsMetadata& metadata) {
+  NIB_ASSIGN(const std::uint64_t total, data_bytes(tensors));
   std::vector<Json::Member> members;
   if (!metadata.empty()) {
     std::vector<Json::Member> strings;
     for (const auto& [key, value] : metadata) strings.emplace_back(key, Json::of(value));
     members.emplace_back("__metadata__", Json::object(std::move(strings)));
   }
-  std::unordered_set<std::string_view> names = {"__metadata__"};
   std::uint64_t begin = 0;
   for (const TensorSpec& tensor : tensors) {
-    if (!names.insert(tensor.name).second)
-      return Status(Code::argument, concat("tensor ", quoted(tensor.name), ": the name is taken"));
     const std::uint64_t end = begin + *tensor_bytes(tensor.dtype, tensor.shape);
     std::vector<Json> shape;
     for (const std::uint64_t size : tensor.shape) shape.push_back(json_of(size));
@@ -65,13 +60,23 @@ Result<std::string> safetensors_header(std::span<const TensorSpec> tensors,
                                        {"data_offsets", Json::array({json_of(begin), json_of(end)})}}));
     begin = end;
   }
-  const std::string json = write_json(Json::object(std::move(members)));
+  std::string json = write_json(Json::object(std::move(members)));
   const std::uint64_t length = round_up<std::uint64_t>(json.size(), 8);
+  json.resize(length, ' ');
+  // What the reader would refuse (a name twice, reserved, too long or no UTF-8, too many dimensions) is not
+  // written.
+  const Status read = parse_safetensors_header(json, "safetensors header", 8 + length + total).status();
+  if (!read.ok()) return Status(read.code() == Code::format ? Code::argument : read.code(), read.message());
   std::string header;
   for (int i = 0; i < 8; ++i) header += static_cast<char>(length >> (8 * i) & 0xff);
-  header += json;
-  header.resize(8 + length, ' ');
-  return header;
+  return header + json;
+}
+
+}  // namespace
+
+Result<std::string> safetensors_header(std::span<const TensorSpec> tensors,
+                                       const SafetensorsMetadata& metadata) {
+  return within_memory("safetensors header", [&] { return make_header(tensors, metadata); });
 }
 
 // The temporary file: "PATH.partial-N", which no reader of checkpoints takes for one of its files.
@@ -136,14 +141,16 @@ Result<SafetensorsWriter> SafetensorsWriter::create(const std::string& path,
                                                     std::span<const TensorSpec> tensors,
                                                     const SafetensorsMetadata& metadata,
                                                     Overwrite overwrite) {
-  NIB_ASSIGN(const std::string header, safetensors_header(tensors, metadata));
-  auto output = std::make_unique<Output>();
-  output->path = path;
-  output->overwrite = overwrite == Overwrite::yes;
-  output->left = data_bytes(tensors).take();
-  NIB_TRY(output->create());
-  NIB_TRY(output->write(std::as_bytes(std::span(header))));
-  return SafetensorsWriter(std::move(output));
+  return within_memory(path, [&]() -> Result<SafetensorsWriter> {
+    NIB_ASSIGN(const std::string header, make_header(tensors, metadata));
+    auto output = std::make_unique<Output>();
+    output->path = path;
+    output->overwrite = overwrite == Overwrite::yes;
+    output->left = data_bytes(tensors).take();
+    NIB_TRY(output->create());
+    NIB_TRY(output->write(std::as_bytes(std::span(header))));
+    return SafetensorsWriter(std::move(output));
+  });
 }
 
 Status SafetensorsWriter::append(std::span<const std::byte> bytes) {

@@ -1,15 +1,9 @@
-// Room io, private: how names from hostile files enter messages, and how running out of memory leaves as a
-// Status.
+// Room io, private: how names from hostile files enter messages.
 #pragma once
 
-#include <nibble/base/concat.hpp>
-#include <nibble/base/status.hpp>
-
-#include <new>
-#include <stdexcept>
+#include <cstddef>
 #include <string>
 #include <string_view>
-#include <type_traits>
 
 namespace nib::inline v0 {
 
@@ -29,17 +23,6 @@ inline std::string quoted(std::string_view name) {
     out += "...";
   }
   return out + "'";
-}
-
-// work(), or Code::memory in the name of `name` when an allocation failed inside.
-template <class Work>
-std::invoke_result_t<Work> within_memory(std::string_view name, Work work) {
-  try {
-    return work();
-  } catch (const std::bad_alloc&) {
-  } catch (const std::length_error&) {
-  }
-  return Status(Code::memory, concat(name, ": not enough memory to read this file"));
 }
 
 }  // namespace nib::inline v0

@@ -68,6 +68,12 @@ class FaultyFileSystem final : public FileSystem {
   }
 
  private:
+  // An atomic that copies, so that a test can return a FaultyFileSystem from a function.
+  struct Counter : std::atomic<std::uint64_t> {
+    Counter() : std::atomic<std::uint64_t>(0) {}
+    Counter(const Counter& other) : std::atomic<std::uint64_t>(other.load()) {}
+  };
+
   class MemoryFile final : public File {
    public:
     MemoryFile(std::string name, std::shared_ptr<const std::string> content, const FaultyFileSystem& owner)
@@ -92,7 +98,7 @@ class FaultyFileSystem final : public FileSystem {
   };
 
   std::map<std::string, std::shared_ptr<std::string>> files_;
-  mutable std::atomic<std::uint64_t> reads_{0};
+  mutable Counter reads_;
 };
 
 }  // namespace nib::test

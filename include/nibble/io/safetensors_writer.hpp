@@ -24,8 +24,8 @@ using SafetensorsMetadata = std::vector<std::pair<std::string, std::string>>;
 
 // The first bytes of a file holding `tensors` in that order: the length and the JSON, padded with spaces so
 // that the data begins at a multiple of 8. Wide element types first keeps every tensor aligned to its
-// elements. Errors: argument (a name twice, reserved or too long, a shape whose bytes cannot be counted). Any
-// thread.
+// elements. Errors: argument (whatever the reader would refuse: a name twice, a shape whose bytes cannot be
+// counted). Any thread.
 Result<std::string> safetensors_header(std::span<const TensorSpec> tensors,
                                        const SafetensorsMetadata& metadata = {});
 

@@ -1,0 +1,146 @@
+// Damaged checkpoints: cut, flipped, failing. Each is an error that names its file, or opens and keeps its
+// promises.
+#include "io/tiny.hpp"
+#include <nibble/io/checkpoint.hpp>
+
+#include <algorithm>
+#include <random>
+
+#include <doctest/doctest.h>
+
+using namespace nib;
+using test::FaultyFileSystem;
+
+namespace {
+
+// What an opened checkpoint promises: planes lie in their files and have the size that format and shape ask
+// for.
+void check_promises(const Checkpoint& checkpoint) {
+  for (const CheckpointTensor& tensor : checkpoint.tensors) {
+    std::uint64_t values = 1;
+    for (const std::uint64_t size : tensor.shape) values *= size;
+    for (const Plane& plane : {tensor.codes, tensor.scales}) {
+      REQUIRE(plane.file < checkpoint.files.size());
+      const std::uint64_t size = checkpoint.files[plane.file]->size();
+      CHECK(plane.offset <= size);
+      CHECK(plane.bytes <= size - plane.offset);
+    }
+    if (tensor.format == Format::mxfp4) {
+      CHECK(tensor.codes.bytes == values / 2);
+      CHECK(tensor.scales.bytes == values / 32);
+    } else {
+      CHECK(tensor.codes.bytes == values * dtype_info(tensor.dtype).bits / 8);
+    }
+    CHECK(checkpoint.find(tensor.name) == &tensor);
+  }
+}
+
+// The bytes of a file that decide: all of a JSON file, the header of a safetensors file.
+std::size_t deciding_bytes(const std::string& path, const std::string& content) {
+  if (path.ends_with(".json")) return content.size();
+  std::size_t length = 0;
+  for (std::size_t i = 0; i < 8; ++i)
+    length |= std::size_t{static_cast<unsigned char>(content[i])} << (8 * i);
+  return 8 + length;
+}
+
+bool is_read(const std::string& path) {
+  const std::string name = name_of(path);
+  return !name.starts_with("golden") && name != "tokenizer.json" &&
+         (name.ends_with(".json") || name.ends_with(".safetensors"));
+}
+
+// Every kind of damage to every file of directory "m" that opening reads.
+void damage(FaultyFileSystem& files, int rounds, std::uint32_t seed) {
+  std::mt19937 random(seed);
+  REQUIRE(open_checkpoint("m", files).ok());
+  int opened = 0, refused = 0;
+  for (const std::string& path : files.paths()) {
+    if (!is_read(path)) continue;
+    const std::string whole = files.content(path);
+    // A JSON file without the white space at its end is still whole.
+    const std::size_t needed = path.ends_with(".json") ? whole.rfind('}') + 1 : whole.size();
+    const std::size_t deciding = deciding_bytes(path, whole);
+    for (int round = 0; round < rounds; ++round) {
+      const std::size_t cut = random() % (round % 2 ? needed : std::min(needed, deciding));
+      files.content(path) = whole.substr(0, cut);
+      const Status status = open_checkpoint("m", files).status();
+      const bool as_expected = status.code() == Code::format && status.message().find(path) == 0;
+      CHECK_MESSAGE(as_expected, path << " cut to " << cut << ": " << status.message());
+    }
+    for (int round = 0; round < rounds; ++round) {
+      std::string& content = files.content(path) = whole;
+      for (auto flips = 1 + random() % 3; flips > 0; --flips)
+        content[random() % deciding] ^= static_cast<char>(1 << random() % 8);
+      const auto checkpoint = open_checkpoint("m", files);
+      if (checkpoint.ok()) {
+        ++opened;
+        check_promises(*checkpoint);
+      } else {
+        ++refused;
+        CHECK_MESSAGE(checkpoint.status().message().find("m") == 0, checkpoint.status().message());
+        CHECK(checkpoint.status().code() != Code::internal);
+      }
+    }
+    files.content(path) = whole;
+  }
+  CHECK(opened > 0);  // else the damage would test only the first check
+  CHECK(refused > 0);
+  check_promises(*open_checkpoint("m", files));
+}
+
+// Every read of an opening fails once in its turn.
+void fail_reads(FaultyFileSystem& files) {
+  const std::uint64_t before = files.reads();
+  REQUIRE(open_checkpoint("m", files).ok());
+  const std::uint64_t reads = files.reads() - before;
+  CHECK(reads > 2);
+  for (std::uint64_t i = 0; i < reads; ++i) {
+    files.fail_at = files.reads() + i;
+    const Status status = open_checkpoint("m", files).status();
+    CHECK(status.code() == Code::io);
+    CHECK_MESSAGE(status.message().find("injected") != std::string::npos, status.message());
+  }
+  files.fail_at = FaultyFileSystem::kNever;
+  for (const std::uint64_t size : {0, 1, 7, 8, 20}) {
+    files.cut_open_files_to = size;
+    CHECK(open_checkpoint("m", files).status().code() == Code::io);
+  }
+  files.cut_open_files_to = FaultyFileSystem::kNever;
+  CHECK(open_checkpoint("m", files).ok());
+}
+
+}  // namespace
+
+TEST_CASE("a damaged small checkpoint") {
+  FaultyFileSystem files;
+  test::add_tiny_sharded(files);
+  files.add("m/generation_config.json", R"({"eos_token_id":[1,2],"do_sample":true})");
+  files.add("m/tokenizer_config.json", R"({"chat_template":"{{ messages }}","bos_token":{"content":"<s>"}})");
+  damage(files, 1500, 1);
+  fail_reads(files);
+}
+
+TEST_CASE("every cut of a small safetensors file is noticed") {
+  const std::string whole = test::safetensors_of(test::tiny_shard_1());
+  FaultyFileSystem files;
+  for (std::size_t cut = 0; cut < whole.size(); ++cut) {
+    files.add("f", whole.substr(0, cut));
+    const Status status = read_safetensors_header(**files.open("f")).status();
+    CHECK(status.code() == Code::format);
+    CHECK(status.message().find("f: ") == 0);
+  }
+  files.add("f", whole + "x");
+  CHECK(read_safetensors_header(**files.open("f")).status().code() == Code::format);
+}
+
+TEST_CASE("damaged published checkpoints") {
+  NIB_REQUIRE_DATA(root);
+  for (const char* name : {"gpt-oss-a", "gpt-oss-a/original", "gpt-oss-bf16", "tales"}) {
+    CAPTURE(name);
+    FaultyFileSystem files;
+    files.add_directory(root + "/models/" + name, "m");
+    damage(files, 250, 2);
+    fail_reads(files);
+  }
+}
