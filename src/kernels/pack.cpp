@@ -9,30 +9,31 @@ namespace {
 constexpr std::size_t kGroup = 32;       // mxfp4 values that share a scale
 constexpr std::size_t kGroupBytes = 16;  // their codes
 
+// All sixteen bytes zero but for signs.
+bool zero_group(const std::byte* codes) {
+  return std::all_of(codes, codes + kGroupBytes,
+                     [](std::byte b) { return (b & std::byte{0x77}) == std::byte{0}; });
+}
+
 // The codes of eight k are four natural bytes, low nibble first: exactly the dword of the packed octet.
-PackFindings pack_mxfp4(std::int64_t k, const StripRows& rows, std::uint8_t carried[kStripRows],
-                        std::byte* tile) {
+PackFindings pack_mxfp4(std::int64_t k, const StripRows& rows, CarriedExponents& carried, std::byte* tile) {
   PackFindings findings;
   const std::size_t groups = static_cast<std::size_t>(k) / kGroup;
   std::byte* scales = tile + groups * kGroupBytes * kStripRows;
   for (std::size_t g = 0; g < groups; ++g)
     for (std::size_t r = 0; r < kStripRows; ++r) {
-      std::byte codes[kGroupBytes] = {};
-      std::uint8_t exponent = carried[r];
-      if (rows.codes[r]) {
-        std::memcpy(codes, rows.codes[r] + g * kGroupBytes, kGroupBytes);
-        const bool zero = std::all_of(codes, codes + kGroupBytes,
-                                      [](std::byte b) { return (b & std::byte{0x77}) == std::byte{0}; });
+      std::uint8_t& exponent = carried.row[r];
+      if (const std::byte* row = rows.codes[r]) {
+        const std::byte* codes = row + g * kGroupBytes;
         const auto stored = static_cast<std::uint8_t>(rows.scales[r][g]);
         findings.not_a_number |= stored == 255;
-        if (!zero) {
+        if (!zero_group(codes)) {
           exponent = stored;
           findings.wide_exponents |= stored < 2 || stored > 252;
         }
+        for (std::size_t octet = 0; octet < kGroup / kOctet; ++octet)
+          std::memcpy(tile + ((g * 4 + octet) * kStripRows + r) * 4, codes + octet * 4, 4);
       }
-      carried[r] = exponent;
-      for (std::size_t octet = 0; octet < kGroup / kOctet; ++octet)
-        std::memcpy(tile + ((g * 4 + octet) * kStripRows + r) * 4, codes + octet * 4, 4);
       scales[g * kStripRows + r] = static_cast<std::byte>(exponent);
     }
   return findings;
@@ -59,7 +60,20 @@ void pack_plain(Format format, std::int64_t k, const StripRows& rows, std::byte*
 
 }  // namespace
 
-PackFindings pack_tile(Format format, std::int64_t k, const StripRows& rows, std::uint8_t carried[kStripRows],
+CarriedExponents first_exponents(std::size_t groups, const StripRows& rows) {
+  CarriedExponents carried;
+  for (std::size_t r = 0; r < kStripRows; ++r) {
+    carried.row[r] = 127;
+    for (std::size_t g = 0; rows.codes[r] && g < groups; ++g)
+      if (!zero_group(rows.codes[r] + g * kGroupBytes)) {
+        carried.row[r] = static_cast<std::uint8_t>(rows.scales[r][g]);
+        break;
+      }
+  }
+  return carried;
+}
+
+PackFindings pack_tile(Format format, std::int64_t k, const StripRows& rows, CarriedExponents& carried,
                        std::byte* tile) {
   std::memset(tile, 0, tile_bytes(format, k));
   if (format == Format::mxfp4) return pack_mxfp4(k, rows, carried, tile);

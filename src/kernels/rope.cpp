@@ -75,6 +75,8 @@ double floor_plain(double x) {
 
 }  // namespace
 
+double yarn_attention(double factor) { return factor <= 1 ? 1.0 : 0.1 * log_plain(factor) + 1.0; }
+
 void rope_frequencies(double theta, int dim, const RopeScaling& scaling, std::span<float> frequencies) {
   const double log_theta = log_plain(theta);
   // The dimension at which a full context makes `turns` rotations.

@@ -24,11 +24,18 @@ struct PackFindings {
   bool wide_exponents = false;
 };
 
-// Writes the tile of `k` (1..128) inputs, tile_bytes(format, k) bytes, all of them. A group of mxfp4 whose
-// codes are all zero takes the exponent `carried[row]` of the last group before it that was not (127 at the
-// beginning), so that no kernel meets its meaningless scale; `carried` is updated, and starts at 127 for each
-// strip.
-PackFindings pack_tile(Format format, std::int64_t k, const StripRows& rows, std::uint8_t carried[kStripRows],
+// The exponents that zero groups take, so that no kernel meets their meaningless scales: a group of mxfp4
+// whose codes are all zero takes that of the last group before it that was not, the first ones that of the
+// first that is not.
+struct CarriedExponents {
+  std::uint8_t row[kStripRows];
+};
+// What a strip begins with. `groups` of 32 k in a row; rows point at k = 0.
+CarriedExponents first_exponents(std::size_t groups, const StripRows& rows);
+
+// Writes the tile of `k` (1..128) inputs, tile_bytes(format, k) bytes, all of them. The tiles of a strip are
+// packed in order, handing on `carried` (which only mxfp4 looks at).
+PackFindings pack_tile(Format format, std::int64_t k, const StripRows& rows, CarriedExponents& carried,
                        std::byte* tile);
 
 }  // namespace nib::inline v0

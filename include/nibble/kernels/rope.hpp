@@ -16,6 +16,9 @@ struct RopeScaling {
   double attention = 1;  // factor on cosines and sines
 };
 
+// The factor YaRN puts on cosines and sines unless a config says another: 0.1 ln(factor) + 1, and 1 up to factor 1.
+double yarn_attention(double factor);
+
 // frequencies[i], i < dim / 2, of theta^(-2 i / dim), ramped between interpolation and extrapolation.
 void rope_frequencies(double theta, int dim, const RopeScaling& scaling, std::span<float> frequencies);
 

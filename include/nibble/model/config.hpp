@@ -1,0 +1,48 @@
+// Room model: ModelConfig: the hyper-parameters of a model, read from its config.json and checked once, so
+// that later code may trust them.
+#pragma once
+
+#include <nibble/base/json.hpp>
+#include <nibble/base/status.hpp>
+#include <nibble/kernels/ops.hpp>
+#include <nibble/kernels/rope.hpp>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace nib::inline v0 {
+
+struct Architecture;
+
+// Every number is at least 1 unless said otherwise, and small enough that products of two fit 63 bits.
+struct ModelConfig {
+  const Architecture* architecture = nullptr;  // never null after parsing
+  std::uint32_t layers = 0;
+  std::uint32_t hidden = 0;
+  std::uint32_t vocabulary = 0;
+  std::uint32_t heads = 0, kv_heads = 0,
+                head_dim = 0;  // heads is a multiple of kv_heads, head_dim even, at most 256
+  std::uint32_t experts = 0, experts_per_token = 0, expert_width = 0;
+  std::uint32_t max_context = 0;       // positions the model was made for
+  std::vector<std::uint32_t> windows;  // [layers] keys visible including the token's own; 0: all
+  float norm_epsilon = 1e-5f;
+  double rope_theta = 10000;
+  RopeScaling rope;
+  GateLimits gate{1.702f, 7.0f};
+  bool tied_embeddings = false;
+  std::vector<std::uint32_t> stop_ids;  // eos_token_id, may be empty
+
+  std::uint32_t qkv_rows() const { return (heads + 2 * kv_heads) * head_dim; }
+};
+
+// Reads a config.json object: Hugging Face's keys, or those of gpt-oss's original/ directory (told apart by
+// the missing model_type). `name` is the file, for messages. Errors: unsupported (an architecture or a choice
+// nibble does not know, by name), format (a key missing, of the wrong type or out of range; the message names
+// it and what was expected).
+Result<ModelConfig> parse_config(const Json& config, std::string_view name);
+
+// eos_token_id of a configuration: one id or a list; empty when absent. Errors: format.
+Result<std::vector<std::uint32_t>> parse_stop_ids(const Json& config, std::string_view name);
+
+}  // namespace nib::inline v0

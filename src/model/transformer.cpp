@@ -1,0 +1,150 @@
+#include <nibble/base/float16.hpp>
+#include <nibble/base/float_scope.hpp>
+#include <nibble/model/transformer.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+namespace nib::inline v0 {
+
+Transformer::Transformer(const ModelConfig& config, const Weights& weights, const KvGeometry& kv,
+                         const Backend& backend, Numerics numerics, Pool& pool)
+    : config_(config),
+      weights_(weights),
+      kv_(kv),
+      backend_(backend),
+      numerics_(numerics),
+      pool_(pool),
+      frequencies_(config.head_dim / 2) {
+  const FloatScope scope;
+  rope_frequencies(config.rope_theta, static_cast<int>(config.head_dim), config.rope, frequencies_);
+}
+
+// x = the tokens' rows of the embedding, widened.
+void Transformer::embed(std::span<const BatchRow> batch, Workspace& workspace) const {
+  const PlainRows& table = weights_.embedding;
+  const std::int64_t stride = row_stride(table.width);
+  for (std::size_t r = 0; r < batch.size(); ++r) {
+    float* out = workspace.x + static_cast<std::int64_t>(r) * stride;
+    const std::int64_t first = std::int64_t{batch[r].token} * table.width;
+    if (table.format == Format::f32) {
+      std::memcpy(out, table.data + first * 4, static_cast<std::size_t>(table.width) * 4);
+    } else {
+      for (std::int64_t i = 0; i < table.width; ++i) {
+        std::uint16_t bits;
+        std::memcpy(&bits, table.data + (first + i) * 2, sizeof bits);
+        out[i] = table.format == Format::bf16 ? to_float(bf16{bits}) : to_float(f16{bits});
+      }
+    }
+    std::fill(out + table.width, out + stride, 0.0f);
+  }
+}
+
+// What depends on positions: cosines, sines and the page tables, the same for all layers of a kind.
+void Transformer::place(std::span<const BatchRow> batch, Workspace& workspace) const {
+  const std::size_t half = frequencies_.size();
+  workspace.kv_rows.clear();
+  workspace.picked.clear();
+  for (std::size_t kind = 0; kind < kv_.kinds.size(); ++kind)
+    for (const BatchRow& row : batch) workspace.kv_rows.push_back(row.cache->row(kind, row.position));
+  for (std::size_t r = 0; r < batch.size(); ++r) {
+    rope_angles(batch[r].position, frequencies_, config_.rope.attention, workspace.cos + r * half,
+                workspace.sin + r * half);
+    if (batch[r].wants_logits) workspace.picked.push_back(static_cast<std::int32_t>(r));
+  }
+}
+
+void Transformer::attend(std::uint32_t layer, std::int64_t rows, const OpContext& context,
+                         Workspace& workspace) const {
+  const LayerWeights& w = weights_.layers[layer];
+  const std::size_t kind = kv_.kind_of_layer[layer], offset = kv_.layer_offset(layer);
+  const KvRow* kv_rows = workspace.kv_rows.data() + kind * static_cast<std::size_t>(rows);
+  const int heads = static_cast<int>(config_.heads);
+  backend_.ops.qkv(context, {.x = workspace.x,
+                             .rows = rows,
+                             .norm = {w.attention_norm, config_.norm_epsilon},
+                             .weight = &w.qkv,
+                             .bias = w.qkv_bias,
+                             .heads = heads,
+                             .kv = kv_.layout,
+                             .layer_offset = offset,
+                             .kv_rows = kv_rows,
+                             .cos = workspace.cos,
+                             .sin = workspace.sin,
+                             .normed = workspace.normed,
+                             .qkv = workspace.qkv});
+  backend_.ops.attention(context, {.qkv = workspace.qkv,
+                                   .qkv_stride = row_stride(w.qkv.rows),
+                                   .rows = rows,
+                                   .heads = heads,
+                                   .kv = kv_.layout,
+                                   .layer_offset = offset,
+                                   .kv_rows = kv_rows,
+                                   .window = kv_.kinds[kind].window,
+                                   .scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim)),
+                                   .sinks = w.sinks,
+                                   .out = workspace.attention,
+                                   .out_stride = row_stride(w.output.k)});
+  backend_.ops.project(context, {.in = workspace.attention,
+                                 .rows = rows,
+                                 .weight = &w.output,
+                                 .bias = w.output_bias,
+                                 .x = workspace.x});
+}
+
+void Transformer::mix_experts(std::uint32_t layer, std::int64_t rows, const OpContext& context,
+                              Workspace& workspace) const {
+  const LayerWeights& w = weights_.layers[layer];
+  const int experts = static_cast<int>(config_.experts),
+            per_token = static_cast<int>(config_.experts_per_token);
+  backend_.ops.route(context, {.x = workspace.x,
+                               .rows = rows,
+                               .norm = {w.mlp_norm, config_.norm_epsilon},
+                               .weight = &w.router,
+                               .bias = w.router_bias,
+                               .experts = experts,
+                               .experts_per_token = per_token,
+                               .normed = workspace.normed,
+                               .logits = workspace.router_logits,
+                               .routing = workspace.routing});
+  backend_.ops.experts(context, {.normed = workspace.normed,
+                                 .rows = rows,
+                                 .experts = experts,
+                                 .experts_per_token = per_token,
+                                 .routing = workspace.routing,
+                                 .gate_up = w.gate_up.data(),
+                                 .gate_up_bias = w.gate_up_bias,
+                                 .down = w.down.data(),
+                                 .down_bias = w.down_bias,
+                                 .width = config_.expert_width,
+                                 .gate = config_.gate,
+                                 .outputs = workspace.expert_outputs,
+                                 .x = workspace.x});
+}
+
+Status Transformer::forward(std::span<const BatchRow> batch, Workspace& workspace,
+                            const Cancel* cancel) const {
+  const FloatScope scope;
+  const auto rows = static_cast<std::int64_t>(batch.size());
+  const OpContext context{
+      &pool_, numerics_, workspace.packed, workspace.packed_inner, workspace.tiles, workspace.tile_floats};
+  embed(batch, workspace);
+  place(batch, workspace);
+  for (std::uint32_t layer = 0; layer < config_.layers; ++layer) {
+    if (cancel && cancel->triggered()) return Status(Code::stopped, "the computation was cancelled");
+    attend(layer, rows, context, workspace);
+    mix_experts(layer, rows, context, workspace);
+  }
+  if (workspace.picked.empty()) return {};
+  backend_.ops.head(context, {.x = workspace.x,
+                              .picked = workspace.picked.data(),
+                              .count = static_cast<std::int64_t>(workspace.picked.size()),
+                              .norm = {weights_.final_norm, config_.norm_epsilon},
+                              .weight = &weights_.head,
+                              .normed = workspace.normed,
+                              .logits = workspace.logits});
+  return {};
+}
+
+}  // namespace nib::inline v0
