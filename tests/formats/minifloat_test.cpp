@@ -60,11 +60,11 @@ struct Tester {
     }
     std::mt19937 random(seed);
     for (int i = 0; i < 200'000; ++i) {
-      // Half of all f32, half within the range of the format.
-      float value = std::bit_cast<float>(static_cast<std::uint32_t>(random()));
-      if (i % 2 == 0)
-        value = std::ldexp(value,
-                           -std::ilogb(value) + static_cast<int>(random() % (2 + (2u << E))) - Bias - M - 3);
+      // Half of all f32, half of the range of the format.
+      const auto word = static_cast<std::uint32_t>(random());
+      const float fraction = std::bit_cast<float>((word & 0x807f'ffffu) | 0x3f80'0000u);
+      const int exponent = static_cast<int>(random() % ((1u << E) + M + 4)) - Bias - M - 2;
+      const float value = i % 2 ? std::bit_cast<float>(word) : std::ldexp(fraction, exponent);
       if (!std::isnan(value)) wrong_samples += !encodes_right(value);
     }
     CHECK(wrong_values == 0);
