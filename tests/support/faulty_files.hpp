@@ -1,13 +1,14 @@
 // An in-memory FileSystem whose reads fail when a test says so.
 #pragma once
-
-#include "support/data.hpp"
 #include <nibble/base/concat.hpp>
 #include <nibble/io/file.hpp>
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <string>
@@ -41,9 +42,11 @@ class FaultyFileSystem final : public FileSystem {
 
   // Copies the files of one directory of the disk (not its subdirectories) to `as`.
   void add_directory(const std::string& disk_path, const std::string& as) {
-    for (const auto& entry : std::filesystem::directory_iterator(disk_path))
-      if (entry.is_regular_file())
-        add(as + "/" + entry.path().filename().string(), read_text(entry.path().string()));
+    for (const auto& entry : std::filesystem::directory_iterator(disk_path)) {
+      if (!entry.is_regular_file()) continue;
+      std::ifstream file(entry.path(), std::ios::binary);
+      add(as + "/" + entry.path().filename().string(), {std::istreambuf_iterator<char>(file), {}});
+    }
   }
 
   PathKind kind(const std::string& path) const override {

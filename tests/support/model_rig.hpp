@@ -1,0 +1,148 @@
+// A model without a runtime around it: opened, loaded and run row by row, with every choice in the test's hands.
+#pragma once
+
+#include <algorithm>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <doctest/doctest.h>
+
+#include <nibble/base/pool.hpp>
+#include <nibble/io/checkpoint.hpp>
+#include <nibble/model/transformer.hpp>
+
+namespace nib::test {
+
+inline const Backend& backend_named(std::string_view name) {
+  for (const Backend* backend : cpu_backends())
+    if (backend->name == name) return *backend;
+  FAIL("no backend " << name);
+  return *cpu_backends().back();
+}
+
+// Every backend that this machine can run.
+inline std::vector<const Backend*> present_backends() {
+  std::vector<const Backend*> present;
+  for (const Backend* backend : cpu_backends())
+    if (backend->present(this_machine().features)) present.push_back(backend);
+  return present;
+}
+
+struct RigOptions {
+  const Backend* backend = cpu_backends().back();
+  Numerics numerics = Numerics::f32;
+  KvFormat kv_format = KvFormat::automatic;
+  int threads = 2;
+  std::int64_t rows = 64;           // of one forward pass
+  std::uint32_t context = 4096;
+  void (*mutate_config)(ModelConfig&) = nullptr;
+  void (*mutate_weights)(Weights&) = nullptr;
+};
+
+class ModelRig {
+ public:
+  ModelRig(const std::string& path, const RigOptions& options, const FileSystem& files = disk_file_system())
+      : options_(options) {
+    auto checkpoint = open_checkpoint(path, files);
+    REQUIRE_MESSAGE(checkpoint.ok(), checkpoint.status().message());
+    auto parsed = parse_config(checkpoint->config, "config.json");
+    REQUIRE_MESSAGE(parsed.ok(), parsed.status().message());
+    config = parsed.take();
+    if (options.mutate_config) options.mutate_config(config);
+    auto layout = WeightLayout::make(*checkpoint, config);
+    REQUIRE_MESSAGE(layout.ok(), layout.status().message());
+    pool_ = Pool::start(options.threads).take();
+    auto loaded = layout->load(*checkpoint, config, *options.backend, options.numerics, memory_, *pool_);
+    REQUIRE_MESSAGE(loaded.ok(), loaded.status().message());
+    weights_ = loaded.take();
+    if (options.mutate_weights) options.mutate_weights(weights_);
+    geometry_ = KvGeometry::make(config, resolve(options.kv_format, options.numerics));
+    for (std::size_t kind = 0; kind < geometry_.kinds.size(); ++kind)
+      pools_.push_back(std::make_unique<PagePool>(memory_, geometry_.page_bytes(kind)));
+    workspace_ = Workspace::make(config, options.rows, options.rows, options.threads, memory_).take();
+    transformer_ = std::make_unique<Transformer>(config, weights_, geometry_, *options.backend, options.numerics, *pool_);
+  }
+
+  std::unique_ptr<KvCache> cache() {
+    auto made = KvCache::make(geometry_, pools_, options_.context, static_cast<std::uint32_t>(options_.rows));
+    REQUIRE_MESSAGE(made.ok(), made.status().message());
+    return made.take();
+  }
+
+  // Feeds tokens to the cache in chunks and returns the logits of every row [tokens][vocabulary].
+  std::vector<float> feed(KvCache& cache, std::span<const std::uint32_t> tokens) {
+    std::vector<float> all;
+    for (std::size_t at = 0; at < tokens.size();) {
+      const std::size_t rows = std::min<std::size_t>(tokens.size() - at, static_cast<std::size_t>(options_.rows));
+      REQUIRE(cache.extend(static_cast<std::int64_t>(rows)).ok());
+      std::vector<BatchRow> batch;
+      for (std::size_t i = 0; i < rows; ++i)
+        batch.push_back({&cache, tokens[at + i], cache.length() + static_cast<std::int64_t>(i), true});
+      forward(batch, all);
+      cache.advance(static_cast<std::int64_t>(rows));
+      at += rows;
+    }
+    cache.checkpoint();
+    return all;
+  }
+
+  void forward(std::span<const BatchRow> batch, std::vector<float>& logits) {
+    REQUIRE(transformer_->forward(batch, workspace_).ok());
+    for (std::size_t i = 0; i < workspace_.picked.size(); ++i) {
+      const float* row = workspace_.logits + static_cast<std::int64_t>(i) * transformer_->logit_stride();
+      logits.insert(logits.end(), row, row + config.vocabulary);
+    }
+  }
+
+  ModelConfig config;
+
+ private:
+  RigOptions options_;
+  Memory memory_;
+  std::unique_ptr<Pool> pool_;
+  Weights weights_;
+  KvGeometry geometry_;
+  std::vector<std::unique_ptr<PagePool>> pools_;
+  Workspace workspace_;
+  std::unique_ptr<Transformer> transformer_;
+};
+
+// golden.safetensors: what an independent implementation computed.
+struct Golden {
+  std::vector<std::uint32_t> input_ids, greedy_ids;
+  std::vector<float> logits;  // [input_ids][vocabulary]
+
+  static std::vector<std::byte> read(const std::string& path, std::string_view name) {
+    auto file = disk_file_system().open(path);
+    REQUIRE_MESSAGE(file.ok(), file.status().message());
+    auto header = read_safetensors_header(**file);
+    REQUIRE_MESSAGE(header.ok(), header.status().message());
+    for (const TensorEntry& entry : header->tensors)
+      if (entry.name == name) {
+        std::vector<std::byte> bytes(entry.bytes);
+        REQUIRE((*file)->read_at(entry.offset, bytes).ok());
+        return bytes;
+      }
+    FAIL(path << " has no tensor " << name);
+    return {};
+  }
+  static std::vector<std::uint32_t> ids(const std::string& path, std::string_view name) {
+    const auto bytes = read(path, name);
+    std::vector<std::uint32_t> out;
+    for (std::size_t i = 0; i < bytes.size(); i += 8) out.push_back(*reinterpret_cast<const std::uint32_t*>(&bytes[i]));
+    return out;
+  }
+  static std::vector<float> floats(const std::string& path, std::string_view name) {
+    const auto bytes = read(path, name);
+    const auto* values = reinterpret_cast<const float*>(bytes.data());
+    return {values, values + bytes.size() / 4};
+  }
+  static Golden load(const std::string& folder) {
+    const std::string path = folder + "/golden.safetensors";
+    return {ids(path, "input_ids"), ids(path, "greedy_ids"), floats(path, "logits")};
+  }
+};
+
+}  // namespace nib::test
