@@ -1,11 +1,13 @@
 // quantize_rows: every value goes to its nearest level, errors stay within what the rule's arithmetic allows,
 // and rows are independent.
+#include <nibble/base/float_scope.hpp>
 #include <nibble/formats/mxfp4.hpp>
 #include <nibble/formats/plain.hpp>
 #include <nibble/formats/quantize.hpp>
 #include <nibble/formats/reference.hpp>
 
 #include <algorithm>
+#include <cfenv>
 #include <cmath>
 #include <cstdint>
 #include <random>
@@ -125,6 +127,36 @@ TEST_CASE("quantize_rows: pieces give the bytes of the whole") {
     CHECK(pieces.codes == whole.codes);
     CHECK(pieces.scales == whole.scales);
   }
+}
+
+TEST_CASE("quantize_rows: the host's rounding mode and flushed subnormals change no byte of normal numbers") {
+  const std::uint32_t seed = std::random_device{}();
+  CAPTURE(seed);
+  const auto check = [&](auto format) {
+    using F = decltype(format);
+    for (const int exponent : {-100, 0, 100}) {
+      std::vector<float> values = random_weights(seed);
+      for (float& value : values) value = std::ldexp(value, exponent);
+      const Planes expected = quantized<F>(values);
+      for (const int mode : {FE_UPWARD, FE_DOWNWARD, FE_TOWARDZERO}) {
+        std::fesetround(mode);
+        const Planes planes = quantized<F>(values);
+        std::fesetround(FE_TONEAREST);
+        CHECK(planes.codes == expected.codes);
+        CHECK(planes.scales == expected.scales);
+      }
+      const auto flushed = [&] {
+        const nib::FloatScope scope;
+        return quantized<F>(values);
+      }();
+      CHECK(flushed.codes == expected.codes);
+      CHECK(flushed.scales == expected.scales);
+    }
+  };
+  check(nib::Mxfp4With<nib::FloorScale>{});
+  check(nib::Mxfp4With<nib::RoundUpScale>{});
+  check(nib::PlainF16{});
+  check(nib::PlainBf16{});
 }
 
 TEST_CASE("quantize_rows: f32 keeps every bit and needs no scales") {

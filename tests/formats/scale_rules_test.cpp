@@ -1,5 +1,4 @@
-// Scale rules against their definitions: by logarithms, by trying every scale, by the bit formula that the
-// published gpt-oss packing uses.
+// Scale rules against their definitions: by logarithms, by trying every scale, by Triton's bit formula.
 #include <nibble/formats/e2m1.hpp>
 #include <nibble/formats/e8m0.hpp>
 #include <nibble/formats/minifloat.hpp>
@@ -92,7 +91,7 @@ TEST_CASE("FloorScale and RoundUpScale: by their definitions, for every element 
   check_power_rules<E5M2>(random);
 }
 
-TEST_CASE("RoundUpScale: equals the published bit formula wherever amax / 6 is a normal float") {
+TEST_CASE("RoundUpScale: equals Triton's bit formula wherever amax / 6 is a normal float") {
   const std::uint32_t seed = std::random_device{}();
   CAPTURE(seed);
   std::mt19937 random(seed);

@@ -1,13 +1,10 @@
-// Room formats: Block<...>: a storage format put together from parts: an element codec, a scale codec, a
-// group size, a scale rule and the order of codes in bytes. A format of that family is one `using` (see
-// mxfp4.hpp).
+// Room formats: Block<...>: a storage format put together from an element codec, a scale codec, a group size,
+// a scale rule and an order of codes in bytes. A format of that family is one `using`: see mxfp4.hpp.
 //
-//   value[i] = Element::decode(code[i]) * Scale::decode(scale)        for the `group` values that share a
-//   scale
+//   value[i] = Element::decode(code[i]) * Scale::decode(scale)     for the `group` values that share a scale
 //
-// A matrix in such a format is two planes: the codes, `code_bytes` a group, row after row; the scales,
-// `scale_bytes` a group, in the same order. No padding anywhere; a row is a whole number of groups. Any
-// thread.
+// A matrix in such a format is two planes: the codes, `code_bytes` a group, row after row; and the scales,
+// `scale_bytes` a group, in the same order. No padding; a row is a whole number of groups. Any thread.
 #pragma once
 
 #include <nibble/formats/format.hpp>

@@ -1,5 +1,4 @@
-// Room formats: the names of the storage formats, and what a reader must know of each before it can check a
-// file.
+// Room formats: the names of the storage formats, and the sizes by which a reader checks a file.
 #pragma once
 
 #include <cstdint>

@@ -3,9 +3,8 @@
 //   codes plane    16 bytes a group: byte j = element 2j in bits 3..0, element 2j + 1 in bits 7..4
 //   scales plane   1 byte a group
 //
-// These are the planes of the published gpt-oss files: `*_blocks` [..., groups, 16] and `*_scales` [...,
-// groups]. All 16 codes are finite in f32 for scale codes up to 252, and exact in bf16 too for 2 <= code <=
-// 252.
+// These are the planes of the published gpt-oss files: `*_blocks` and `*_scales`. All 16 codes are finite in
+// f32 for scale codes up to 252, and exact in bf16 too for 2 <= code <= 252.
 #pragma once
 
 #include <nibble/formats/block_format.hpp>

@@ -1,5 +1,5 @@
-// Room formats: f32, f16 and bf16 as formats: a codes plane of little-endian values, no scales, groups of
-// one.
+// Room formats: f32, f16 and bf16 as formats: a codes plane of little-endian values, groups of one, no
+// scales.
 #pragma once
 
 #include <nibble/base/float16.hpp>

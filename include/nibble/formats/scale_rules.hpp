@@ -1,19 +1,19 @@
 // Room formats: scale rules: how an encoder picks the power of two that a group of values shares.
 //
 // With a = the largest magnitude of the group and m = the element type's largest value (6 for E2M1):
-//   FloorScale       2^(floor(log2 a) - floor(log2 m))   the minimum that the OCP MX specification asks for,
-//   and the
-//                    default: a lands in [4, 8) of E2M1, and what lies above 6 is clipped
-//   RoundUpScale     the smallest 2^k with m * 2^k >= a  never clips; what the published gpt-oss was packed
-//   with LeastErrorScale  the 2^k whose group has the least sum of squared errors; slowest, and never worse
-//   than the others
+//
+//   FloorScale        2^(floor(log2 a) - floor(log2 m)): the minimum that OCP MX asks for, and the default.
+//                     a lands in [4, 8) of E2M1, and what lies above 6 is clipped.
+//   RoundUpScale      the smallest 2^k with m * 2^k >= a: never clips. The choice of Triton's MXFP4 kernels.
+//   LeastErrorScale   the 2^k with the least sum of squared errors over the group: never worse, but slower.
 //
 // For every rule: a group of zeros has scale code 0; a group with an infinity or a NaN has no scale, its code
-// is NaN (0xff), so that what was lost stays visible; exponents below -127 clamp to code 0. Integer
-// comparisons of exponents and significands, so no rule depends on how a division rounds. Any thread.
+// is NaN (0xff), so that what was lost stays visible; exponents below -127 clamp to code 0. Exponents and
+// significands are compared as integers, so no rule depends on how a division rounds. Any thread.
 #pragma once
 
 #include <bit>
+#include <concepts>
 #include <cstdint>
 
 namespace nib::inline v0 {
@@ -43,12 +43,18 @@ constexpr float largest_magnitude(const float* values, int count) {
   return std::bit_cast<float>(largest);
 }
 
-// A rule is a type with choose<Element, Scale>(values, count) -> Scale::Code, for scale codecs that are
-// powers of two.
+// A scale codec that holds powers of two, and a NaN for groups that have no scale.
+template <class T>
+concept PowerOfTwoScale = requires(int exponent) {
+  { T::from_exponent(exponent) } -> std::same_as<typename T::Code>;
+  { T::nan } -> std::convertible_to<typename T::Code>;
+};
+
+// A rule is a type with choose<Element, Scale>(values, count) -> Scale::Code.
 struct FloorScale {
   static constexpr const char* name = "floor";
 
-  template <class Element, class Scale>
+  template <class Element, PowerOfTwoScale Scale>
   static constexpr typename Scale::Code choose(const float* values, int count) {
     const auto a = std::bit_cast<std::uint32_t>(largest_magnitude(values, count));
     if (a >= 0x7f80'0000u) return Scale::nan;
@@ -61,7 +67,7 @@ struct FloorScale {
 struct RoundUpScale {
   static constexpr const char* name = "round-up";
 
-  template <class Element, class Scale>
+  template <class Element, PowerOfTwoScale Scale>
   static constexpr typename Scale::Code choose(const float* values, int count) {
     const auto a = std::bit_cast<std::uint32_t>(largest_magnitude(values, count));
     if (a >= 0x7f80'0000u) return Scale::nan;
@@ -80,7 +86,7 @@ struct LeastErrorScale {
   // are among those of the scale itself, up to the largest. Below it the largest value is clipped, and once
   // that alone costs as much as the best so far, smaller scales only cost more. Of equals the larger scale
   // wins.
-  template <class Element, class Scale>
+  template <class Element, PowerOfTwoScale Scale>
   static constexpr typename Scale::Code choose(const float* values, int count) {
     typename Scale::Code best = RoundUpScale::choose<Element, Scale>(values, count);
     if (best == Scale::nan) return best;
@@ -100,7 +106,7 @@ struct LeastErrorScale {
   }
 
   // Sum over the group of (value - its nearest level * scale)^2.
-  template <class Element, class Scale>
+  template <class Element, PowerOfTwoScale Scale>
   static constexpr double squared_error(const float* values, int count, typename Scale::Code code) {
     const double scale = Scale::decode(code);
     double sum = 0;
