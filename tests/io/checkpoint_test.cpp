@@ -1,6 +1,7 @@
 // Checkpoints: what each kind of path opens, what the pairs become, and what is refused with which sentence.
 #include "io/temporary.hpp"
 #include "io/tiny.hpp"
+#include "support/data.hpp"
 #include <nibble/io/checkpoint.hpp>
 
 #include <algorithm>

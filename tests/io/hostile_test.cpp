@@ -1,6 +1,7 @@
 // Damaged checkpoints: cut, flipped, failing. Each is an error that names its file, or opens and keeps its
 // promises.
 #include "io/tiny.hpp"
+#include "support/data.hpp"
 #include <nibble/io/checkpoint.hpp>
 
 #include <algorithm>

@@ -1,6 +1,7 @@
 // The header reader against headers that are wrong in one way each, and the writer against the reader.
 #include "io/temporary.hpp"
 #include "io/tiny.hpp"
+#include "support/data.hpp"
 #include <nibble/io/safetensors.hpp>
 #include <nibble/io/safetensors_writer.hpp>
 
