@@ -44,16 +44,21 @@ Status cannot_open(const std::string& path, int error) {
   return {code, concat(path, ": cannot open: ", system_message(error))};
 }
 
+// The system takes a path to end at its first zero byte and would open another file than the one named.
+bool is_path(const std::string& path) { return path.find('\0') == path.npos; }
+
 class Disk final : public FileSystem {
  public:
   PathKind kind(const std::string& path) const override {
     struct stat info;
+    if (!is_path(path)) return PathKind::missing;
     if (::stat(path.c_str(), &info) != 0)
       return errno == ENOENT || errno == ENOTDIR ? PathKind::missing : PathKind::file;
     return S_ISDIR(info.st_mode) ? PathKind::directory : PathKind::file;
   }
 
   Result<std::unique_ptr<File>> open(const std::string& path) const override {
+    if (!is_path(path)) return cannot_open(path, ENOENT);
     // O_NONBLOCK: opening a named pipe must not wait for its other end. It means nothing to a regular file.
     Descriptor descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
     struct stat info;
@@ -66,7 +71,7 @@ class Disk final : public FileSystem {
   }
 
   Result<std::vector<std::string>> list_directory(const std::string& path) const override {
-    DIR* directory = ::opendir(path.c_str());
+    DIR* directory = is_path(path) ? ::opendir(path.c_str()) : (errno = ENOENT, nullptr);
     if (!directory) return cannot_open(path, errno);
     std::vector<std::string> names;
     int error = 0;

@@ -84,6 +84,7 @@ struct SafetensorsWriter::Output {
   std::string path, partial;
   int descriptor = -1;
   bool overwrite = false;
+  bool broken = false;     // a write failed, and nobody knows how much of it is in the file
   std::uint64_t left = 0;  // bytes of data still to come
 
   ~Output() {
@@ -91,9 +92,14 @@ struct SafetensorsWriter::Output {
     if (!partial.empty()) ::unlink(partial.c_str());
   }
 
-  Status create() {
+  bool exists() const {
     struct stat info;
-    if (!overwrite && ::lstat(path.c_str(), &info) == 0) return already_exists(path);
+    return ::lstat(path.c_str(), &info) == 0;
+  }
+
+  Status create() {
+    if (path.find('\0') != path.npos) return cannot_write(path, ENOENT);  // would name another file
+    if (!overwrite && exists()) return already_exists(path);
     for (int i = 0; i < 100; ++i) {  // others may be writing the same file, or may have died doing so
       std::string candidate = concat(path, ".partial-", i);
       descriptor = ::open(candidate.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
@@ -119,16 +125,16 @@ struct SafetensorsWriter::Output {
     if (::fsync(descriptor) != 0) return cannot_write(path, errno);
     const int closed = ::close(std::exchange(descriptor, -1));
     if (closed != 0) return cannot_write(path, errno);
-    if (overwrite) {
-      if (::rename(partial.c_str(), path.c_str()) != 0) return cannot_write(path, errno);
-      partial.clear();
-      return {};
+    if (!overwrite) {
+      // Unlike rename, a second name is refused where somebody else has written the file meanwhile. The
+      // destructor drops the first one.
+      if (::link(partial.c_str(), path.c_str()) == 0) return {};
+      if (errno == EEXIST || exists()) return already_exists(path);
+      // Some file systems have no second names; there the look before the renaming must do.
     }
-    // Unlike rename, a second name is refused where somebody else has written the file meanwhile. The
-    // destructor drops the first one.
-    if (::link(partial.c_str(), path.c_str()) == 0) return {};
-    if (errno == EEXIST) return already_exists(path);
-    return cannot_write(path, errno);
+    if (::rename(partial.c_str(), path.c_str()) != 0) return cannot_write(path, errno);
+    partial.clear();
+    return {};
   }
 };
 
@@ -157,12 +163,14 @@ Status SafetensorsWriter::append(std::span<const std::byte> bytes) {
   if (bytes.size() > output_->left)
     return {Code::argument, concat(output_->path, ": ", bytes.size(),
                                    " more bytes were given, the header has room for ", output_->left)};
-  NIB_TRY(output_->write(bytes));
+  const Status written = output_->write(bytes);
+  output_->broken |= !written.ok();
   output_->left -= bytes.size();
-  return {};
+  return written;
 }
 
 Status SafetensorsWriter::finish() {
+  if (output_->broken) return {Code::state, concat(output_->path, ": an earlier write failed")};
   if (output_->left != 0)
     return {Code::state,
             concat(output_->path, ": ", output_->left, " bytes that the header describes are missing")};

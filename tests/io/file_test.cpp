@@ -91,6 +91,10 @@ TEST_CASE("what is no file cannot be opened") {
   REQUIRE(::mkfifo(directory.path("pipe").c_str(), 0600) == 0);
   CHECK(disk.open(directory.path("pipe")).status().code() == Code::io);  // and does not wait for a writer
   CHECK(disk.list_directory(file).status().code() == Code::not_found);
+  const std::string with_zero = file + std::string("\0", 1);
+  CHECK(disk.kind(with_zero) == PathKind::missing);
+  CHECK(disk.open(with_zero).status().code() == Code::not_found);
+  CHECK(disk.list_directory(directory.path() + std::string("\0", 1)).status().code() == Code::not_found);
 }
 
 TEST_CASE("directories are listed in order, kinds are told apart, links are followed") {

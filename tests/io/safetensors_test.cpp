@@ -286,6 +286,8 @@ TEST_CASE("only a whole file appears, and only where none was") {
   CHECK(test::read_text(other) == "fast");
   *slow = SafetensorsWriter::create(other, specs, {}, Overwrite::yes).take();  // drops what it had
   CHECK(disk_file_system().list_directory(directory.path())->size() == 3);
+  CHECK(SafetensorsWriter::create(directory.path("zero") + std::string("\0", 1), specs).status().code() ==
+        Code::io);
   CHECK(SafetensorsWriter::create(directory.path("no/such/place"), specs).status().code() == Code::io);
 }
 
@@ -297,15 +299,17 @@ TEST_CASE("a full disk is an error, and nothing stays behind") {
   const auto handler = std::signal(SIGXFSZ, SIG_IGN);
   const rlimit small{50'000, old.rlim_max};
   REQUIRE(::setrlimit(RLIMIT_FSIZE, &small) == 0);
-  Status status;
+  Status status, finished;
   {
     auto writer = SafetensorsWriter::create(directory.path("f"), specs);
     status = writer.ok() ? writer->append(bytes_of(std::string(100'000, 'x'))) : writer.status();
+    finished = writer.ok() ? writer->finish() : writer.status();
   }
   ::setrlimit(RLIMIT_FSIZE, &old);
   std::signal(SIGXFSZ, handler);
   CHECK(status.code() == Code::io);
   CHECK(status.message() == directory.path("f") + ": cannot write: File too large");
+  CHECK(finished.code() == Code::state);
   CHECK(disk_file_system().list_directory(directory.path())->empty());
 }
 
