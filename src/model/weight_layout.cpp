@@ -76,7 +76,7 @@ Result<WeightLayout> WeightLayout::make(const Checkpoint& checkpoint, const Mode
   const auto group = [&](std::string_view name) -> WeightGroup& {
     for (WeightGroup& g : layout.groups_)
       if (g.name == name) return g;
-    return layout.groups_.emplace_back(WeightGroup{std::string(name), 0, 0, 0});
+    return layout.groups_.emplace_back(WeightGroup{std::string(name), 0, 0, 0, 0});
   };
   // Gives a matrix its address and adds it to its group; `active` of its experts are read for one token.
   const auto place = [&](Matrix& matrix, std::string_view kind, std::int64_t active) {
@@ -93,7 +93,10 @@ Result<WeightLayout> WeightLayout::make(const Checkpoint& checkpoint, const Mode
     WeightGroup& of = group(concat(kind, " (", format_name(matrix.format), ")"));
     of.bytes += each * static_cast<std::uint64_t>(matrix.experts);
     of.decode_bytes += each * static_cast<std::uint64_t>(active);
-    for (const CheckpointTensor* part : matrix.parts) of.parameters += values(*part);
+    for (const CheckpointTensor* part : matrix.parts) {
+      of.parameters += values(*part);
+      of.active_parameters += values(*part) / static_cast<std::uint64_t>(matrix.experts) * static_cast<std::uint64_t>(active);
+    }
   };
   const auto matrix = [&](std::vector<std::pair<std::string, std::int64_t>> parts, std::int64_t k) {
     Matrix m;

@@ -59,6 +59,7 @@ struct WeightGroup {
   std::uint64_t bytes;  // in memory
   std::uint64_t decode_bytes;  // of these, read for one token at batch 1
   std::uint64_t parameters;
+  std::uint64_t active_parameters;  // multiplied for one token
 };
 
 class WeightLayout {

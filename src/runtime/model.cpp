@@ -1,0 +1,132 @@
+#include "opened.hpp"
+#include "state.hpp"
+#include <nibble/base/concat.hpp>
+#include <nibble/model/architecture.hpp>
+
+#include <algorithm>
+#include <utility>
+
+namespace nib::inline v0 {
+namespace {
+
+constexpr std::uint64_t kMostTokenizerBytes = std::uint64_t{256} << 20;
+
+// A number of generation_config.json, or what it was before.
+float number(const Json& config, std::string_view key, float otherwise) {
+  const Json* value = config.find(key);
+  return value && value->is_number() ? static_cast<float>(value->as_double()) : otherwise;
+}
+
+Result<ModelDefaults> read_defaults(const Checkpoint& checkpoint, const ModelConfig& config) {
+  ModelDefaults defaults;
+  defaults.stop_ids = config.stop_ids;
+  if (checkpoint.chat_template) defaults.chat_template = *checkpoint.chat_template;
+  if (!checkpoint.generation_config) return defaults;
+  const Json& json = *checkpoint.generation_config;
+  const std::string name = join_path(checkpoint.directory, "generation_config.json");
+  NIB_ASSIGN(std::vector<std::uint32_t> stops, parse_stop_ids(json, name));
+  if (!stops.empty()) defaults.stop_ids = std::move(stops);
+  if (const Json* bos = json.find("bos_token_id"); bos && bos->is_integer() && bos->as_integer() >= 0)
+    defaults.bos = static_cast<Token>(bos->as_integer());
+  SamplerOptions& sampler = defaults.sampler;
+  const Json* do_sample = json.find("do_sample");
+  sampler.greedy = do_sample && do_sample->is_bool() && !do_sample->as_bool();
+  sampler.temperature = number(json, "temperature", sampler.temperature);
+  sampler.top_p = number(json, "top_p", sampler.top_p);
+  sampler.min_p = number(json, "min_p", sampler.min_p);
+  sampler.repetition_penalty = number(json, "repetition_penalty", sampler.repetition_penalty);
+  if (const Json* top_k = json.find("top_k"); top_k && top_k->is_integer() && top_k->as_integer() > 0)
+    sampler.top_k = static_cast<std::uint32_t>(std::min<std::int64_t>(top_k->as_integer(), UINT32_MAX));
+  if (Status status = validate(sampler); !status.ok())
+    return Status(Code::format, concat(name, ": ", status.message()));
+  return defaults;
+}
+
+// gpt-oss's vocabulary has reserved ids that tokenizer.json leaves unnamed; they are spelled as OpenAI's
+// tokenizer does.
+std::vector<Tokenizer::Extra> reserved_tokens(const ModelConfig& config) {
+  constexpr std::uint32_t kPublishedVocabulary = 201088, kFirstReserved = 200000;
+  std::vector<Tokenizer::Extra> extra;
+  if (config.vocabulary != kPublishedVocabulary) return extra;
+  for (std::uint32_t id = kFirstReserved; id < kPublishedVocabulary; ++id)
+    extra.push_back({concat("<|reserved_", id, "|>"), id});
+  return extra;
+}
+
+Result<std::optional<Tokenizer>> read_tokenizer(const Checkpoint& checkpoint, const FileSystem& files,
+                                                const ModelConfig& config) {
+  if (!checkpoint.tokenizer_path) return std::optional<Tokenizer>();
+  NIB_ASSIGN(const std::unique_ptr<File> file, files.open(*checkpoint.tokenizer_path));
+  NIB_ASSIGN(const std::string text, read_all(*file, kMostTokenizerBytes));
+  NIB_ASSIGN(Tokenizer tokenizer, Tokenizer::from_json(text, file->name(), reserved_tokens(config)));
+  return std::optional<Tokenizer>(std::move(tokenizer));
+}
+
+}  // namespace
+
+Model::Model(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Model::~Model() = default;
+const ModelInfo& Model::info() const { return state_->info; }
+const ModelDefaults& Model::defaults() const { return state_->defaults; }
+const Tokenizer* Model::tokenizer() const { return state_->tokenizer ? &*state_->tokenizer : nullptr; }
+const Memory& Model::memory() const { return state_->memory; }
+
+Result<std::shared_ptr<Model>> Model::open(std::shared_ptr<Runtime> runtime, std::string_view path,
+                                           const ModelOptions& options, const SessionOptions& session) {
+  NIB_ASSIGN(const Plan plan, make_plan(*runtime, path, options, session));
+  return open(std::move(runtime), plan);
+}
+
+Result<std::shared_ptr<Model>> Model::open(std::shared_ptr<Runtime> runtime, const Plan& plan) {
+  if (!plan.summary.fits)
+    return Status(Code::budget,
+                  concat(plan.path, ": needs ", plan.summary.host_bytes, " bytes of memory, but ",
+                         plan.summary.host_budget, " are allowed; the longest context that fits is ",
+                         plan.summary.longest_context));
+  const FileSystem& files = plan.model.files ? *plan.model.files : disk_file_system();
+  NIB_ASSIGN(OpenedHeaders opened,
+             open_headers(*runtime, plan.path, plan.model, plan.session, plan.sessions));
+  auto state = std::make_unique<State>(runtime);
+  state->plan = plan;
+  state->config = std::move(opened.config);
+  state->rows = opened.rows;
+  NIB_ASSIGN(state->tokenizer, read_tokenizer(opened.checkpoint, files, state->config));
+  NIB_ASSIGN(state->defaults, read_defaults(opened.checkpoint, state->config));
+  ModelInfo& info = state->info;
+  info.path = plan.path;
+  info.backend = opened.backend->name;
+  info.numerics = plan.model.numerics;
+  info.kv_format = resolve(plan.model.kv_format, plan.model.numerics);
+  if (plan.model.vocabulary_only) {
+    if (!state->tokenizer) return Status(Code::not_found, concat(plan.path, ": there is no tokenizer.json"));
+    return std::shared_ptr<Model>(new Model(std::move(state)));
+  }
+
+  const ModelConfig& config = state->config;
+  info.architecture = config.architecture->name;
+  info.layers = config.layers;
+  info.hidden = config.hidden;
+  info.vocabulary = config.vocabulary;
+  info.experts = config.experts;
+  info.experts_per_token = config.experts_per_token;
+  info.max_context = config.max_context;
+  for (const WeightGroup& group : opened.weights->groups()) info.parameters += group.parameters;
+  info.decode_bytes = plan.summary.decode_bytes;
+  info.prefill_flops = plan.summary.prefill_flops;
+
+  for (const Purpose purpose : {Purpose::weights, Purpose::kv_cache, Purpose::activations, Purpose::staging})
+    state->memory.set_ceiling(purpose, plan.bytes(purpose));
+  Pool& pool = runtime->pool();
+  NIB_ASSIGN(state->weights,
+             opened.weights->load(opened.checkpoint, config, *opened.backend, plan.model.numerics,
+                                  state->memory, pool, plan.model.progress, plan.model.cancel));
+  state->kv = std::move(opened.kv);
+  for (std::size_t kind = 0; kind < state->kv.kinds.size(); ++kind)
+    state->pools.push_back(std::make_unique<PagePool>(state->memory, state->kv.page_bytes(kind)));
+  NIB_ASSIGN(state->workspace,
+             Workspace::make(config, state->rows, plan.sessions, pool.threads(), state->memory));
+  state->transformer.emplace(config, state->weights, state->kv, *opened.backend, plan.model.numerics, pool);
+  return std::shared_ptr<Model>(new Model(std::move(state)));
+}
+
+}  // namespace nib::inline v0

@@ -1,0 +1,31 @@
+// What a plan and an open read first: a checkpoint's headers, understood. Private to the room.
+#pragma once
+
+#include <nibble/io/checkpoint.hpp>
+#include <nibble/model/kv_cache.hpp>
+#include <nibble/model/weights.hpp>
+#include <nibble/runtime/plan.hpp>
+
+#include <optional>
+#include <string_view>
+
+namespace nib::inline v0 {
+
+struct OpenedHeaders {
+  Checkpoint checkpoint;
+  ModelConfig config;
+  std::optional<WeightLayout> weights;  // none for a vocabulary alone
+  KvGeometry kv;
+  const Backend* backend = nullptr;
+  std::uint32_t rows = 0;     // of one forward pass
+  std::uint32_t context = 0;  // of the session planned for
+  std::uint64_t budget = 0;
+};
+
+Result<OpenedHeaders> open_headers(const Runtime& runtime, std::string_view path, const ModelOptions& model,
+                                   const SessionOptions& session, std::uint32_t sessions);
+
+// Bytes of the cache of one session.
+std::uint64_t kv_cache_bytes(const KvGeometry& kv, std::uint32_t context, std::uint32_t rows);
+
+}  // namespace nib::inline v0

@@ -1,0 +1,139 @@
+#include "opened.hpp"
+#include <nibble/base/concat.hpp>
+#include <nibble/model/transformer.hpp>
+#include <nibble/runtime/plan.hpp>
+
+#include <algorithm>
+
+namespace nib::inline v0 {
+namespace {
+
+constexpr std::uint32_t kDefaultContext = 4096;
+constexpr std::uint32_t kDefaultRows = 256;
+constexpr std::uint32_t kMostRows = 8192;
+constexpr std::uint32_t kMostSessions = 4096;
+
+std::uint64_t logit_bytes(const ModelConfig& config) {
+  return static_cast<std::uint64_t>(row_stride(config.vocabulary)) * sizeof(float);
+}
+
+}  // namespace
+
+std::uint64_t kv_cache_bytes(const KvGeometry& kv, std::uint32_t context, std::uint32_t rows) {
+  std::uint64_t bytes = 0;
+  for (std::size_t kind = 0; kind < kv.kinds.size(); ++kind)
+    bytes += kv.pages(kind, context, rows) * kv.page_bytes(kind);
+  return bytes;
+}
+
+Result<OpenedHeaders> open_headers(const Runtime& runtime, std::string_view path, const ModelOptions& model,
+                                   const SessionOptions& session, std::uint32_t sessions) {
+  if (model.prefill_rows > kMostRows)
+    return Status(Code::argument,
+                  concat("prefill_rows: expected at most ", kMostRows, ", found ", model.prefill_rows));
+  if (sessions < 1 || sessions > kMostSessions)
+    return Status(Code::argument, concat("sessions: expected 1 to ", kMostSessions, ", found ", sessions));
+  OpenedHeaders opened;
+  NIB_ASSIGN(opened.backend, runtime.backend(model.backend));
+  opened.budget = model.host_budget ? model.host_budget : runtime.machine().memory;
+  const FileSystem& files = model.files ? *model.files : disk_file_system();
+  const CheckpointNeeds needs{!model.vocabulary_only, !model.vocabulary_only};
+  NIB_ASSIGN(opened.checkpoint, open_checkpoint(std::string(path), files, needs));
+  if (model.vocabulary_only) return opened;
+
+  NIB_ASSIGN(opened.config,
+             parse_config(opened.checkpoint.config, join_path(opened.checkpoint.directory, "config.json")));
+  const ModelConfig& config = opened.config;
+  opened.context = session.context ? session.context : std::min(kDefaultContext, config.max_context);
+  if (opened.context > config.max_context)
+    return Status(Code::argument, concat("context: ", opened.context, " positions asked for, but ", path,
+                                         " was made for ", config.max_context));
+  opened.rows =
+      std::max(sessions, std::min(model.prefill_rows ? model.prefill_rows : kDefaultRows, opened.context));
+  NIB_ASSIGN(opened.weights, WeightLayout::make(opened.checkpoint, config));
+  opened.kv = KvGeometry::make(config, resolve(model.kv_format, model.numerics));
+  return opened;
+}
+
+std::uint64_t Plan::bytes(Purpose purpose) const {
+  std::uint64_t total = 0;
+  for (const PlanItem& item : items)
+    if (item.purpose == purpose) total += item.bytes;
+  return total;
+}
+
+PredictedRates Plan::predict(const MachineRates& rates) const {
+  PredictedRates predicted;
+  if (summary.decode_bytes)
+    predicted.decode_tokens_per_second =
+        rates.read_bytes_per_second / static_cast<double>(summary.decode_bytes);
+  if (summary.prefill_flops)
+    predicted.prefill_tokens_per_second =
+        rates.dot_flops_per_second / static_cast<double>(summary.prefill_flops);
+  return predicted;
+}
+
+Result<Plan> make_plan(const Runtime& runtime, std::string_view path, const ModelOptions& model,
+                       const SessionOptions& session, std::uint32_t sessions) {
+  NIB_TRY(validate(session.sampler));
+  NIB_ASSIGN(const OpenedHeaders opened, open_headers(runtime, path, model, session, sessions));
+  Plan plan;
+  plan.path = path;
+  plan.model = model;
+  plan.session = session;
+  plan.session.context = opened.context;
+  plan.sessions = sessions;
+  plan.summary.host_budget = opened.budget;
+  plan.summary.fits = true;
+  if (model.vocabulary_only) return plan;
+
+  const ModelConfig& config = opened.config;
+  const WeightLayout& weights = *opened.weights;
+  const int threads = runtime.pool().threads();
+  const auto add = [&](Purpose purpose, std::string name, std::uint64_t bytes) {
+    plan.items.push_back({"host", purpose, std::move(name), bytes});
+    plan.summary.host_bytes += bytes;
+  };
+  std::uint64_t named = 0;
+  PlanSummary& summary = plan.summary;
+  for (const WeightGroup& group : weights.groups()) {
+    add(Purpose::weights, group.name, group.bytes);
+    named += group.bytes;
+    summary.decode_bytes += group.decode_bytes;
+    summary.prefill_flops += 2 * group.active_parameters;
+  }
+  if (weights.bytes() > named) add(Purpose::weights, "alignment", weights.bytes() - named);
+  add(Purpose::staging, "buffers for reading (while loading)", weights.staging_bytes(threads));
+  for (std::size_t kind = 0; kind < opened.kv.kinds.size(); ++kind) {
+    const LayerKind& layers = opened.kv.kinds[kind];
+    const std::string what =
+        layers.window ? concat("keys and values, ", layers.layers, " layers of window ", layers.window)
+                      : concat("keys and values, ", layers.layers, " full layers");
+    add(Purpose::kv_cache, what,
+        opened.kv.pages(kind, opened.context, opened.rows) * opened.kv.page_bytes(kind) * sessions);
+    if (!layers.window) summary.kv_bytes_per_token += opened.kv.page_bytes(kind) / kPagePositions;
+  }
+  add(Purpose::activations, "activations", Workspace::bytes(config, opened.rows, sessions, threads));
+  add(Purpose::activations, "logits of sessions", logit_bytes(config) * sessions);
+
+  summary.context = opened.context;
+  summary.fits = summary.host_bytes <= opened.budget;
+  const std::uint64_t others =
+      summary.host_bytes - kv_cache_bytes(opened.kv, opened.context, opened.rows) * sessions;
+  const auto fits = [&](std::uint32_t context) {
+    return others <= opened.budget &&
+           kv_cache_bytes(opened.kv, context, opened.rows) * sessions <= opened.budget - others;
+  };
+  std::uint32_t low = 0, high = config.max_context;  // the largest context that fits lies in [low, high]
+  while (low < high) {
+    const std::uint32_t middle = low + (high - low + 1) / 2;
+    if (fits(middle))
+      low = middle;
+    else
+      high = middle - 1;
+  }
+  summary.longest_context = low;
+  return plan;
+}
+
+}  // namespace nib::inline v0

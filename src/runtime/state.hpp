@@ -1,0 +1,67 @@
+// What is behind Model and Session. Private to the room.
+#pragma once
+
+#include "text_stream.hpp"
+#include <nibble/model/transformer.hpp>
+#include <nibble/runtime/session.hpp>
+
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <vector>
+
+namespace nib::inline v0 {
+
+struct Model::State {
+  std::shared_ptr<Runtime> runtime;
+  Plan plan;
+  ModelInfo info;
+  ModelDefaults defaults;
+  std::optional<Tokenizer> tokenizer;
+  ModelConfig config;
+  std::uint32_t rows = 0;  // of one forward pass
+  Memory memory;
+  Weights weights;
+  KvGeometry kv;
+  std::vector<std::unique_ptr<PagePool>> pools;  // by layer kind
+  Workspace workspace;
+  std::optional<Transformer> transformer;  // none for a vocabulary alone
+  std::mutex forward;                      // one forward pass at a time: they share threads and workspace
+
+  explicit State(std::shared_ptr<Runtime> with) : runtime(std::move(with)), memory(runtime->allocator()) {}
+};
+
+struct Session::State {
+  std::shared_ptr<Model> model;
+  SessionOptions options;
+  std::vector<Token> stop_ids;
+  std::unique_ptr<KvCache> cache;
+  std::vector<Token> tokens;          // held; the first cache->length() of them are computed
+  Buffer logits;                      // of the last token computed
+  std::uint64_t logits_position = 0;  // tokens held when they were computed; 0: never
+  TextStream text;
+  std::vector<Token> scratch;
+
+  State(std::shared_ptr<Model> of, const SessionOptions& with)
+      : model(std::move(of)), options(with), text(model->tokenizer(), with.show_specials, with.stop_texts) {}
+
+  Model::State& shared() const { return *model->state_; }
+  bool has_logits() const { return !tokens.empty() && logits_position == tokens.size(); }
+  // Rows to compute until the logits of the last token are there.
+  std::int64_t missing() const {
+    return has_logits() ? 0 : static_cast<std::int64_t>(tokens.size()) - cache->length();
+  }
+  // After forgetting tokens: what of the cache is still true, and no logits of a token that must be computed
+  // again.
+  void settle();
+  void truncate(std::size_t length);
+  Status check(std::span<const Token> appended) const;
+  // Samples from the logits; the session then holds the token.
+  Result<StepResult> draw(bool last);
+  Status can_step() const;
+  // Computes what the sessions (of one model) miss, in as few forward passes as the workspace allows.
+  static Status compute(std::span<State* const> sessions, const Cancel* cancel, const ProgressSink& progress);
+};
+
+}  // namespace nib::inline v0
