@@ -1,11 +1,12 @@
-// Logits against those that an independent implementation recorded, for every shape of the checkpoint and every backend.
-#include <doctest/doctest.h>
+// Logits against those that an independent implementation recorded, for every shape of the checkpoint and
+// every backend.
+#include "support/data.hpp"
+#include "support/model_rig.hpp"
 
 #include <cmath>
 #include <limits>
 
-#include "support/data.hpp"
-#include "support/model_rig.hpp"
+#include <doctest/doctest.h>
 
 namespace nib::test {
 namespace {

@@ -17,24 +17,24 @@
 namespace nib::inline v0 {
 
 struct ModelOptions {
-  std::string backend;  // empty: the best present
+  std::string backend{};  // empty: the best present
   Numerics numerics = Numerics::bf16;
   KvFormat kv_format = KvFormat::automatic;
   std::uint64_t host_budget = 0;   // bytes nibble may take; 0: the machine's memory
   std::uint32_t prefill_rows = 0;  // rows of one forward pass; 0: 256
   bool vocabulary_only = false;    // open the tokenizer, no weights
-  ProgressSink progress;
+  ProgressSink progress{};
   const Cancel* cancel = nullptr;
   const FileSystem* files = nullptr;  // null: the disk
 };
 
 struct SessionOptions {
   std::uint32_t context = 0;  // positions; 0: the smaller of 4096 and what the model was made for
-  SamplerOptions sampler;
-  std::vector<Token> stop_ids;          // beside the model's own
-  bool ignore_model_stops = false;      // only stop_ids end a generation
-  std::vector<std::string> stop_texts;  // text that ends a generation and is not part of it
-  bool show_specials = false;           // spell special tokens out in generated text
+  SamplerOptions sampler{};
+  std::vector<Token> stop_ids{};          // beside the model's own
+  bool ignore_model_stops = false;        // only stop_ids end a generation
+  std::vector<std::string> stop_texts{};  // text that ends a generation and is not part of it
+  bool show_specials = false;             // spell special tokens out in generated text
 };
 
 struct PlanItem {

@@ -17,8 +17,8 @@ namespace nib::inline v0 {
 struct Backend;
 
 struct RuntimeOptions {
-  int threads = 0;      // 0: one for each processor this process may use
-  ThreadRunner runner;  // runner.run set: the host's threads are used and `threads` is ignored
+  int threads = 0;        // 0: one for each processor this process may use
+  ThreadRunner runner{};  // runner.run set: the host's threads are used and `threads` is ignored
   Allocator allocator = system_allocator();
 };
 
