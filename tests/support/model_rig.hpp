@@ -1,5 +1,10 @@
-// A model without a runtime around it: opened, loaded and run row by row, with every choice in the test's hands.
+// A model without a runtime around it: opened, loaded and run row by row, with every choice in the test's
+// hands.
 #pragma once
+
+#include <nibble/base/pool.hpp>
+#include <nibble/io/checkpoint.hpp>
+#include <nibble/model/transformer.hpp>
 
 #include <algorithm>
 #include <memory>
@@ -8,10 +13,6 @@
 #include <vector>
 
 #include <doctest/doctest.h>
-
-#include <nibble/base/pool.hpp>
-#include <nibble/io/checkpoint.hpp>
-#include <nibble/model/transformer.hpp>
 
 namespace nib::test {
 
@@ -35,7 +36,7 @@ struct RigOptions {
   Numerics numerics = Numerics::f32;
   KvFormat kv_format = KvFormat::automatic;
   int threads = 2;
-  std::int64_t rows = 64;           // of one forward pass
+  std::int64_t rows = 64;  // of one forward pass
   std::uint32_t context = 4096;
   void (*mutate_config)(ModelConfig&) = nullptr;
   void (*mutate_weights)(Weights&) = nullptr;
@@ -62,7 +63,8 @@ class ModelRig {
     for (std::size_t kind = 0; kind < geometry_.kinds.size(); ++kind)
       pools_.push_back(std::make_unique<PagePool>(memory_, geometry_.page_bytes(kind)));
     workspace_ = Workspace::make(config, options.rows, options.rows, options.threads, memory_).take();
-    transformer_ = std::make_unique<Transformer>(config, weights_, geometry_, *options.backend, options.numerics, *pool_);
+    transformer_ = std::make_unique<Transformer>(config, weights_, geometry_, *options.backend,
+                                                 options.numerics, *pool_);
   }
 
   std::unique_ptr<KvCache> cache() {
@@ -75,7 +77,8 @@ class ModelRig {
   std::vector<float> feed(KvCache& cache, std::span<const std::uint32_t> tokens) {
     std::vector<float> all;
     for (std::size_t at = 0; at < tokens.size();) {
-      const std::size_t rows = std::min<std::size_t>(tokens.size() - at, static_cast<std::size_t>(options_.rows));
+      const std::size_t rows =
+          std::min<std::size_t>(tokens.size() - at, static_cast<std::size_t>(options_.rows));
       REQUIRE(cache.extend(static_cast<std::int64_t>(rows)).ok());
       std::vector<BatchRow> batch;
       for (std::size_t i = 0; i < rows; ++i)
@@ -131,7 +134,8 @@ struct Golden {
   static std::vector<std::uint32_t> ids(const std::string& path, std::string_view name) {
     const auto bytes = read(path, name);
     std::vector<std::uint32_t> out;
-    for (std::size_t i = 0; i < bytes.size(); i += 8) out.push_back(*reinterpret_cast<const std::uint32_t*>(&bytes[i]));
+    for (std::size_t i = 0; i < bytes.size(); i += 8)
+      out.push_back(*reinterpret_cast<const std::uint32_t*>(&bytes[i]));
     return out;
   }
   static std::vector<float> floats(const std::string& path, std::string_view name) {

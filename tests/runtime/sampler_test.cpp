@@ -1,0 +1,116 @@
+// Sampling: the rules one by one, the distribution against its definition, and that nothing but (seed,
+// position) shifts it.
+#include <nibble/runtime/sampler.hpp>
+
+#include <cmath>
+#include <limits>
+#include <map>
+#include <random>
+
+#include <doctest/doctest.h>
+
+namespace nib::test {
+namespace {
+
+Sample draw(std::span<const float> logits, const SamplerOptions& options, std::uint64_t position = 0,
+            std::span<const Token> history = {}) {
+  std::vector<Token> scratch;
+  auto result = sample(logits, options, position, history, scratch);
+  REQUIRE(result.ok());
+  return *result;
+}
+
+// How often each token comes over many positions.
+std::map<Token, double> shares(std::span<const float> logits, const SamplerOptions& options,
+                               int draws = 20000) {
+  std::map<Token, double> share;
+  for (int i = 0; i < draws; ++i)
+    share[draw(logits, options, static_cast<std::uint64_t>(i)).id] += 1.0 / draws;
+  return share;
+}
+
+std::vector<float> random_logits(std::size_t count, unsigned seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal(0, 3);
+  std::vector<float> logits(count);
+  for (float& logit : logits) logit = normal(random);
+  return logits;
+}
+
+TEST_CASE("greedy takes the largest logit, the lowest id on ties, and passes over what is no number") {
+  const float nan = std::numeric_limits<float>::quiet_NaN(),
+              infinity = std::numeric_limits<float>::infinity();
+  const std::vector<float> logits = {nan, 1, 3, 3, infinity, -infinity};
+  CHECK(draw(logits, {.greedy = true}).id == 2);
+  CHECK(draw(logits, {.temperature = 0}).id == 2);
+  std::vector<Token> scratch;
+  CHECK(sample(std::vector<float>{nan, nan}, {}, 0, {}, scratch).status().code() == Code::internal);
+}
+
+TEST_CASE("shares follow softmax at the temperature") {
+  const auto logits = random_logits(12, 1);
+  for (const float temperature : {0.5f, 1.0f, 2.0f}) {
+    double total = 0;
+    for (const float logit : logits) total += std::exp(static_cast<double>(logit) / temperature);
+    auto share = shares(logits, {.temperature = temperature, .seed = 7});
+    for (std::size_t id = 0; id < logits.size(); ++id) {
+      const double p = std::exp(static_cast<double>(logits[id]) / temperature) / total;
+      // Five standard deviations of a share of 20,000 draws.
+      CHECK(std::abs(share[static_cast<Token>(id)] - p) < 5 * std::sqrt(p * (1 - p) / 20000) + 1e-9);
+    }
+    const Sample one = draw(logits, {.temperature = temperature, .seed = 7}, 3);
+    CHECK(static_cast<double>(one.log_probability) ==
+          doctest::Approx(static_cast<double>(logits[one.id]) / temperature - std::log(total)).epsilon(1e-6));
+  }
+}
+
+TEST_CASE("top-k, top-p and min-p keep what they say") {
+  const std::vector<float> logits = {std::log(0.5f), std::log(0.25f), std::log(0.15f), std::log(0.07f),
+                                     std::log(0.03f)};
+  const auto kept = [&](const SamplerOptions& options) { return shares(logits, options, 4000).size(); };
+  CHECK(kept({.seed = 1}) == 5);
+  CHECK(kept({.top_k = 2, .seed = 1}) == 2);
+  CHECK(kept({.top_p = 0.5f, .seed = 1}) == 1);
+  CHECK(kept({.top_p = 0.7f, .seed = 1}) == 2);
+  CHECK(kept({.top_p = 0.91f, .seed = 1}) == 4);
+  CHECK(kept({.min_p = 0.2f, .seed = 1}) == 3);
+  CHECK(kept({.top_k = 4, .top_p = 0.8f, .min_p = 0.01f, .seed = 1}) == 3);
+  auto share = shares(logits, {.top_k = 2, .seed = 2});
+  CHECK(share[0] == doctest::Approx(2.0 / 3).epsilon(0.03));
+}
+
+TEST_CASE("the repetition penalty divides positive and multiplies negative logits of what was seen") {
+  const std::vector<float> logits = {2.0f, 1.9f, -1.0f};
+  const std::vector<Token> history = {0, 0, 2, 9999};
+  CHECK(draw(logits, {.greedy = true, .repetition_penalty = 2}, 0, history).id == 1);
+  const std::vector<float> negative = {-1.0f, -1.5f};
+  CHECK(draw(negative, {.greedy = true, .repetition_penalty = 2}, 0, std::vector<Token>{0}).id == 1);
+}
+
+TEST_CASE("the draw depends on seed and position only") {
+  const auto logits = random_logits(1000, 2);
+  const SamplerOptions options{.temperature = 1.3f, .top_k = 200, .top_p = 0.95f, .seed = 99};
+  std::vector<Token> forward, backward;
+  for (std::uint64_t i = 0; i < 50; ++i) forward.push_back(draw(logits, options, i).id);
+  for (std::uint64_t i = 50; i-- > 0;) backward.insert(backward.begin(), draw(logits, options, i).id);
+  CHECK(forward == backward);
+  SamplerOptions other = options;
+  other.seed = 100;
+  std::vector<Token> reseeded;
+  for (std::uint64_t i = 0; i < 50; ++i) reseeded.push_back(draw(logits, other, i).id);
+  CHECK(forward != reseeded);
+}
+
+TEST_CASE("options out of range are refused by name") {
+  const auto message = [](const SamplerOptions& options) { return validate(options).message(); };
+  CHECK(validate({}).ok());
+  CHECK(message({.temperature = -1}).find("temperature") == 0);
+  CHECK(message({.temperature = std::numeric_limits<float>::quiet_NaN()}).find("temperature") == 0);
+  CHECK(message({.top_p = 0}).find("top_p") == 0);
+  CHECK(message({.top_p = 1.5f}).find("top_p") == 0);
+  CHECK(message({.min_p = -0.1f}).find("min_p") == 0);
+  CHECK(message({.repetition_penalty = 0}).find("repetition_penalty") == 0);
+}
+
+}  // namespace
+}  // namespace nib::test
