@@ -1,0 +1,47 @@
+#!/bin/sh
+# arch_symbols.sh NM OBJECT...: the objects of src/kernels/arch define no function that another file could define too.
+#
+# Such a file is compiled for one instruction set. A shared inline function in it (a std::vector growing, a helper that is
+# no template on the instruction set) may be the copy that the linker keeps for everybody, and then a processor
+# without that instruction set meets it. So every function that leaves avx2.cpp must have the type Avx2 in its name, or
+# be a part of its table kAvx2Backend.
+set -eu
+nm=$1
+shift
+found=0
+checked=0
+for object in "$@"; do
+  case $object in
+    */arch/*) ;;
+    *) continue ;;
+  esac
+  file=${object##*/}
+  checked=$((checked + 1))
+  # Columns of sysv: name | value | class | type | size | line | section. A class in lower case is local, but for w and u.
+  "$nm" --demangle --defined-only --format=sysv "$object" | awk -v file="${file%.o}" '
+    BEGIN {
+      arch = file
+      sub(/\..*/, "", arch)
+      arch = toupper(substr(arch, 1, 1)) substr(arch, 2)
+    }
+    # A demangled name may hold "|" itself (operator|), so columns are counted from the end.
+    {
+      n = split($0, column, "|")
+      if (n < 7 || column[n - 3] !~ /FUNC/ || column[n - 4] !~ /[A-Zwu]/) next
+      functions++
+      name = column[1]
+      for (i = 2; i <= n - 6; i++) name = name "|" column[i]
+      sub(/ +$/, "", name)
+      if (name !~ ("[^A-Za-z0-9_](" arch "|k" arch "Backend)[^A-Za-z0-9_]")) {
+        print file ": " name " is shared, but compiled for " arch
+        bad = 1
+      }
+    }
+    END {
+      if (!functions) print file ": defines no function at all"
+      exit bad || !functions
+    }' || found=1
+done
+[ "$checked" -gt 0 ] || { echo "no object of src/kernels/arch among $# objects"; exit 1; }
+[ "$found" -ne 0 ] || echo "$checked objects share nothing"
+exit $found
