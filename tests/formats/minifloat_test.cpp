@@ -117,6 +117,7 @@ TEST_CASE("Minifloat: other splits, 16-bit formats, all biases that f32 can hold
   check_format<5, 10, Specials::ieee, Overflow::special>();
   check_format<8, 7, Specials::ieee, Overflow::special>();
   check_format<8, 7, Specials::ieee>();
+  check_format<5, 2, Specials::none, Overflow::saturate, 126>();  // its subnormals are f32's
   check_format<5, 2, Specials::none, Overflow::saturate, 127>();
 }
 

@@ -24,6 +24,8 @@ namespace {
 using E4M3 = Minifloat<4, 3, nib::Specials::nan>;
 using E5M2 = Minifloat<5, 2, nib::Specials::ieee>;
 using E3M2 = Minifloat<3, 2>;
+using Tiny =
+    Minifloat<2, 1, nib::Specials::none, nib::Overflow::saturate, 20>;  // its largest value is 6 * 2^-19
 
 constexpr int kGroup = 32;
 
@@ -66,10 +68,10 @@ void check_power_rules(std::mt19937& random) {
   CHECK(wrong_round_up == 0);
 }
 
-double error_of(const float* values, int code) {
+double error_of(const float* values, int count, int code) {
   const double scale = std::ldexp(1.0, code - 127);
   double sum = 0;
-  for (int i = 0; i < kGroup; ++i) {
+  for (int i = 0; i < count; ++i) {
     const double value = static_cast<double>(values[i]);
     double nearest = std::numeric_limits<double>::infinity();
     for (std::uint8_t level = 0; level < 16; ++level)
@@ -89,6 +91,7 @@ TEST_CASE("FloorScale and RoundUpScale: by their definitions, for every element 
   check_power_rules<E3M2>(random);
   check_power_rules<E4M3>(random);
   check_power_rules<E5M2>(random);
+  check_power_rules<Tiny>(random);
 }
 
 TEST_CASE("RoundUpScale: equals Triton's bit formula wherever amax / 6 is a normal float") {
@@ -123,12 +126,22 @@ TEST_CASE("LeastErrorScale: no other scale does better") {
       group.values[random() % kGroup] = small * static_cast<float>(1 + random() % 40);
     }
     const int chosen = LeastErrorScale::choose<E2M1, E8M0>(group.values, kGroup);
-    const double least = error_of(group.values, chosen);
-    for (int code = 0; code < 255; ++code) wrong += error_of(group.values, code) < least;
+    const double least = error_of(group.values, kGroup, chosen);
+    for (int code = 0; code < 255; ++code) wrong += error_of(group.values, kGroup, code) < least;
     below_floor += chosen < FloorScale::choose<E2M1, E8M0>(group.values, kGroup);
   }
   CHECK(wrong == 0);
   CHECK(below_floor > 0);  // the search went where the other rules never go
+}
+
+TEST_CASE("LeastErrorScale: in a large group the second step down can pay where the first does not") {
+  float values[2048];
+  for (float& value : values) value = 1.0f;
+  values[7] = 40.0f;
+  const int chosen = LeastErrorScale::choose<E2M1, E8M0>(values, 2048);
+  for (int code = 0; code < 255; ++code)
+    CHECK(error_of(values, 2048, code) >= error_of(values, 2048, chosen));
+  CHECK(chosen < RoundUpScale::choose<E2M1, E8M0>(values, 2048) - 1);
 }
 
 TEST_CASE("every rule: zeros, non-finite values, the smallest and the largest floats") {
