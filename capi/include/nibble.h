@@ -77,7 +77,7 @@ enum {
 };
 
 /* As a size of text: it ends with a NUL. */
-#define NIB_NUL ((size_t)-1)
+#define NIB_NUL SIZE_MAX
 
 /* Why a call failed, in one sentence that names your thing: the file, the tensor, the option. Yours, and
  * optional: pass NULL to do without. Written by every call it is given to: after NIB_OK, status is NIB_OK and
@@ -370,7 +370,7 @@ typedef struct nib_model_info {
   size_t path_size;
   const char* architecture; /* "gpt-oss" */
   size_t architecture_size;
-  const char* backend; /* "avx2"; empty for a vocabulary alone */
+  const char* backend; /* "avx2" */
   size_t backend_size;
   uint32_t numerics;  /* NIB_NUMERICS_... */
   uint32_t kv_format; /* NIB_KV_BF16 or NIB_KV_F32 */
@@ -480,14 +480,13 @@ typedef struct nib_step_result {
   uint32_t reserved;
 } nib_step_result;
 
-/* An empty conversation. Takes its share of the planned cache. On failure *out is NULL. Errors: BUDGET when
- * all planned sessions are open or the context is longer than planned, UNSUPPORTED (a vocabulary alone),
- * ARGUMENT, VERSION, MEMORY, STATE. [any] */
+/* An empty conversation. On failure *out is NULL. Errors: BUDGET when all planned sessions are open, STATE (a
+ * vocabulary alone), ARGUMENT, VERSION, MEMORY. [any] */
 NIB_API nib_status nib_session_create(nib_model* model, const nib_session_options* options, nib_session** out,
                                       nib_error* error);
 /* Appends tokens and computes them. All or nothing: on a failure or NIB_STOPPED the session holds what it
- * held. Stops for the session's cancel and progress callback. Errors: CONTEXT_FULL, ARGUMENT (an id the model
- * does not have), MEMORY, BUSY, STATE. [session], blocks */
+ * held. Stops for the session's cancel and progress callback. Errors: CONTEXT_FULL, BUDGET (a context longer
+ * than planned), ARGUMENT (an id the model does not have), MEMORY, BUSY, STATE. [session], blocks */
 NIB_API nib_status nib_session_append(nib_session* session, const nib_token* tokens, size_t count,
                                       nib_error* error);
 /* Makes the session hold exactly these tokens and keeps the longest common beginning, so that the next turn
@@ -497,7 +496,8 @@ NIB_API nib_status nib_session_resume(nib_session* session, const nib_token* tok
                                       size_t* out_computed, nib_error* error);
 /* One more token, drawn and kept. NIB_END when it ends the answer: *out is set then as well. On a failure or
  * NIB_STOPPED neither *out nor the session has changed. (A batch step of one session gives text and
- * probability too.) Errors: STATE (the session is empty), CONTEXT_FULL, MEMORY, BUSY. [session], blocks */
+ * probability too.) Errors: STATE (the session is empty), CONTEXT_FULL, BUDGET, MEMORY, BUSY. [session],
+ * blocks */
 NIB_API nib_status nib_session_step(nib_session* session, nib_token* out, nib_error* error);
 /* Steps until a stop, a limit, the callback or the cancel; `options` and `out` may be NULL. NIB_STOPPED when
  * the callback or the cancel asked: what was generated stays and *out is filled. On a failure *out is

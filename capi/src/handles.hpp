@@ -66,7 +66,6 @@ struct nib_plan {
 struct nib_model {
   std::shared_ptr<const nib::capi::Host> host;
   std::shared_ptr<nib::Model> model;
-  std::uint32_t context;  // of the sessions it was planned for
 };
 
 struct nib_session {

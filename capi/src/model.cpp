@@ -16,7 +16,7 @@ Result<nib_model*> open_planned(const std::shared_ptr<const Host>& host, const P
   const ModelInfo& info = model->info();
   host->log(NIB_LOG_INFO, concat(info.path, ": ", info.architecture, ", ", info.layers, " layers, backend ",
                                  info.backend, ", ", plan.summary.host_bytes, " bytes planned"));
-  return new nib_model{host, std::move(model), plan.summary.context};
+  return new nib_model{host, std::move(model)};
 }
 
 Result<const Tokenizer*> tokenizer_of(const nib_model& model) {

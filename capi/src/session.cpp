@@ -136,7 +136,6 @@ nib_status nib_session_create(nib_model* model, const nib_session_options* optio
     NIB_TRY(usable_here(model, "model"));
     SessionRequest request;
     NIB_TRY(request.read(options, model->model->defaults().sampler));
-    if (request.options.context == 0) request.options.context = model->context;
     auto session = std::make_unique<nib_session>();
     session->host = model->host;
     session->cancel = std::move(request.cancel);

@@ -118,10 +118,21 @@ TEST_CASE("one file, several files without an index, and one file of several") {
   // The same name in two files, and nobody says which counts.
   files.add("m/c.safetensors", safetensors_of(std::vector<TinyTensor>{{"x", "F16", "[1]", "12"}}));
   check_refused(files, "m", Code::format, "m/c.safetensors: tensor 'x' is also in m/b.safetensors");
+  // A name that only resembles a shard's is alone too; a shard's means the directory.
+  files.remove("m/c.safetensors");
+  for (const char* name : {"m/x-0001-of-00002.safetensors", "m/x-0000a-of-00002.safetensors"}) {
+    files.add(name, safetensors_of(std::vector<TinyTensor>{{"u", "F16", "[1]", "12"}}));
+    CHECK(open_checkpoint(name, files)->tensors.size() == 1);
+    files.remove(name);
+  }
+  files.add("m/x--00001-of-00002.safetensors",
+            safetensors_of(std::vector<TinyTensor>{{"u", "F16", "[1]", "12"}}));
+  CHECK(open_checkpoint("m/x--00001-of-00002.safetensors", files)->tensors.size() == 4);
+  files.add("m/c.safetensors", safetensors_of(std::vector<TinyTensor>{{"c", "F16", "[1]", "12"}}));
   // model.safetensors counts before the rest.
   files.add("m/model.safetensors", safetensors_of(std::vector<TinyTensor>{{"z", "F16", "[1]", "12"}}));
   CHECK(open_checkpoint("m", files)->tensors.size() == 1);
-  CHECK(open_checkpoint("m/c.safetensors", files)->find("x") != nullptr);
+  CHECK(open_checkpoint("m/c.safetensors", files)->find("c") != nullptr);
 }
 
 TEST_CASE("what the index must not say") {

@@ -20,41 +20,35 @@ inline constexpr MatmulKernel kPairKernels[] = {
     kernel<Mxfp4Floats, A, FloatSteps>(), kernel<Bf16Floats, A, FloatSteps>(),
     kernel<F16Floats, A, FloatSteps>(),   kernel<F32Floats, A, FloatSteps>()};
 
-// Independent multiply-adds from registers: the peak that prefill is judged by. Eight chains cover the
-// latency.
+// Independent multiply-adds from registers: the peak that prefill is judged by. Enough chains to cover the
+// latency, few enough to stay in registers. The operands are opaque to the compiler, the sums stay zero.
 template <class A>
 double spin_dots(Numerics numerics, std::int64_t iterations) {
-  constexpr int kChains = A::kPairDot ? 12 : 5;  // vectors in registers beside the two operands
+  constexpr int kChains = A::kPairDot ? 12 : 6;
+  volatile float opaque_zero = 0.0f;
   typename A::F acc[kChains];
-  for (auto& a : acc) a = A::set(0.0f);
+  for (auto& a : acc) a = A::set(opaque_zero);
+  const auto zero = A::set(opaque_zero), one = A::set(opaque_zero + 1.0f);
   double flops = 0;
-  if constexpr (A::kPairDot) {
-    if (numerics == Numerics::bf16) {
-      const std::uint32_t ones[16] = {};
-      const auto w = A::load_pairs(ones);
-      for (std::int64_t i = 0; i < iterations; ++i) {
-#pragma GCC unroll 12
-        for (auto& a : acc) a = A::dot(a, w, 0x3f803f80u);
-      }
-      flops = 4.0 * 16 * kChains * static_cast<double>(iterations);
-    }
-  }
-  if (flops == 0) {
-    const auto x = A::set(1.0f), w = A::set(0.0f);
+  const auto spin = [&](double flops_each, auto&& step) {
     for (std::int64_t i = 0; i < iterations; ++i) {
 #pragma GCC unroll 12
-      for (auto& a : acc) {
-        a = A::fma(w, x, a);
-        asm volatile("" : "+m"(flops));  // keeps the loop: the compiler may not see that nothing changes
-      }
+      for (auto& a : acc) a = step(a);
     }
-    flops = 2.0 * 16 * kChains * static_cast<double>(iterations);
+    flops = flops_each * 16 * kChains * static_cast<double>(iterations);
+  };
+  bool spun = false;
+  if constexpr (A::kPairDot) {
+    if (numerics == Numerics::bf16) {
+      float lanes[16];
+      A::store(lanes, zero);
+      const auto weights = A::load_pairs(lanes);
+      spin(4, [&](auto a) { return A::dot(a, weights, 0x3f803f80u); });
+      spun = true;
+    }
   }
-  float lanes[16];
-  for (auto& a : acc) {
-    A::store(lanes, a);
-    flops += lanes[0];  // always zero, but the compiler cannot know
-  }
+  if (!spun) spin(2, [&](auto a) { return A::fma(zero, one, a); });
+  for (const auto& a : acc) flops += static_cast<double>(A::sum(a));
   return flops;
 }
 
