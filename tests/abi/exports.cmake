@@ -1,0 +1,27 @@
+# cmake -DNM= -DLIBRARY= -DLIST= -P exports.cmake: the shared library exports the reviewed names, each in a version
+# node of ours, and nothing else.
+execute_process(COMMAND ${NM} -D --defined-only --format=posix ${LIBRARY}
+  OUTPUT_VARIABLE table COMMAND_ERROR_IS_FATAL ANY)
+string(REGEX MATCHALL "[^\n]+" lines "${table}")
+set(exported)
+foreach(line IN LISTS lines)
+  string(REGEX MATCH "^[^ ]+" symbol "${line}")
+  if(symbol MATCHES "^NIBBLE_[0-9.]+(@@NIBBLE_[0-9.]+)?$") # the version node itself
+    continue()
+  endif()
+  if(NOT symbol MATCHES "^(nib_[a-z_]+)@@NIBBLE_[0-9.]+$")
+    message(SEND_ERROR "exported, but not a function of nibble.h in a version node: ${symbol}")
+  endif()
+  list(APPEND exported "${CMAKE_MATCH_1}")
+endforeach()
+file(STRINGS ${LIST} reviewed)
+list(SORT exported)
+list(SORT reviewed)
+if(NOT exported STREQUAL reviewed)
+  set(missing ${reviewed})
+  list(REMOVE_ITEM missing ${exported} "")
+  list(REMOVE_ITEM exported ${reviewed} "")
+  message(FATAL_ERROR "listed in ${LIST}, but not exported: ${missing}; exported, but not listed: ${exported}")
+endif()
+list(LENGTH reviewed count)
+message(STATUS "${count} names exported, as reviewed")
