@@ -5,8 +5,9 @@
 # stdout belongs to the program that is built.
 build=build/release
 
-# Library and program. tests/run.sh adds what only the tests need.
+# What the library and the program need, and what the tests need beside it.
 program_packages="cmake ninja-build g++ nlohmann-json3-dev libutf8proc-dev libxsimd-dev libcli11-dev libedit-dev"
+test_packages="doctest-dev libsimde-dev libpcre2-dev pkg-config"
 
 if [ -n "${NO_COLOR:-}" ]; then
   export CLICOLOR=0 GCC_COLORS=

@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 . cmake/prepare.sh
 
 # shellcheck disable=SC2086
-need_packages $program_packages doctest-dev libsimde-dev libpcre2-dev
+need_packages $program_packages $test_packages
 configure -DNIBBLE_BUILD_TESTS=ON
 compile
 
