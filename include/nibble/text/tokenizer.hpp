@@ -1,6 +1,8 @@
-// Room text: Tokenizer: text to ids and back. Immutable after construction; every const function may be called from
-// any number of threads.
+// Room text: Tokenizer: text to ids and back. Immutable after construction; every const function may be
+// called from any number of threads.
 #pragma once
+
+#include <nibble/base/status.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -10,8 +12,6 @@
 #include <string>
 #include <string_view>
 #include <vector>
-
-#include <nibble/base/status.hpp>
 
 namespace nib::inline v0 {
 
@@ -28,20 +28,23 @@ class Tokenizer {
     Token id;
   };
 
-  // From the text of a Hugging Face tokenizer.json. `name` is used in messages. Errors: format (a key is missing or
-  // wrong; the message names it), unsupported (a normalizer, pre-tokenizer or model nibble does not know, by name).
-  static Result<Tokenizer> from_json(std::string_view json, std::string_view name, std::span<const Extra> extra = {});
+  // From the text of a Hugging Face tokenizer.json. `name` is used in messages. Errors: format (a key is
+  // missing or wrong; the message names it), unsupported (a normalizer, pre-tokenizer or model nibble does
+  // not know, by name).
+  static Result<Tokenizer> from_json(std::string_view json, std::string_view name,
+                                     std::span<const Extra> extra = {});
 
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;
   ~Tokenizer();
 
-  // Appends the ids of `text` (any bytes; invalid UTF-8 is encoded byte by byte as it stands). No BOS is added.
-  // Time is linear in the text (n log n within one word), memory is bounded by the longest word. Errors: memory.
+  // Appends the ids of `text` (any bytes; invalid UTF-8 is encoded byte by byte as it stands). No BOS is
+  // added. Time is linear in the text (n log n within one word), memory is bounded by the longest word.
+  // Errors: memory.
   Status encode(std::string_view text, Specials specials, std::vector<Token>& out) const;
 
-  // The bytes of one token (not necessarily whole characters); special tokens give their spelling. Empty for an id
-  // that the vocabulary does not have. Borrowed: lives as long as the tokenizer.
+  // The bytes of one token (not necessarily whole characters); special tokens give their spelling. Empty for
+  // an id that the vocabulary does not have. Borrowed: lives as long as the tokenizer.
   std::string_view bytes(Token id) const;
   bool is_special(Token id) const;
   // The special (added) token spelled so.
@@ -49,18 +52,20 @@ class Tokenizer {
   // One more than the largest id.
   std::size_t size() const;
 
-  // All ids at once; invalid UTF-8 becomes U+FFFD when `specials` text is wanted as text. Special tokens are spelled
-  // out when `specials` is recognised and left out when it is ordinary.
+  // All ids at once; invalid UTF-8 becomes U+FFFD when `specials` text is wanted as text. Special tokens are
+  // spelled out when `specials` is recognised and left out when it is ordinary.
   std::string decode(std::span<const Token> ids, Specials specials) const;
 
+  struct Tables;  // private to the room; public by name so that its reader can be a function of its own
+
  private:
-  struct Tables;
   explicit Tokenizer(std::unique_ptr<const Tables> tables);
   std::unique_ptr<const Tables> tables_;
 };
 
-// Turns ids into text as they come, and never emits half a character: bytes that may still become a whole UTF-8
-// character are held back; bytes that cannot are replaced by U+FFFD. Special tokens are left out unless asked for.
+// Turns ids into text as they come, and never emits half a character: bytes that may still become a whole
+// UTF-8 character are held back; bytes that cannot are replaced by U+FFFD. Special tokens are left out unless
+// asked for.
 class StreamDecoder {
  public:
   explicit StreamDecoder(const Tokenizer& tokenizer, Specials specials = Specials::ordinary)
