@@ -508,9 +508,9 @@ NIB_API nib_status nib_session_generate(nib_session* session, const nib_generate
  * its cancel. On failure the session is unchanged. Errors: ARGUMENT (beyond what it holds), BUSY, STATE.
  * [session] */
 NIB_API nib_status nib_session_rewind(nib_session* session, size_t position, nib_error* error);
-/* The logits of the last position, one for each token of the vocabulary; borrowed until the session's next
- * call. Outputs are untouched on failure. Errors: STATE (nothing computed since creation, rewind or a
- * failure), ARGUMENT, BUSY. [session] */
+/* The logits of the last token, one for each token of the vocabulary; borrowed until the session's next call.
+ * To draw by rules of your own: append, get, choose, append the choice. Outputs are untouched on failure.
+ * Errors: STATE (not computed yet: only an append or a resume ends with them), ARGUMENT, BUSY. [session] */
 NIB_API nib_status nib_session_get_logits(const nib_session* session, const float** out, size_t* out_count);
 /* The tokens the session holds; borrowed until the session's next call. Outputs are untouched on failure.
  * Errors: ARGUMENT, BUSY, STATE. [session] */

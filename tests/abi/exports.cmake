@@ -1,5 +1,6 @@
 # cmake -DNM= -DLIBRARY= -DLIST= -P exports.cmake: the shared library exports the reviewed names, each in a version
 # node of ours, and nothing else.
+cmake_minimum_required(VERSION 3.25)
 execute_process(COMMAND ${NM} -D --defined-only --format=posix ${LIBRARY}
   OUTPUT_VARIABLE table COMMAND_ERROR_IS_FATAL ANY)
 string(REGEX MATCHALL "[^\n]+" lines "${table}")

@@ -1,5 +1,6 @@
 # cmake -DNM= -DLIBRARY= -DASSERTS=ON|OFF -P good_neighbour.cmake: the objects of the static library call nothing that
 # ends the process, prints, reads the environment or changes what the process shares, and run no code before main.
+cmake_minimum_required(VERSION 3.25)
 set(forbidden
   printf fprintf vfprintf puts fputs putchar perror fwrite stdout stderr __printf_chk __fprintf_chk
   _ZSt4cout _ZSt4cerr _ZSt4clog _ZNSt8ios_base4InitC1Ev

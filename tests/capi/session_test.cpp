@@ -100,7 +100,6 @@ TEST_CASE("push, pull and batch draw the same tokens, and text is the tokens' te
     text.append(results[1].text, results[1].text_size);
   }
   CHECK(story.text.substr(0, text.size()) == text);
-  CHECK(logits(batched.get()).size() == 4096);
 }
 
 TEST_CASE("greedy takes the largest logit") {
