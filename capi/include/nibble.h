@@ -110,7 +110,7 @@ NIB_API uint32_t nib_version(void);
 /* NIB_ABI_VERSION of the library that is loaded: has everything that a header of this or a smaller number
  * declares. [signal] */
 NIB_API uint32_t nib_abi_version(void);
-/* Version, compiler, backends compiled in, for a bug report. Static. [signal] */
+/* Version, compiler, weight formats and backends compiled in, for a bug report. Static. [signal] */
 NIB_API const char* nib_build_info(void);
 /* "NIB_E_FORMAT" and so on; "NIB_E_INTERNAL" for a number that is none of ours. Static. [signal] */
 NIB_API const char* nib_status_name(nib_status status);

@@ -110,7 +110,9 @@ extern "C" {
 
 uint32_t nib_version(void) { return NIB_VERSION; }
 uint32_t nib_abi_version(void) { return NIB_ABI_VERSION; }
-const char* nib_build_info(void) { return "nibble " NIB_VERSION_TEXT ", " NIB_COMPILER ", " NIB_BACKENDS; }
+const char* nib_build_info(void) {
+  return "nibble " NIB_VERSION_TEXT ", " NIB_COMPILER ", formats f32 f16 bf16 mxfp4, " NIB_BACKENDS;
+}
 const char* nib_status_name(nib_status status) { return nib::code_name(static_cast<nib::Code>(status)); }
 
 }  // extern "C"

@@ -206,6 +206,35 @@ TEST_CASE("after a failed allocation a session holds what it held, and goes on t
   }
 }
 
+TEST_CASE("a batch step that runs out of memory has taken no step that it does not report") {
+  const RuntimeHandle runtime = make_runtime(2);
+  const ModelHandle model = open_model(runtime.get(), 3, 64);
+  const std::vector<nib_token> prompt = encode(model.get(), kPrompt);
+  int refused = 0;
+  for (std::int64_t n = 0; n < 40; ++n) {
+    CAPTURE(n);
+    std::vector<SessionHandle> sessions;
+    std::vector<nib_session*> all;
+    for (int i = 0; i < 3; ++i) {
+      all.push_back(sessions.emplace_back(make_session(model.get())).get());
+      append(all.back(), prompt);
+    }
+    nib_step_result results[3];
+    nib_status status;
+    {
+      const FailNew failing(n);
+      status = nib_batch_step(all.data(), all.size(), results, sizeof results[0], nullptr);
+    }
+    CHECK((status == NIB_OK || status == NIB_E_MEMORY));
+    refused += status == NIB_E_MEMORY;
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      const bool stepped = status == NIB_OK && results[i].status >= 0;
+      CHECK(held(all[i]).size() == prompt.size() + stepped);
+    }
+  }
+  CHECK(refused > 0);
+}
+
 TEST_CASE("the host's allocator fails: open, session, append, step") {
   Host host;
   const nib_runtime_options options = host.options();

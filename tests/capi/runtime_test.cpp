@@ -1,5 +1,6 @@
 // nib_runtime: backends, the host's threads, memory and log, measuring.
 #include "support.hpp"
+#include <nibble/formats/format.hpp>
 
 #include <algorithm>
 #include <atomic>
@@ -27,7 +28,13 @@ std::vector<std::string> backend_names(const nib_runtime* runtime) {
 
 }  // namespace
 
-TEST_CASE("backends are listed, and nib_build_info names the same ones") {
+TEST_CASE("nib_build_info names the formats, and the backends that are listed") {
+  std::string formats = "formats";
+  for (const nib::FormatInfo& format : nib::kFormats)
+    if (format.format != nib::Format::none) formats.append(" ").append(format.name);
+  CHECK_MESSAGE(std::string_view(nib_build_info()).find(formats + ",") != std::string_view::npos,
+                nib_build_info());
+
   const RuntimeHandle runtime = make_runtime(1);
   const std::vector<std::string> names = backend_names(runtime.get());
   CHECK(std::find(names.begin(), names.end(), "scalar") != names.end());
