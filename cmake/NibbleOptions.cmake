@@ -20,6 +20,7 @@ target_compile_options(nibble_flags INTERFACE
   -ffp-contract=off   # canonical arithmetic: the compiler may not fuse what we did not
   $<$<CXX_COMPILER_ID:GNU>:-fno-gnu-unique> -fvisibility=hidden $<$<COMPILE_LANGUAGE:CXX>:-fvisibility-inlines-hidden>
   -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion
+  $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<CXX_COMPILER_ID:GNU>>:-Wno-restrict>   # GCC 12 raises it in its own std::string
   $<$<BOOL:${NIBBLE_WERROR}>:-Werror>)
 if(NIBBLE_SANITIZE)
   target_compile_options(nibble_flags INTERFACE -fsanitize=${NIBBLE_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)

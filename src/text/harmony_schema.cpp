@@ -74,7 +74,7 @@ class TypeWriter {
   std::string union_type(const std::vector<Json>& variants, const std::string& indent) {
     std::string text;
     for (const Json& variant : variants) {
-      text += concat("\n", indent, " | ", type(variant, indent + "   "));
+      text += concat("\n", indent, " | ", nullable_type(variant, indent + "   "));
       std::string comment;
       if (const std::string* description = text_of(variant, "description")) comment = *description;
       if (const std::string fallback = default_comment(variant); !fallback.empty())
@@ -125,14 +125,19 @@ class TypeWriter {
     }
     const char* mark = optional ? "?" : "";
     if (variants) return union_property(key, value, *variants, mark, indent, text);
-    std::string type_text = type(value, indent + "    ");
-    const Json* nullable = value.find("nullable");
-    if (nullable && nullable->is_bool() && nullable->as_bool() && type_text.find("null") == std::string::npos)
-      type_text += " | null";
+    const std::string type_text = nullable_type(value, indent + "    ");
     text += concat(indent, key, mark, ": ", type_text, ",");
     if (const std::string fallback = default_comment(value); !fallback.empty())
       text += concat(" // ", fallback);
     text += "\n";
+  }
+
+  std::string nullable_type(const Json& value, const std::string& indent) {
+    std::string text = type(value, indent);
+    const Json* nullable = value.find("nullable");
+    if (nullable && nullable->is_bool() && nullable->as_bool() && text.find("null") == std::string::npos)
+      text += " | null";
+    return text;
   }
 
   // A property that is one of several: its comments stand above it, the alternatives below, the comma last.
@@ -147,10 +152,10 @@ class TypeWriter {
     text += concat(indent, key, mark, ":\n");
     for (std::size_t i = 0; i < variants.size(); ++i) {
       const Json& variant = variants[i];
-      text += concat(indent, " | ", type(variant, indent + "   "));
+      text += concat(indent, " | ", nullable_type(variant, indent + "   "));
       std::string comment;
       const std::string* own = text_of(variant, "description");
-      if (own && i > 0) comment = *own;
+      if (own && !(description && (i == 0 || *own == *description))) comment = *own;
       if (const std::string fallback = default_comment(variant); !fallback.empty())
         comment += concat(comment.empty() ? "" : " ", fallback);
       if (!comment.empty()) text += concat(" // ", comment);
