@@ -22,12 +22,13 @@ bool is_enum(const Json& schema) {
   return values && !values->empty();
 }
 
-// "default: ..." of a schema, or nothing. Strings are quoted unless they name a value of an enum.
-std::string default_comment(const Json& schema) {
+// "default: ..." of a schema, or nothing. Strings are quoted, but the value of an enum only inside a nested
+// union.
+std::string default_comment(const Json& schema, bool quote_enum = false) {
   const Json* value = schema.find("default");
   if (!value) return "";
   if (!value->is_string()) return concat("default: ", write_json(*value));
-  const char* quote = is_enum(schema) ? "" : "\"";
+  const char* quote = is_enum(schema) && !quote_enum ? "" : "\"";
   return concat("default: ", quote, value->as_string(), quote);
 }
 
@@ -77,7 +78,7 @@ class TypeWriter {
       text += concat("\n", indent, " | ", nullable_type(variant, indent + "   "));
       std::string comment;
       if (const std::string* description = text_of(variant, "description")) comment = *description;
-      if (const std::string fallback = default_comment(variant); !fallback.empty())
+      if (const std::string fallback = default_comment(variant, true); !fallback.empty())
         comment += concat(comment.empty() ? "" : " ", fallback);
       if (!comment.empty()) text += concat(" // ", comment);
     }

@@ -1,12 +1,12 @@
 // Our side of harmony_peer.py: reads one JSON request a line, answers with one JSON line.
 //   {"render": [messages], "drop": bool}   -> {"ids": [...]}
 //   {"parse": [ids], "role": "assistant"}  -> {"messages": [...]} or {"error": "..."}
+#include <nibble/base/concat.hpp>
+#include <nibble/text/harmony.hpp>
+
 #include <fstream>
 #include <iostream>
 #include <iterator>
-
-#include <nibble/base/concat.hpp>
-#include <nibble/text/harmony.hpp>
 
 namespace {
 
@@ -30,7 +30,8 @@ std::vector<FunctionTool> functions_of(const Json& list) {
   std::vector<FunctionTool> functions;
   for (const Json& tool : list.items()) {
     const Json* parameters = tool.find("parameters");
-    functions.push_back({text(tool, "name"), text(tool, "description"), parameters && !parameters->is_null() ? std::optional(*parameters) : std::nullopt});
+    functions.push_back({text(tool, "name"), text(tool, "description"),
+                         parameters && !parameters->is_null() ? std::optional(*parameters) : std::nullopt});
   }
   return functions;
 }
@@ -46,15 +47,22 @@ Message message_of(const Json& json, bool has_functions) {
     return system_message(content, has_functions).take();
   }
   if (const Json* developer = json.find("developer"))
-    return developer_message({text(*developer, "instructions"), functions_of(*developer->find("functions"))}).take();
-  return {role, text(json, "name"), text(json, "recipient"), text(json, "channel"), text(json, "content_type"), text(json, "content")};
+    return developer_message({text(*developer, "instructions"), functions_of(*developer->find("functions"))})
+        .take();
+  return {role,
+          text(json, "name"),
+          text(json, "recipient"),
+          text(json, "channel"),
+          text(json, "content_type"),
+          text(json, "content")};
 }
 
 Json answer(const Harmony& harmony, const Json& request) {
   if (const Json* list = request.find("render")) {
     bool has_functions = false;
     for (const Json& m : list->items())
-      if (const Json* developer = m.find("developer")) has_functions |= !developer->find("functions")->items().empty();
+      if (const Json* developer = m.find("developer"))
+        has_functions |= !developer->find("functions")->items().empty();
     std::vector<Message> messages;
     for (const Json& m : list->items()) messages.push_back(message_of(m, has_functions));
     const auto ids = harmony.render(messages, {.drop_analysis = flag(request, "drop")});
@@ -62,7 +70,8 @@ Json answer(const Harmony& harmony, const Json& request) {
     for (const Token id : *ids) out.push_back(Json::of(static_cast<std::int64_t>(id)));
     return Json::object({{"ids", Json::array(std::move(out))}});
   }
-  HarmonyParser parser(harmony, text(request, "role").empty() ? std::nullopt : std::optional(role_of(text(request, "role"))));
+  HarmonyParser parser(
+      harmony, text(request, "role").empty() ? std::nullopt : std::optional(role_of(text(request, "role"))));
   Status status;
   for (const Json& id : request.find("parse")->items())
     if (status = parser.push(static_cast<Token>(id.as_integer())); !status.ok()) break;
@@ -89,5 +98,6 @@ int main(int argc, char** argv) {
   if (!tokenizer.ok()) return std::cerr << tokenizer.status().message() << "\n", 1;
   const auto harmony = Harmony::make(*tokenizer);
   if (!harmony.ok()) return std::cerr << harmony.status().message() << "\n", 1;
-  for (std::string line; std::getline(std::cin, line);) std::cout << write_json(answer(*harmony, parse_json(line, "request").take())) << std::endl;
+  for (std::string line; std::getline(std::cin, line);)
+    std::cout << write_json(answer(*harmony, parse_json(line, "request").take())) << std::endl;
 }
