@@ -1,0 +1,64 @@
+// What the command line says, verb by verb, as plain data.
+#pragma once
+
+#include <nibble/kernels/numerics.hpp>
+#include <nibble/runtime/sampler.hpp>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace nib::program {
+
+// Which model, and how it is opened.
+struct ModelFlags {
+  std::string model;  // as typed; empty: the one that comes with the program
+  std::uint32_t context = 0;
+  int threads = 0;
+  std::string backend;
+  Numerics numerics = Numerics::bf16;
+  KvFormat kv_format = KvFormat::automatic;
+  std::uint64_t memory = 0;  // bytes; 0: what this process may still take
+};
+
+// What is not given is the model's own wish (generation_config.json).
+struct SamplingFlags {
+  std::optional<std::uint64_t> seed;
+  std::optional<float> temperature, top_p, min_p, repeat_penalty;
+  std::optional<std::uint32_t> top_k;
+};
+
+struct RunFlags {
+  ModelFlags model;
+  SamplingFlags sampling;
+  std::optional<std::string> prompt;       // "-": standard input
+  std::optional<std::string> prompt_file;  // "-": standard input
+  std::int64_t most_tokens = 256;          // -1: until the model ends or the context is full
+  std::vector<std::string> stop_texts;
+  bool specials = false;
+  bool ignore_stops = false;
+  bool statistics = false;
+};
+
+struct ChatFlags {
+  ModelFlags model;
+  SamplingFlags sampling;
+  std::string instructions;
+  std::string reasoning = "medium";
+  std::int64_t most_tokens = -1;  // of one answer
+  bool statistics = false;
+};
+
+struct InspectFlags {
+  ModelFlags model;
+  bool tensors = false;
+  bool json = false;
+};
+
+struct DoctorFlags {
+  int threads = 0;
+  bool json = false;
+};
+
+}  // namespace nib::program

@@ -1,0 +1,24 @@
+// Ctrl-C as a cancel: the handler triggers it, work under it ends within one layer of the model.
+#pragma once
+
+#include <nibble/base/cancel.hpp>
+
+namespace nib::program {
+
+// From construction to destruction SIGINT does not end the process but counts here. Only one at a time. The
+// third press without an answer ends the process all the same.
+class Interrupts {
+ public:
+  Interrupts();
+  ~Interrupts();
+  Interrupts(const Interrupts&) = delete;
+  Interrupts& operator=(const Interrupts&) = delete;
+
+  // Triggered by each press, until forget().
+  const Cancel* cancel() const;
+  // Presses since the beginning or the last forget().
+  int presses() const;
+  void forget();
+};
+
+}  // namespace nib::program

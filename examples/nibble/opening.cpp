@@ -1,0 +1,96 @@
+#include "opening.hpp"
+
+#include "memory_limit.hpp"
+#include "numbers.hpp"
+#include "paths.hpp"
+#include "terminal.hpp"
+#include <nibble/base/concat.hpp>
+
+#include <random>
+
+namespace nib::program {
+namespace {
+
+// Why a plan does not fit, and what would.
+Status too_large(const Plan& plan) {
+  return Status(Code::budget, concat(plan.path, " needs ", bytes_text(plan.summary.host_bytes),
+                                     " of memory with a context of ", plan.summary.context, " tokens, but ",
+                                     bytes_text(plan.summary.host_budget), " may be used"));
+}
+
+std::string advice_about(const Plan& plan) {
+  constexpr std::uint32_t kWorthwhile = 128;
+  if (plan.summary.longest_context < kWorthwhile) return "Nothing but more memory helps: see nibble inspect.";
+  return concat("A context of up to ", plan.summary.longest_context, " tokens would fit: -c ",
+                plan.summary.longest_context);
+}
+
+}  // namespace
+
+ModelOptions model_options(const ModelFlags& flags) {
+  ModelOptions options;
+  options.backend = flags.backend;
+  options.numerics = flags.numerics;
+  options.kv_format = flags.kv_format;
+  options.host_budget = flags.memory ? flags.memory : read_memory_limits().usable().value_or(0);
+  return options;
+}
+
+SamplerOptions sampler_options(const SamplerOptions& wishes, const SamplingFlags& flags) {
+  SamplerOptions options = wishes;
+  if (flags.temperature) {
+    options.temperature = *flags.temperature;
+    options.greedy = *flags.temperature == 0;
+  }
+  options.top_k = flags.top_k.value_or(options.top_k);
+  options.top_p = flags.top_p.value_or(options.top_p);
+  options.min_p = flags.min_p.value_or(options.min_p);
+  options.repetition_penalty = flags.repeat_penalty.value_or(options.repetition_penalty);
+  // 32 bits are enough to be different, and short enough to be typed again.
+  options.seed = flags.seed ? *flags.seed : std::random_device()();
+  return options;
+}
+
+Result<Opened> open_for(const ModelFlags& flags, const Cancel* cancel, std::string& advice) {
+  Opened opened;
+  auto found = find_model(flags.model);
+  if (!found.ok()) {
+    advice = advice_about(std::string_view(flags.model));
+    return found.status();
+  }
+  opened.shipped = found->shipped;
+  NIB_ASSIGN(opened.runtime, Runtime::create({.threads = flags.threads}));
+  ModelOptions options = model_options(flags);
+  ProgressLine progress;
+  options.progress = progress.sink();
+  options.cancel = cancel;
+  NIB_ASSIGN(const Plan plan, make_plan(*opened.runtime, found->path, options, {.context = flags.context}));
+  if (!plan.summary.fits) {
+    advice = advice_about(plan);
+    return too_large(plan);
+  }
+  NIB_ASSIGN(opened.model, Model::open(opened.runtime, plan));
+  if (!opened.model->tokenizer())
+    return Status(Code::not_found,
+                  concat(found->path, ": there is no tokenizer.json, so there can be no text"));
+  return opened;
+}
+
+std::string timing_text(const Timing& timing, double read_bytes_per_second, std::uint64_t decode_bytes) {
+  const auto rate = [](std::uint64_t tokens, double seconds) {
+    return number_text(seconds > 0 ? static_cast<double>(tokens) / seconds : 0);
+  };
+  const auto tokens = [](std::uint64_t count) { return concat(count, count == 1 ? " token" : " tokens"); };
+  std::string text = concat("prompt ", tokens(timing.prompt_tokens));
+  if (timing.computed_tokens < timing.prompt_tokens)
+    text += concat(", ", timing.computed_tokens, " computed");
+  text += concat(", ", rate(timing.computed_tokens, timing.prompt_seconds), " tokens/s; answer ",
+                 tokens(timing.answer_tokens), ", ", rate(timing.answer_tokens, timing.answer_seconds),
+                 " tokens/s");
+  if (read_bytes_per_second > 0 && decode_bytes > 0)
+    text += concat(" (memory at ", byte_rate_text(read_bytes_per_second), " allows ",
+                   number_text(read_bytes_per_second / static_cast<double>(decode_bytes)), ")");
+  return text;
+}
+
+}  // namespace nib::program

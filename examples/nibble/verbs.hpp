@@ -1,0 +1,13 @@
+// The verbs of the program; each returns an exit code and has said what there was to say.
+#pragma once
+
+#include "flags.hpp"
+
+namespace nib::program {
+
+int run(const RunFlags& flags);
+int chat(const ChatFlags& flags);
+int inspect(const InspectFlags& flags);
+int doctor(const DoctorFlags& flags);
+
+}  // namespace nib::program
