@@ -16,11 +16,12 @@ struct SplitPattern {
   SplitFn next;
 };
 
-// The pattern with that text, or null.
+// The pattern with that text, or null. All of them split as a backtracking engine would, in linear time and
+// constant memory, by the categories of Unicode 15; a byte that is no UTF-8 counts as a symbol of its own.
 const SplitPattern* find_split_pattern(std::string_view regex);
 
-// The pattern of o200k (GPT-4o, gpt-oss), equal to a backtracking engine on it, in linear time and constant
-// memory. A byte that is no UTF-8 counts as a symbol of its own.
-std::size_t next_word_o200k(std::string_view text);
+// Of GPT-2, which files also name by leaving the pattern out.
+inline constexpr std::string_view kGpt2Pattern =
+    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
 }  // namespace nib::inline v0

@@ -1,8 +1,9 @@
 #include "tokenizer_tables.hpp"
+#include <nibble/base/concat.hpp>
+#include <nibble/base/within_memory.hpp>
 #include <nibble/text/tokenizer.hpp>
 #include <nibble/text/utf8.hpp>
 
-#include <algorithm>
 #include <utility>
 
 namespace nib::inline v0 {
@@ -10,21 +11,55 @@ namespace {
 
 constexpr std::string_view kReplacement = "\xef\xbf\xbd";  // U+FFFD
 
-// The longest of `tokens` (sorted by bytes) that `text` begins with, or kNone. Each byte narrows the range of
-// tokens that still fit, so the work is bounded by the longest token.
-Token longest_at(std::string_view text, const std::vector<Token>& tokens, const Vocabulary& vocabulary) {
-  Token found = Vocabulary::kNone;
-  auto begin = tokens.begin(), end = tokens.end();
-  for (std::size_t depth = 0; begin != end; ++depth) {
-    if (vocabulary.bytes(*begin).size() == depth) found = *begin++;
-    if (depth == text.size()) break;
-    const auto byte = static_cast<std::uint8_t>(text[depth]);
-    const auto at_depth = [&](Token id) { return static_cast<std::uint8_t>(vocabulary.bytes(id)[depth]); };
-    begin = std::partition_point(begin, end, [&](Token id) { return at_depth(id) < byte; });
-    end = std::partition_point(begin, end, [&](Token id) { return at_depth(id) == byte; });
+// Encodes one text; owns what the stages need while they work.
+class Encoding {
+ public:
+  Encoding(const Tokenizer::Tables& tables, Specials specials, std::vector<Token>& out)
+      : tables_(tables), specials_(specials), out_(out) {}
+
+  void text(std::string_view text) {
+    around(tables_.before, matches_, text, [&](std::string_view between) {
+      around(tables_.after_normalizer, inner_matches_, between, [&](std::string_view rest) { words(rest); });
+    });
   }
-  return found;
-}
+
+ private:
+  // Added tokens become ids; what lies between them goes to `between`.
+  template <class Between>
+  void around(const AddedTokens& added, std::vector<AddedTokens::Match>& matches, std::string_view text,
+              Between between) {
+    added.find(text, specials_, matches);
+    std::size_t begin = 0;
+    for (const AddedTokens::Match& match : matches) {
+      between(text.substr(begin, match.begin - begin));
+      out_.push_back(match.id);
+      begin = match.begin + match.size;
+    }
+    between(text.substr(begin));
+  }
+
+  void words(std::string_view text) {
+    while (!text.empty()) {
+      const std::size_t size = tables_.pattern->next(text);
+      word(text.substr(0, size));
+      text.remove_prefix(size);
+    }
+  }
+
+  void word(std::string_view word) {
+    if (tables_.whole_words && word.size() <= tables_.tokens.longest()) {
+      const Token id = tables_.tokens.find(word);
+      if (id != StringTable::kNone) return out_.push_back(id);
+    }
+    tables_.bpe.encode(word, scratch_, out_);
+  }
+
+  const Tokenizer::Tables& tables_;
+  const Specials specials_;
+  std::vector<Token>& out_;
+  Bpe::Scratch scratch_;
+  std::vector<AddedTokens::Match> matches_, inner_matches_;
+};
 
 }  // namespace
 
@@ -35,46 +70,38 @@ Tokenizer::~Tokenizer() = default;
 
 Result<Tokenizer> Tokenizer::from_json(std::string_view json, std::string_view name,
                                        std::span<const Extra> extra) {
-  NIB_ASSIGN(std::unique_ptr<Tables> tables, read_tokenizer_tables(json, name, extra));
-  return Tokenizer(std::move(tables));
+  return within_memory(name, [&]() -> Result<Tokenizer> {
+    NIB_ASSIGN(std::unique_ptr<Tables> tables, read_tokenizer_tables(json, name, extra));
+    return Tokenizer(std::move(tables));
+  });
 }
 
 Status Tokenizer::encode(std::string_view text, Specials specials, std::vector<Token>& out) const {
-  const Tables& t = *tables_;
-  const bool recognise = specials == Specials::recognised;
-  const std::vector<Token>& added = recognise ? t.recognised : t.always;
-  const std::vector<bool>& first = recognise ? t.first_recognised : t.first_always;
-  BpeScratch scratch;
-  const auto encode_words = [&](std::string_view rest) {
-    while (!rest.empty()) {
-      const std::size_t length = t.next_word(rest);
-      t.bpe.encode(rest.substr(0, length), scratch, out);
-      rest.remove_prefix(length);
-    }
-  };
-  std::size_t begin = 0;  // of the text since the last added token
-  for (std::size_t at = 0; !added.empty() && at < text.size(); ++at) {
-    if (!first[static_cast<std::uint8_t>(text[at])]) continue;
-    const Token id = longest_at(text.substr(at), added, t.bpe.vocabulary);
-    if (id == Vocabulary::kNone) continue;
-    encode_words(text.substr(begin, at - begin));
-    out.push_back(id);
-    begin = at + t.bpe.vocabulary.bytes(id).size();
-    at = begin - 1;
-  }
-  encode_words(text.substr(begin));
-  return {};
+  if (text.size() > Bpe::kLongestWord)
+    return {Code::argument,
+            concat("the text has ", text.size(), " bytes, expected at most ", Bpe::kLongestWord)};
+  const std::size_t before = out.size();
+  Status status = within_memory("the tokens of a text", [&] {
+    Encoding(*tables_, specials, out).text(text);
+    return Status();
+  });
+  if (!status.ok()) out.resize(before);
+  return status;
 }
 
-std::string_view Tokenizer::bytes(Token id) const { return tables_->bpe.vocabulary.bytes(id); }
+std::string_view Tokenizer::bytes(Token id) const {
+  return id < tables_->tokens.size() ? tables_->tokens.at(id) : std::string_view();
+}
+
 bool Tokenizer::is_special(Token id) const { return id < tables_->special.size() && tables_->special[id]; }
-std::size_t Tokenizer::size() const { return tables_->bpe.vocabulary.size(); }
 
 std::optional<Token> Tokenizer::find_special(std::string_view content) const {
-  const Token id = longest_at(content, tables_->recognised, tables_->bpe.vocabulary);
-  if (id == Vocabulary::kNone || bytes(id) != content || !is_special(id)) return {};
-  return id;
+  const std::uint32_t index = tables_->special_contents.find(content);
+  if (index == StringTable::kNone) return {};
+  return tables_->special_ids[index];
 }
+
+std::size_t Tokenizer::size() const { return tables_->tokens.size(); }
 
 std::string Tokenizer::decode(std::span<const Token> ids, Specials specials) const {
   std::string text;
@@ -85,21 +112,20 @@ std::string Tokenizer::decode(std::span<const Token> ids, Specials specials) con
 }
 
 void StreamDecoder::push(Token id, std::string& out) {
-  if (specials_ == Specials::ordinary && tokenizer_->is_special(id)) return;
-  push_bytes(tokenizer_->bytes(id), out);
+  if (specials_ == Specials::recognised || !tokenizer_->is_special(id))
+    push_bytes(tokenizer_->bytes(id), out);
 }
 
 void StreamDecoder::push_bytes(std::string_view bytes, std::string& out) {
   held_ += bytes;
-  std::size_t at = 0;
-  while (at < held_.size()) {
-    const std::string_view rest = std::string_view(held_).substr(at);
+  std::string_view rest = held_;
+  while (!rest.empty()) {
     const Utf8Step step = step_utf8(rest);
     if (step.kind == Utf8Step::Kind::unfinished) break;
     out += step.kind == Utf8Step::Kind::character ? rest.substr(0, step.length) : kReplacement;
-    at += step.length;
+    rest.remove_prefix(step.length);
   }
-  held_.erase(0, at);
+  held_.erase(0, held_.size() - rest.size());
 }
 
 void StreamDecoder::finish(std::string& out) {

@@ -22,15 +22,18 @@ enum class Specials : std::uint8_t { ordinary, recognised };
 
 class Tokenizer {
  public:
-  // An added token given from outside the file (names of reserved ids that tokenizer.json leaves out).
+  // A special token given from outside the file (names of reserved ids that tokenizer.json leaves out). An id
+  // that the file has keeps the file's name, and the extra one is not there.
   struct Extra {
     std::string content;
     Token id;
   };
 
-  // From the text of a Hugging Face tokenizer.json. `name` is used in messages. Errors: format (a key is
-  // missing or wrong; the message names it), unsupported (a normalizer, pre-tokenizer or model nibble does
-  // not know, by name).
+  // From the text of a Hugging Face tokenizer.json: byte-level BPE without a normalizer, split by the pattern
+  // of o200k, Llama 3, Qwen 2 or GPT-2. `name` is used in messages. Ids go up to 2^20 - 1, the file to 256
+  // MiB. Errors: format (a key is missing or wrong, the file contradicts itself; the message names the
+  // place), unsupported (a normalizer, pre-tokenizer, model or kind of added token that nibble does not know,
+  // by name), argument (an extra token without a spelling, or with an id too large), memory.
   static Result<Tokenizer> from_json(std::string_view json, std::string_view name,
                                      std::span<const Extra> extra = {});
 
@@ -38,21 +41,23 @@ class Tokenizer {
   Tokenizer& operator=(Tokenizer&&) noexcept;
   ~Tokenizer();
 
-  // Appends the ids of `text` (any bytes; invalid UTF-8 is encoded byte by byte as it stands). No BOS is
-  // added. Time is linear in the text (n log n within one word), memory is bounded by the longest word.
-  // Errors: memory.
+  // Appends the ids of `text` (any bytes; invalid UTF-8 is encoded byte by byte as it stands, each such byte
+  // counting as a symbol where words are split). No BOS is added. Added tokens that are not special are found
+  // in either case. Time is linear in the text, and n log n in the length of a word, whatever the text;
+  // memory is at most 48 bytes for each byte of the longest word and 24 for each added token found. Errors:
+  // argument (a text of 4 GiB), memory; `out` is then as it was.
   Status encode(std::string_view text, Specials specials, std::vector<Token>& out) const;
 
   // The bytes of one token (not necessarily whole characters); special tokens give their spelling. Empty for
   // an id that the vocabulary does not have. Borrowed: lives as long as the tokenizer.
   std::string_view bytes(Token id) const;
   bool is_special(Token id) const;
-  // The special (added) token spelled so.
+  // The special token spelled so.
   std::optional<Token> find_special(std::string_view content) const;
   // One more than the largest id.
   std::size_t size() const;
 
-  // All ids at once; invalid UTF-8 becomes U+FFFD when `specials` text is wanted as text. Special tokens are
+  // All ids at once, as UTF-8: bytes that are none become U+FFFD as in StreamDecoder. Special tokens are
   // spelled out when `specials` is recognised and left out when it is ordinary.
   std::string decode(std::span<const Token> ids, Specials specials) const;
 
