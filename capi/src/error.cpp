@@ -8,8 +8,9 @@
 
 #include <nibble.h>
 
-static_assert(NIB_VERSION_MAJOR == NIBBLE_VERSION_MAJOR && NIB_VERSION_MINOR == NIBBLE_VERSION_MINOR &&
-                  NIB_VERSION_PATCH == NIBBLE_VERSION_PATCH,
+constexpr int kHeaderVersion = NIB_VERSION;
+static_assert(kHeaderVersion ==
+                  NIBBLE_VERSION_MAJOR * 1000000 + NIBBLE_VERSION_MINOR * 1000 + NIBBLE_VERSION_PATCH,
               "nibble.h and nibble/version.hpp state different versions");
 
 // nib_status is nib::Code in another coat.

@@ -199,7 +199,8 @@ nib_status nib_session_generate(nib_session* session, const nib_generate_options
     if (out) NIB_TRY(check_output(out, "nib_usage"));
 
     TokenCall to{given.on_token, given.on_token_user, session};
-    const std::shared_ptr<Cancel> cancel = given.cancel ? given.cancel->shared : session->cancel;
+    std::shared_ptr<Cancel> cancel = session->cancel;  // kept for the call, whoever frees its handle
+    if (given.cancel) cancel = given.cancel->shared;
     GenerateOptions wanted;
     wanted.max_tokens = given.max_tokens;
     wanted.on_token = given.on_token ? TokenCall::on_token : nullptr;
