@@ -120,7 +120,7 @@ TEST_CASE("cut off: an error; bits flipped: an error or a configuration within i
   std::mt19937 random(11);
   for (int i = 0; i < 20000; ++i) {
     std::string flipped = text;
-    for (unsigned flips = 1 + random() % 3; flips > 0; --flips)
+    for (auto flips = 1 + random() % 3; flips > 0; --flips)
       flipped[random() % flipped.size()] ^= static_cast<char>(1u << random() % 8);
     const auto parsed = parse(flipped);
     if (!parsed.ok()) continue;

@@ -6,6 +6,8 @@
 #include <nibble/io/checkpoint.hpp>
 #include <nibble/model/transformer.hpp>
 
+#include "support/backends.hpp"
+
 #include <algorithm>
 #include <memory>
 #include <span>
@@ -15,21 +17,6 @@
 #include <doctest/doctest.h>
 
 namespace nib::test {
-
-inline const Backend& backend_named(std::string_view name) {
-  for (const Backend* backend : cpu_backends())
-    if (backend->name == name) return *backend;
-  FAIL("no backend " << name);
-  return *cpu_backends().back();
-}
-
-// Every backend that this machine can run.
-inline std::vector<const Backend*> present_backends() {
-  std::vector<const Backend*> present;
-  for (const Backend* backend : cpu_backends())
-    if (backend->present(this_machine().features)) present.push_back(backend);
-  return present;
-}
 
 struct RigOptions {
   const Backend* backend = cpu_backends().back();

@@ -15,6 +15,10 @@
 
 namespace nib::inline v0::cpu {
 
+#if defined(NIB_EMULATE_AVX512)
+inline namespace emulated {  // another type than the real one: both may be in one program
+#endif
+
 struct Avx512 {
   using F = __m512;
   using P = __m512i;
@@ -113,8 +117,9 @@ struct Avx512 {
         0x0000, 0x3f00, 0x3f80, 0x3fc0, 0x4000, 0x4040, 0x4080, 0x40c0, 0x8000, 0xbf00, 0xbf80,
         0xbfc0, 0xc000, 0xc040, 0xc080, 0xc0c0, 0x0000, 0x3f00, 0x3f80, 0x3fc0, 0x4000, 0x4040,
         0x4080, 0x40c0, 0x8000, 0xbf00, 0xbf80, 0xbfc0, 0xc000, 0xc040, 0xc080, 0xc0c0};
-    // The permute reads five bits of each word: the table stands twice, so the fifth does not matter.
-    const P levels = _mm512_permutexvar_epi16(_mm512_srli_epi16(raw, static_cast<unsigned>(4 * nibble)),
+    // The permute reads five bits of each word: the table stands twice, so the fifth does not matter (a shift of
+    // dwords brings it from the neighbour).
+    const P levels = _mm512_permutexvar_epi16(_mm512_srli_epi32(raw, static_cast<unsigned>(4 * nibble)),
                                               _mm512_load_si512(kLevels));
     const __mmask32 nonzero = _mm512_test_epi16_mask(levels, _mm512_set1_epi16(0x7fff));
     return _mm512_mask_add_epi16(levels, nonzero, levels, exponents);
@@ -126,9 +131,19 @@ struct Avx512 {
 
  private:
   static __m256 upper(F x) { return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(x), 1)); }
+  // Sixteen bytes to sixteen dwords.
   static P widen(const void* from) {
+#if defined(NIB_EMULATE_AVX512)
+    std::uint32_t dwords[16];
+    for (int i = 0; i < 16; ++i) dwords[i] = static_cast<const std::uint8_t*>(from)[i];
+    return _mm512_loadu_si512(dwords);
+#else
     return _mm512_cvtepu8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(from)));
+#endif
   }
 };
 
+#if defined(NIB_EMULATE_AVX512)
+}  // namespace emulated
+#endif
 }  // namespace nib::inline v0::cpu
