@@ -53,7 +53,8 @@ void Bpe::encode_short(std::string_view word, std::vector<Token>& out) const {
 // most n - 1 entries, and each of at most n - 1 merges adds two and takes one: 16 bytes, doubled by the
 // growth of a vector, beside 16 of a symbol.
 void Bpe::encode_long(std::string_view word, Scratch& scratch, std::vector<Token>& out) const {
-  auto& [symbols, queue] = scratch;
+  auto& symbols = scratch.symbols;
+  auto& queue = scratch.queue;
   const auto size = static_cast<std::uint32_t>(word.size());
   symbols.resize(size);
   queue.clear();

@@ -190,6 +190,9 @@ class Builder {
     if (in_vocabulary != kNoId ? in_vocabulary != token.id : place.spelling != StringTable::kNone)
       return bad(concat(what, " has id ", token.id,
                         ", but model.vocab gives it another, or gives that id to another token"));
+    std::string bytes;
+    if (in_vocabulary != kNoId && spelled_bytes(token.content, bytes) && bytes != token.content)
+      return bad(concat(what, " is in model.vocab, where that spelling stands for other bytes"));
     place.added = index;
     contents.intern(token.content);
     return {};
@@ -235,6 +238,8 @@ class Builder {
       if (file_.ids[left] == kNoId || file_.ids[right] == kNoId || result == kNoId)
         return bad(concat("model.merges[", rank, "]: ", quoted(file_.spellings.at(left)), " and ",
                           quoted(file_.spellings.at(right)), " or what they make is not in model.vocab"));
+      if (tables_.special[result])
+        return bad(concat("model.merges[", rank, "] makes the special token ", quoted(joined)));
       merges.at(file_.ids[left], file_.ids[right]) = {rank, result};
     }
     tables_.bpe = Bpe(byte_tokens, std::move(merges));

@@ -284,6 +284,14 @@ TEST_CASE("what contradicts itself is an error that names the place") {
   expect(replace(json, R"("vocab":{)", R"("vocab":{"<|end|>":900,)"), "<|end|>");
   expect(replace(json, R"("vocab":{)", R"("vocab":{"zzz":0,)"), "both have id 0");
   expect(replace(json, R"("merges":[)", R"("merges":[["zz","z"],)"), "model.merges[0]");
+  const std::string made = test::SeededTokenizer::spell(tiny.vocabulary[tiny.results[0]]);
+  expect(replace(replace(json, R"("content":"<|end|>")", concat(R"("content":")", made, "\"")),
+                 concat(R"({"id":)", end_id, ","), concat(R"({"id":)", tiny.results[0], ",")),
+         "makes the special token");
+  const auto space = std::find(tiny.vocabulary.begin(), tiny.vocabulary.end(), " ") - tiny.vocabulary.begin();
+  expect(replace(replace(json, R"("content":"<|end|>")", R"("content":"\u0120")"),
+                 concat(R"({"id":)", end_id, ","), concat(R"({"id":)", space, ",")),
+         "other bytes");
   for (Token id = 0; id < tiny.vocabulary.size(); ++id)
     if (tiny.vocabulary[id] == "Q")
       expect(replace(json, concat(R"("Q":)", id), concat(R"("QQQ":)", id)), "byte 81");
