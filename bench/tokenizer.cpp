@@ -82,19 +82,22 @@ int main(int argc, char** argv) {
         if (entry.is_regular_file()) files.push_back(entry.path());
   }
   std::sort(files.begin(), files.end());
-  std::vector<std::pair<std::string, std::string>> texts;
-  for (const auto& path : files) texts.emplace_back(path.filename().string(), read(path));
+  struct File {
+    std::string name, text;
+  };
+  std::vector<File> texts;
+  for (const auto& path : files) texts.push_back({path.filename().string(), read(path)});
 
   const auto add = [](const std::string& name, auto run) {
     benchmark::RegisterBenchmark(name.c_str(), run)->Unit(benchmark::kMillisecond);
   };
   add("load", [&](benchmark::State& state) { load(state, json); });
-  for (const auto& [name, text] : texts) {
-    add("encode/" + name,
-        [&](benchmark::State& state) { encode(state, *tokenizer, text, Specials::ordinary); });
-    add("encode with specials/" + name,
-        [&](benchmark::State& state) { encode(state, *tokenizer, text, Specials::recognised); });
-    add("decode/" + name, [&](benchmark::State& state) { decode(state, *tokenizer, text); });
+  for (const File& file : texts) {
+    add("encode/" + file.name,
+        [&](benchmark::State& state) { encode(state, *tokenizer, file.text, Specials::ordinary); });
+    add("encode with specials/" + file.name,
+        [&](benchmark::State& state) { encode(state, *tokenizer, file.text, Specials::recognised); });
+    add("decode/" + file.name, [&](benchmark::State& state) { decode(state, *tokenizer, file.text); });
   }
   for (const unsigned alphabet : {1u, 26u})
     for (const std::size_t megabytes : {1, 2, 4}) {
