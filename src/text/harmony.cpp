@@ -57,11 +57,26 @@ Result<Message> developer_message(const DeveloperContent& content) {
     NIB_ASSIGN(const std::string tools, tools_section({{"functions", "", content.functions}}));
     add_section(message.content, tools);
   }
+  if (!content.response_formats.empty()) add_section(message.content, "# Response Formats");
+  for (const ResponseFormat& format : content.response_formats) {
+    add_section(message.content, concat("## ", format.name));
+    const std::string_view slashes = format.description.empty() ? "" : "// ";
+    add_section(message.content,
+                concat(slashes, format.description, slashes.empty() ? "" : "\n", write_json(format.schema)));
+  }
   return message;
 }
 
-// ---- rendering
-// ---------------------------------------------------------------------------------------------------
+Result<std::vector<Message>> opening_messages(const SystemContent& system,
+                                              const DeveloperContent& developer) {
+  std::vector<Message> messages;
+  NIB_ASSIGN(messages.emplace_back(), system_message(system, !developer.functions.empty()));
+  NIB_ASSIGN(Message second, developer_message(developer));
+  if (!second.content.empty()) messages.push_back(std::move(second));
+  return messages;
+}
+
+// ---- Rendering.
 
 Result<Harmony> Harmony::make(const Tokenizer& tokenizer) {
   Harmony harmony(tokenizer);

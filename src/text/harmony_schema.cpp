@@ -3,6 +3,8 @@
 #include <nibble/base/concat.hpp>
 
 #include <algorithm>
+#include <charconv>
+#include <set>
 
 namespace nib::inline v0 {
 namespace {
@@ -22,11 +24,36 @@ bool is_enum(const Json& schema) {
   return values && !values->empty();
 }
 
+// A number with its shortest digits, as the reference writes them: plain from 0.00001 to 16 digits, with an
+// exponent elsewhere.
+std::string number_text(double value) {
+  char buffer[32];
+  const auto end = std::to_chars(buffer, buffer + sizeof buffer, value, std::chars_format::scientific).ptr;
+  const std::string_view text(buffer, static_cast<std::size_t>(end - buffer));  // "-1.25e+07"
+  const std::size_t e = text.find('e');
+  const std::string sign = value < 0 || text.front() == '-' ? "-" : "";
+  std::string digits;
+  for (const char c : text.substr(0, e))
+    if (c >= '0' && c <= '9') digits += c;
+  int exponent = 0;
+  std::from_chars(text.data() + e + 1 + (text[e + 1] == '+'), text.data() + text.size(), exponent);
+  const int point = exponent + 1;  // where it stands, counted from the first digit
+  const int count = static_cast<int>(digits.size());
+  const auto zeros = [](int n) { return std::string(static_cast<std::size_t>(n), '0'); };
+  if (point > 16 || point <= -5)
+    return concat(sign, digits.substr(0, 1), count > 1 ? "." : "", digits.substr(1), "e", exponent);
+  if (point <= 0) return concat(sign, "0.", zeros(-point), digits);
+  if (point >= count) return concat(sign, digits, zeros(point - count), ".0");
+  return concat(sign, digits.substr(0, static_cast<std::size_t>(point)), ".",
+                digits.substr(static_cast<std::size_t>(point)));
+}
+
 // "default: ..." of a schema, or nothing. Strings are quoted, but the value of an enum only inside a nested
 // union.
 std::string default_comment(const Json& schema, bool quote_enum = false) {
   const Json* value = schema.find("default");
   if (!value) return "";
+  if (value->kind() == Json::Kind::number) return concat("default: ", number_text(value->as_double()));
   if (!value->is_string()) return concat("default: ", write_json(*value));
   const char* quote = is_enum(schema) && !quote_enum ? "" : "\"";
   return concat("default: ", quote, value->as_string(), quote);
@@ -71,18 +98,22 @@ class TypeWriter {
     return "any";
   }
 
-  // Alternatives, each on a line of its own with its comments behind it.
+  // Alternatives, each on a line of its own.
   std::string union_type(const std::vector<Json>& variants, const std::string& indent) {
     std::string text;
-    for (const Json& variant : variants) {
-      text += concat("\n", indent, " | ", nullable_type(variant, indent + "   "));
-      std::string comment;
-      if (const std::string* description = text_of(variant, "description")) comment = *description;
-      if (const std::string fallback = default_comment(variant, true); !fallback.empty())
-        comment += concat(comment.empty() ? "" : " ", fallback);
-      if (!comment.empty()) text += concat(" // ", comment);
-    }
+    for (const Json& variant : variants)
+      text += "\n" +
+              variant_line(variant, text_of(variant, "description"), default_comment(variant, true), indent);
     return text;
+  }
+
+  std::string variant_line(const Json& variant, const std::string* description, const std::string& fallback,
+                           const std::string& indent) {
+    std::string line = concat(indent, " | ", nullable_type(variant, indent + "   "));
+    if (description || !fallback.empty()) line += " // ";
+    if (description) line += *description;
+    if (description && !fallback.empty()) line += ' ';
+    return line + fallback;
   }
 
   static std::string string_type(const Json& schema) {
@@ -99,16 +130,14 @@ class TypeWriter {
     if (const std::string* description = text_of(schema, "description"))
       text += concat(indent, "// ", *description, "\n");
     text += "{\n";
+    std::set<std::string_view> required;
+    if (const auto* names = list_of(schema, "required"))
+      for (const Json& name : *names)
+        if (name.is_string()) required.insert(name.as_string());
     const Json* properties = schema.find("properties");
     if (properties && properties->is_object())
-      for (const auto& [key, value] : properties->members()) {
-        const auto* required = list_of(schema, "required");
-        const bool optional =
-            !required || std::none_of(required->begin(), required->end(), [&](const Json& name) {
-              return name.is_string() && name.as_string() == key;
-            });
-        property(key, value, optional, indent, text);
-      }
+      for (const auto& [key, value] : properties->members())
+        property(key, value, !required.count(key), indent, text);
     return text + indent + "}";
   }
 
@@ -151,16 +180,10 @@ class TypeWriter {
     if (const std::string fallback = default_comment(value); !fallback.empty())
       text += concat(indent, "// ", fallback, "\n");
     text += concat(indent, key, mark, ":\n");
-    for (std::size_t i = 0; i < variants.size(); ++i) {
-      const Json& variant = variants[i];
-      text += concat(indent, " | ", nullable_type(variant, indent + "   "));
-      std::string comment;
+    for (const Json& variant : variants) {
       const std::string* own = text_of(variant, "description");
-      if (own && !(description && (i == 0 || *own == *description))) comment = *own;
-      if (const std::string fallback = default_comment(variant); !fallback.empty())
-        comment += concat(comment.empty() ? "" : " ", fallback);
-      if (!comment.empty()) text += concat(" // ", comment);
-      text += "\n";
+      const bool said_above = description && own && (&variant == &variants.front() || *own == *description);
+      text += variant_line(variant, said_above ? nullptr : own, default_comment(variant), indent) + "\n";
     }
     text += concat(indent, ",\n");
   }
@@ -186,7 +209,13 @@ void for_each_line(std::string_view text, Each&& each) {
 Result<std::string> tools_section(const std::vector<ToolNamespace>& namespaces) {
   std::string text = "# Tools";
   TypeWriter writer;
-  for (const ToolNamespace& space : namespaces) {
+  // In the order of their names, whatever order the caller had: so the model was trained to see them.
+  std::vector<const ToolNamespace*> sorted;
+  for (const ToolNamespace& space : namespaces) sorted.push_back(&space);
+  std::stable_sort(sorted.begin(), sorted.end(),
+                   [](const auto* a, const auto* b) { return a->name < b->name; });
+  for (const ToolNamespace* next : sorted) {
+    const ToolNamespace& space = *next;
     text += concat("\n\n## ", space.name, "\n");
     for_each_line(space.description, [&](std::string_view line) {
       text += concat("\n", space.tools.empty() ? "" : "// ", line);

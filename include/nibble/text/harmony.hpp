@@ -1,7 +1,7 @@
 // Room text: harmony: the chat format of gpt-oss. Conversations to tokens, sampled tokens to messages.
 //
-//   <|start|> header <|message|> content <|end|>          header = role [ to=RECIPIENT] [<|channel|>CHANNEL]
-//   [ TYPE]
+//   <|start|> header <|message|> content <|end|>
+//   header = role [ to=RECIPIENT] [<|channel|>CHANNEL] [ TYPE]
 //
 // Each piece of text is encoded by itself with special tokens disabled, so nothing that a user or a tool says
 // can become a control token.
@@ -26,7 +26,7 @@ std::string_view role_name(Role role);
 // One message. Empty fields are absent.
 struct Message {
   Role role = Role::user;
-  std::string name{};  // of a tool (then it is the author: "functions.get_weather"), or behind "assistant:"
+  std::string name{};          // of a tool: "functions.get_weather"; of others: what stands behind "user:"
   std::string recipient{};     // "functions.get_weather"; "all" and empty mean everybody
   std::string channel{};       // "analysis", "commentary", "final"
   std::string content_type{};  // "json", or "<|constrain|>json" for the special token and what follows
@@ -34,8 +34,7 @@ struct Message {
   friend bool operator==(const Message&, const Message&) = default;
 };
 
-// ---- what system and developer messages say
-// ----------------------------------------------------------------------
+// ---- What system and developer messages say.
 
 // A tool that the model may call, with the JSON schema of its arguments.
 struct FunctionTool {
@@ -55,28 +54,41 @@ struct ToolNamespace {
 ToolNamespace browser_tools();
 ToolNamespace python_tool();
 
+// Empty fields are left out.
 struct SystemContent {
   std::string identity = "You are ChatGPT, a large language model trained by OpenAI.";
   std::string knowledge_cutoff = "2024-06";
-  std::string current_date{};        // "2025-06-28"; empty: the line is left out
-  std::string reasoning = "medium";  // low, medium, high
-  std::vector<ToolNamespace> tools{};
+  std::string current_date{};          // "2025-06-28"
+  std::string reasoning = "medium";    // low, medium, high
+  std::vector<ToolNamespace> tools{};  // shown in the order of their names
   std::vector<std::string> channels = {"analysis", "commentary", "final"};
   bool channel_required = true;
+};
+
+// A form that an answer may be asked to take. Showing it to the model binds it to nothing: that is for a
+// grammar.
+struct ResponseFormat {
+  std::string name;
+  std::string description{};
+  Json schema;
 };
 
 struct DeveloperContent {
   std::string instructions{};
   std::vector<FunctionTool> functions{};
+  std::vector<ResponseFormat> response_formats{};
 };
 
-// `has_functions`: the conversation's developer message defines function tools. Errors: unsupported when a
-// schema is nested deeper than 64.
+// `has_functions`: the conversation's developer message defines function tools, so the system message names
+// the channel for calling them. Errors: unsupported when a schema is nested deeper than 64.
 Result<Message> system_message(const SystemContent& content, bool has_functions = false);
 Result<Message> developer_message(const DeveloperContent& content);
 
-// ---- rendering
-// ---------------------------------------------------------------------------------------------------
+// Both, as a conversation begins; without the developer message when it says nothing. Errors: as above.
+Result<std::vector<Message>> opening_messages(const SystemContent& system,
+                                              const DeveloperContent& developer = {});
+
+// ---- Rendering.
 
 struct RenderOptions {
   // Leaves out the reasoning (channel analysis) of earlier turns once an answer is final, as the model
@@ -92,7 +104,7 @@ class Harmony {
   // Errors: unsupported, naming the special token that the vocabulary lacks.
   static Result<Harmony> make(const Tokenizer& tokenizer);
 
-  // Errors: argument (a tool message without a name), memory.
+  // Errors: argument (a tool message without a name).
   Result<std::vector<Token>> render(std::span<const Message> messages,
                                     const RenderOptions& options = {}) const;
 
@@ -110,43 +122,53 @@ class Harmony {
   std::vector<Token> stop_ids_;
 };
 
-// ---- parsing
-// -----------------------------------------------------------------------------------------------------
+// ---- Parsing.
 
-// Takes sampled tokens one by one and yields messages, and the text of the one at hand as it comes. One
-// thread.
+// Whether a message must have its <|message|>. A lenient parser takes a header that ends without one for
+// what the model wanted to say, and a stream that ends inside a header for one that ends before it.
+enum class Strictness : std::uint8_t { strict, lenient };
+
+// Takes sampled tokens one by one and yields messages, and the text of the one at hand as it comes. Channel
+// and recipient may stand in either order. One thread; the Harmony is borrowed and outlives it.
 class HarmonyParser {
  public:
   // `role`: the prompt already ended with the beginning of a message of this role (the normal case when
   // sampling); none: the stream begins with <|start|>.
-  explicit HarmonyParser(const Harmony& harmony, std::optional<Role> role = Role::assistant);
+  explicit HarmonyParser(const Harmony& harmony, std::optional<Role> role = Role::assistant,
+                         Strictness strictness = Strictness::strict);
 
-  // Errors: format (a token that cannot stand here, a header that cannot be read or is longer than 4 KiB).
-  // After an error only reset() helps.
+  // Errors: format (a token that cannot stand here or is not in the vocabulary, a header that cannot be read
+  // or is longer than 4 KiB). After an error every call gives it again, until reset().
   Status push(Token id);
   // The stream ended: a message in the middle of its content is complete. Errors: format when it ended inside
-  // a header.
+  // a header, also one of which only the role was given.
   Status finish();
+  // As new, with the strictness it had.
   void reset(std::optional<Role> role = Role::assistant);
 
-  // Content is being received; current() then has its header and delta() the whole characters the last push
-  // added.
+  // Content is being received: current() has its header and what there is of its content.
   bool in_content() const { return state_ == State::content; }
   const Message& current() const { return current_; }
+  // The whole characters that the last push() or finish() added: to current(), or to messages().back() when
+  // it completed a message (half a character at the end of one becomes U+FFFD).
   std::string_view delta() const { return delta_; }
   // Messages that are complete.
   const std::vector<Message>& messages() const { return messages_; }
 
  private:
   enum class State : std::uint8_t { expect_start, header, content, failed };
-  Status parse_header();
+  Status begin_content();
+  Status end_in_header();
   void complete();
+  void expect_start();
   Status fail(std::string sentence);
 
   const Harmony* harmony_;
   StreamDecoder decoder_;
+  Strictness strictness_;
   State state_ = State::expect_start;
   std::optional<Role> given_role_;
+  Status failure_;
   std::string header_;
   std::string delta_;
   Message current_;
