@@ -38,11 +38,11 @@ double exp_plain(double x) {
          std::bit_cast<double>(static_cast<std::uint64_t>(static_cast<std::int64_t>(n) + 1023) << 52);
 }
 
-// For |x| < 2^25: the quarter turn is taken off in three parts (the first two with 33 bits, so that their
+// For |x| < 2^25: the quarter turn is taken off in three parts (the first two short enough that their
 // products with the number of quarter turns are exact), then both series.
 CosSin cos_sin(double x) {
-  constexpr double kPart1 = 0x1.921fb54400000p+0, kPart2 = 0x1.0b4611a600000p-34,
-                   kPart3 = 0x1.3198a2e037073p-69;
+  constexpr double kPart1 = 0x1.921fb54000000p+0, kPart2 = 0x1.10b4611000000p-30,
+                   kPart3 = 0x1.4c4c6628b80dcp-59;
   const double shifted = x / kHalfPi + 0x1.8p52;
   const double n = shifted - 0x1.8p52;
   const double r = ((x - n * kPart1) - n * kPart2) - n * kPart3;
