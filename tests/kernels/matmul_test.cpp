@@ -1,0 +1,190 @@
+// Every kernel of every backend, bit for bit: the canonical chain over decoded weights, for every number of
+// rows, every cut into strips, ragged shapes, extreme scales and activations that rounding hardly leaves
+// alone.
+#include "rig.hpp"
+#include <nibble/base/float_scope.hpp>
+
+namespace nib::test {
+namespace {
+
+constexpr std::int64_t kRows[] = {1, 2, 3, 4, 5, 6, 7, 11, 12, 13, 24, 29, 130};
+
+struct Problem {
+  Encoded w;
+  Packed packed;
+  Rows x;
+  Problem(Format format, std::int64_t rows, std::int64_t n, std::int64_t k, Random& random, Scales scales,
+          auto&& activation)
+      : w(random_weights(format, n, k, random, scales)), packed(w), x(rows, k) {
+    x.fill(activation);
+  }
+};
+
+// Runs a kernel on the first `rows` rows, over strips in cuts of `cut` (within groups of four), and compares.
+void check_kernel(const Problem& p, const MatmulKernel& kernel, Numerics numerics, std::int64_t rows,
+                  std::int64_t cut, const std::vector<float>& expected) {
+  CAPTURE(rows);
+  CAPTURE(cut);
+  const FloatScope scope;
+  const PackedWeight weight = p.packed.with(kernel);
+  const Bytes x = pack_activations(kernel, numerics, p.x, 0, rows);
+  for (std::int64_t strip = 0; strip < weight.strips();) {
+    const std::int64_t end =
+        std::min({strip + cut, (strip / kGroupStrips + 1) * kGroupStrips, weight.strips()});
+    const std::int64_t columns = (end - strip) * kStripRows, stride = columns + 16;
+    const Bytes out(static_cast<std::size_t>(rows * stride) * 4, 0x7b);
+    kernel.run({&weight, strip, end, x.data(), static_cast<int>(rows), out.floats(), stride});
+    for (std::int64_t i = 0; i < rows; ++i) {
+      const float* got = out.floats() + i * stride;
+      const std::int64_t first = strip * kStripRows, count = std::min(columns, p.w.rows - first);
+      const float* want = expected.data() + i * p.w.rows + first;
+      REQUIRE(same_numbers({got, static_cast<std::size_t>(count)}, {want, static_cast<std::size_t>(count)}));
+      for (std::int64_t c = count; c < columns; ++c)
+        REQUIRE(std::bit_cast<std::uint32_t>(got[c]) == 0);  // no such rows
+      for (std::int64_t c = columns; c < stride; ++c)
+        REQUIRE(std::bit_cast<std::uint32_t>(got[c]) == 0x7b7b7b7bu);  // not ours
+    }
+    strip = end;
+  }
+}
+
+// All kernels that a problem may meet, against the chain; and the chain against sums in double.
+void check_problem(const Problem& p, Random& random, std::span<const std::int64_t> row_counts = kRows) {
+  for (const Numerics numerics : {Numerics::bf16, Numerics::f32}) {
+    CAPTURE(numerics_name(numerics));
+    std::vector<float> decoded, expected;
+    {
+      const FloatScope scope;
+      decoded = p.w.decoded();
+      expected = product_canonical(p.w, decoded, numerics, p.x);
+    }
+    for (const Backend* backend : present_backends()) {
+      CAPTURE(backend->name);
+      int kernels = 0;
+      for (const MatmulKernel& kernel : backend->kernels) {
+        if (kernel.weight != p.w.format) continue;
+        const bool rounds = kernel.x == ActivationLayout::pairs;
+        CAPTURE(rounds);
+        if (rounds && (numerics != Numerics::bf16 || p.packed.findings.wide_exponents)) continue;
+        ++kernels;
+        for (const std::int64_t rows : row_counts)
+          if (rows <= p.x.rows) check_kernel(p, kernel, numerics, rows, 1 + random.below(4), expected);
+      }
+      CHECK(kernels > 0);
+    }
+  }
+}
+
+TEST_CASE("matmul: every kernel equals the canonical chain, all row counts and ragged shapes") {
+  NIB_RANDOM(random);
+  for (const Format format : {Format::mxfp4, Format::bf16, Format::f16, Format::f32}) {
+    CAPTURE(format_name(format));
+    const bool grouped = format == Format::mxfp4;
+    for (const std::int64_t k : grouped ? std::vector<std::int64_t>{32, 64, 96, 160}
+                                        : std::vector<std::int64_t>{8, 24, 80, 100, 128, 136})
+      for (const std::int64_t n : {1, 16, 17, 48, 64, 80, 200}) {
+        CAPTURE(k);
+        CAPTURE(n);
+        const Problem p(format, n == 80 ? 130 : 29, n, k, random, Scales::usual,
+                        [&] { return random.normal(); });
+        check_problem(p, random);
+      }
+  }
+}
+
+TEST_CASE("matmul: the long rows of gpt-oss (22 tiles and half a one) and one that ends inside an octet") {
+  NIB_RANDOM(random);
+  constexpr std::int64_t kFewRows[] = {1, 3, 4, 13, 25};
+  for (const Format format : {Format::mxfp4, Format::bf16, Format::f16, Format::f32}) {
+    CAPTURE(format_name(format));
+    check_problem({format, 25, 80, 2880, random, Scales::usual, [&] { return random.normal(); }}, random,
+                  kFewRows);
+    if (format != Format::mxfp4)
+      check_problem({format, 13, 48, 2882, random, Scales::usual, [&] { return random.normal(); }}, random,
+                    kFewRows);
+  }
+}
+
+TEST_CASE("matmul: extreme and meaningless scales, and activations at the edges of rounding") {
+  NIB_RANDOM(random);
+  const auto edge = [&] {
+    switch (random.below(8)) {
+      case 0:
+        return random.spread(-62, -58);  // around 2^-60, where bf16 numerics flush
+      case 1:
+        return random.spread(-149, -126);  // subnormal and nearly so
+      case 2:
+        return 0.0f;
+      case 3:
+        return -0.0f;
+      case 4:
+        return random.spread(-20, 20);
+      case 5:
+        return std::bit_cast<float>((random.bits() & 0xff00'0000u & 0xbfff'ffffu) | 0x8000u);  // ties of bf16
+      default:
+        return random.normal();
+    }
+  };
+  for (const Scales scales : {Scales::extreme, Scales::wide})
+    for (const std::int64_t k : {96, 320}) {
+      const Problem p(Format::mxfp4, 29, 48, k, random, scales, edge);
+      CHECK(p.packed.findings.wide_exponents == (scales == Scales::wide));
+      CHECK_FALSE(p.packed.findings.not_a_number);
+      check_problem(p, random);
+    }
+  for (const Format format : {Format::bf16, Format::f16, Format::f32})
+    check_problem({format, 29, 48, 104, random, Scales::usual, edge}, random);
+}
+
+TEST_CASE("matmul: infinities and NaNs go where they belong and nowhere else") {
+  NIB_RANDOM(random);
+  for (const Format format : {Format::mxfp4, Format::bf16, Format::f16, Format::f32}) {
+    CAPTURE(format_name(format));
+    Problem p(format, 13, 32, 64, random, Scales::usual, [&] { return random.normal(); });
+    p.x.row(3)[random.below(64)] = std::numeric_limits<float>::infinity();
+    p.x.row(11)[random.below(64)] = std::numeric_limits<float>::quiet_NaN();
+    check_problem(p, random);
+  }
+}
+
+// gamma(k) of the standard error analysis: k roundings, each at most 2^-24 of what is added so far.
+TEST_CASE("matmul: the canonical chain is as close to the sum in double as f32 allows") {
+  NIB_RANDOM(random);
+  for (const Format format : {Format::mxfp4, Format::bf16, Format::f16, Format::f32}) {
+    CAPTURE(format_name(format));
+    const Problem p(format, 3, 40, 2880, random, Scales::usual, [&] { return random.normal(); });
+    for (const Numerics numerics : {Numerics::bf16, Numerics::f32}) {
+      Rows x(p.x.rows, p.x.width);
+      for (std::int64_t r = 0; r < x.rows; ++r)
+        for (std::int64_t k = 0; k < x.width; ++k)
+          x.row(r)[k] = numerics == Numerics::bf16 ? to_float(to_bf16(p.x.row(r)[k])) : p.x.row(r)[k];
+      const auto chain = product_canonical(p.w, p.w.decoded(), numerics, p.x);
+      const double gamma = static_cast<double>(p.w.k) * 0x1p-24 / (1 - static_cast<double>(p.w.k) * 0x1p-24);
+      for (std::int64_t i = 0; i < x.rows; ++i)
+        for (std::int64_t n = 0; n < p.w.rows; ++n) {
+          const ReferenceDot exact = dot_row(p.w.view(), n, x.row(i));
+          const double error =
+              std::abs(static_cast<double>(chain[static_cast<std::size_t>(i * p.w.rows + n)]) - exact.value);
+          CHECK(error <= gamma * exact.magnitude + 2 * static_cast<double>(p.w.k) * 0x1p-126);
+        }
+    }
+  }
+}
+
+TEST_CASE("kernels: every format has one under all numerics, and wide exponents never meet the pair dot") {
+  for (const Backend* backend : present_backends()) {
+    CAPTURE(backend->name);
+    for (const Format format : {Format::mxfp4, Format::bf16, Format::f16, Format::f32})
+      for (const Numerics numerics : {Numerics::bf16, Numerics::f32})
+        for (const bool wide : {false, true}) {
+          const MatmulKernel* kernel = find_kernel(*backend, format, numerics, wide);
+          REQUIRE(kernel);
+          CHECK(kernel->weight == format);
+          if (wide || numerics == Numerics::f32) CHECK(kernel->x == ActivationLayout::floats);
+        }
+    CHECK(find_kernel(*backend, Format::none, Numerics::f32, false) == nullptr);
+  }
+}
+
+}  // namespace
+}  // namespace nib::test
