@@ -1,9 +1,8 @@
-# What `cmake --install` puts where, so that find_package(nibble) and pkg-config find it, wherever it is moved to:
+# What `cmake --install` puts where, so that find_package(nibble) and pkg-config find it, wherever it is moved to
+# (examples/CMakeLists.txt adds bin/nibble and share/nibble/models/tales, its model):
 #
-#   bin/nibble                       the program; it finds its model at ../share/nibble/models
 #   include/                         nibble.h, and nibble/ for nibble::quant and nibble::core
 #   lib/                             libnibble.so, libnibble.a, cmake/nibble, pkgconfig/nibble.pc
-#   share/nibble/models/tales        the model that comes with the program
 #   share/doc/nibble                 licence and notices
 include(CMakePackageConfigHelpers)
 
@@ -30,7 +29,3 @@ configure_file(cmake/nibble.pc.in ${PROJECT_BINARY_DIR}/nibble.pc @ONLY)
 install(FILES ${PROJECT_BINARY_DIR}/nibble.pc DESTINATION ${pkgconfig_folder})
 
 install(FILES LICENSE THIRD_PARTY_NOTICES.md TYPE DOC)
-if(TARGET nibble_program)
-  install(TARGETS nibble_program)
-  install(DIRECTORY examples/models/tales DESTINATION ${CMAKE_INSTALL_DATADIR}/nibble/models)
-endif()
