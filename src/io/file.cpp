@@ -3,6 +3,7 @@
 #include <nibble/io/file.hpp>
 
 #include <algorithm>
+#include <new>
 #include <utility>
 
 #include <dirent.h>
@@ -95,8 +96,10 @@ class Disk final : public FileSystem {
 }  // namespace
 
 const FileSystem& disk_file_system() {
-  static const Disk disk;
-  return disk;
+  // Never destroyed: a host may still read files from its own exit handlers.
+  alignas(Disk) static std::byte place[sizeof(Disk)];
+  static const Disk* const disk = new (place) Disk;
+  return *disk;
 }
 
 Result<std::string> read_all(const File& file, std::uint64_t max_bytes) {

@@ -4,6 +4,7 @@
 #include <nibble/runtime/session.hpp>
 
 #include <algorithm>
+#include <new>
 #include <utility>
 
 namespace nib::inline v0 {
@@ -13,6 +14,23 @@ Status context_full(std::uint64_t wanted, std::uint64_t context) {
   return Status(Code::context_full,
                 concat("the context is full: ", wanted, " tokens wanted, ", context, " positions"));
 }
+
+// Undoes what a call had begun when it leaves early, by a status or by an exception.
+template <class Undo>
+class Rollback {
+ public:
+  explicit Rollback(Undo undo) : undo_(std::move(undo)) {}
+  ~Rollback() {
+    if (armed_) undo_();
+  }
+  Rollback(const Rollback&) = delete;
+  Rollback& operator=(const Rollback&) = delete;
+  void keep() { armed_ = false; }
+
+ private:
+  Undo undo_;
+  bool armed_ = true;
+};
 
 std::size_t common_prefix(std::span<const Token> a, std::span<const Token> b) {
   return static_cast<std::size_t>(std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin());
@@ -109,13 +127,13 @@ Result<StepResult> Session::State::draw(bool last) {
   const std::span<const float> values = logits.as<float>().first(shared().config.vocabulary);
   const std::uint64_t position = tokens.size();
   NIB_ASSIGN(const Sample drawn, sample(values, options.sampler, position, tokens, scratch));
-  tokens.push_back(drawn.id);
   StepResult step;
   step.id = drawn.id;
   step.log_probability = drawn.log_probability;
   step.position = position;
   const bool stop_id = std::find(stop_ids.begin(), stop_ids.end(), drawn.id) != stop_ids.end();
   const bool stop_text = text.push(drawn.id);
+  tokens.push_back(drawn.id);  // has room for the whole context: nothing after the draw can fail
   step.end = stop_id || stop_text;
   if (stop_id || (last && !stop_text)) text.finish();
   step.text = text.text();
@@ -158,13 +176,12 @@ Status Session::append(std::span<const Token> tokens, const Cancel* cancel, Prog
   const std::size_t before = state.tokens.size();
   if (tokens.size() > state.options.context - before)
     return context_full(before + tokens.size(), state.options.context);
+  Rollback rollback([&] { state.truncate(before); });
   state.tokens.insert(state.tokens.end(), tokens.begin(), tokens.end());
   State* const all[] = {&state};
-  if (Status status = State::compute(all, cancel, progress); !status.ok()) {
-    state.truncate(before);
-    return status;
-  }
+  NIB_TRY(State::compute(all, cancel, progress));
   state.cache->checkpoint();
+  rollback.keep();
   state.text.reset();
   return {};
 }
@@ -178,19 +195,25 @@ Result<std::uint64_t> Session::resume(std::span<const Token> tokens, const Cance
   const std::vector<Token> dropped(state.tokens.begin() + static_cast<std::ptrdiff_t>(shared),
                                    state.tokens.end());
   const std::uint64_t logits_position = state.logits_position;
+  bool computed = false;
+  Rollback rollback([&] {
+    state.truncate(shared);
+    state.tokens.insert(state.tokens.end(), dropped.begin(), dropped.end());
+    if (!computed) state.logits_position = logits_position;  // else they are of other tokens by now
+  });
   state.truncate(shared);
   state.tokens.insert(state.tokens.end(), tokens.begin() + static_cast<std::ptrdiff_t>(shared), tokens.end());
-  if (state.tokens.empty()) return std::uint64_t{0};
+  if (state.tokens.empty()) {
+    rollback.keep();
+    return std::uint64_t{0};
+  }
   State* const all[] = {&state};
   state.settle();
   const auto missing = static_cast<std::uint64_t>(state.missing());
-  if (Status status = State::compute(all, cancel, progress); !status.ok()) {
-    state.truncate(shared);
-    state.tokens.insert(state.tokens.end(), dropped.begin(), dropped.end());
-    state.logits_position = logits_position;
-    return status;
-  }
+  NIB_TRY(State::compute(all, cancel, progress));
+  computed = true;
   state.cache->checkpoint();
+  rollback.keep();
   state.text.reset();
   return missing;
 }
@@ -268,11 +291,16 @@ Status batch_step(std::span<Session* const> sessions, std::span<StepResult> resu
   NIB_TRY(Session::State::compute(ready, cancel, {}));
   for (std::size_t i = 0; i < sessions.size(); ++i) {
     if (!results[i].status.ok()) continue;
-    Result<StepResult> step = sessions[i]->state_->draw(false);
-    if (step.ok())
-      results[i] = step.take();
-    else
-      results[i].status = step.status();
+    try {
+      Result<StepResult> step = sessions[i]->state_->draw(false);
+      if (step.ok())
+        results[i] = step.take();
+      else
+        results[i].status = step.status();
+    } catch (const std::bad_alloc&) {
+      // The sessions before have taken their step: this one alone has none. Short enough to need no memory.
+      results[i].status = Status(Code::memory, "no memory left");
+    }
   }
   return {};
 }

@@ -4,12 +4,22 @@
 #include <utility>
 
 namespace nib::inline v0 {
+namespace {
+
+// Room for any token's text beside what stop texts hold back: taking a token allocates nothing.
+constexpr std::size_t kTextRoom = 1024;
+
+}  // namespace
 
 TextStream::TextStream(const Tokenizer* tokenizer, bool show_specials, std::vector<std::string> stop_texts)
     : tokenizer_(tokenizer),
       specials_(show_specials ? Specials::recognised : Specials::ordinary),
       stop_texts_(std::move(stop_texts)) {
   std::erase(stop_texts_, "");
+  std::size_t longest = 0;
+  for (const std::string& stop : stop_texts_) longest = std::max(longest, stop.size());
+  pending_.reserve(kTextRoom + longest);
+  text_.reserve(kTextRoom + longest);
   reset();
 }
 
@@ -20,12 +30,12 @@ bool TextStream::push(Token id) {
   std::size_t first = std::string::npos;
   for (const std::string& stop : stop_texts_) first = std::min(first, pending_.find(stop));
   if (first != std::string::npos) {
-    text_ = pending_.substr(0, first);
+    text_.assign(pending_, 0, first);
     pending_.clear();
     return true;
   }
   const std::size_t held = held_back();
-  text_ = pending_.substr(0, pending_.size() - held);
+  text_.assign(pending_, 0, pending_.size() - held);
   pending_.erase(0, pending_.size() - held);
   return false;
 }

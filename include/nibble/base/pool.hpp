@@ -59,6 +59,13 @@ class Pool {
     run_task(task, &body);
   }
 
+  // The same, on the calling thread alone when the work is too small to be worth waking the others for.
+  template <class Body>
+  void run_if(bool worth, Body&& body) {
+    if (worth) return run(std::forward<Body>(body));
+    body(0, 1);
+  }
+
  private:
   using Task = void (*)(void* arg, int index, int count);
   struct Team;

@@ -19,6 +19,9 @@ namespace nib::inline v0::cpu {
 
 inline constexpr std::int64_t kTileWidth = kGroupStrips * kStripRows;
 
+// Row-wise phases (norms, packing, rotation) of so few rows take less time than waking another thread.
+inline constexpr std::int64_t kFewRows = 4;
+
 // ---- packing of activations
 // --------------------------------------------------------------------------------------
 
@@ -73,7 +76,7 @@ void pack_row(const OpContext& context, const PackedWeight& weight, const float*
 // All rows of a matrix [rows][stride], the rows dealt to the threads.
 template <class A>
 void pack_rows(const OpContext& context, const PackedWeight& weight, const float* x, std::int64_t rows) {
-  context.pool->run([&](int index, int count) {
+  context.pool->run_if(rows > kFewRows, [&](int index, int count) {
     const Range mine = split(rows, index, count);
     for (std::int64_t r = mine.begin; r < mine.end; ++r)
       pack_row<A>(context, weight, x + r * row_stride(weight.k), context.activations, r, rows);
@@ -85,7 +88,7 @@ template <class A>
 void norm_and_pack(const OpContext& context, const Norm& norm, const PackedWeight& weight, const float* x,
                    const std::int32_t* picked, std::int64_t rows, float* normed) {
   const std::int64_t stride = row_stride(weight.k);
-  context.pool->run([&](int index, int count) {
+  context.pool->run_if(rows > kFewRows, [&](int index, int count) {
     const Range mine = split(rows, index, count);
     for (std::int64_t r = mine.begin; r < mine.end; ++r) {
       rms_norm<A>(x + (picked ? picked[r] : r) * stride, norm.weight, weight.k, norm.epsilon,
@@ -148,7 +151,7 @@ void qkv(const OpContext& context, const QkvArgs& args) {
   norm_and_pack<A>(context, args.norm, *args.weight, args.x, nullptr, args.rows, args.normed);
   multiply<A>(context, *args.weight, args.rows, Store<A, false>{args.bias, args.qkv, stride, args.rows});
   const int dim = args.kv.head_dim, kv_heads = args.kv.kv_heads, per_kv = args.heads / kv_heads;
-  context.pool->run([&](int index, int count) {
+  context.pool->run_if(args.rows > kFewRows, [&](int index, int count) {
     const Range mine = split(args.rows * kv_heads, index, count);
     for (std::int64_t i = mine.begin; i < mine.end; ++i) {
       const std::int64_t r = i / kv_heads;
@@ -211,7 +214,7 @@ void route(const OpContext& context, const RouteArgs& args) {
   norm_and_pack<A>(context, args.norm, *args.weight, args.x, nullptr, args.rows, args.normed);
   multiply<A>(context, *args.weight, args.rows, Store<A, false>{args.bias, args.logits, stride, args.rows});
 
-  context.pool->run([&](int index, int count) {
+  context.pool->run_if(args.rows > kFewRows, [&](int index, int count) {
     const Range mine = split(args.rows, index, count);
     for (std::int64_t r = mine.begin; r < mine.end; ++r)
       pick_experts<A>(args.logits + r * stride, args.experts, k, routing.chosen + r * k,
@@ -294,7 +297,7 @@ void experts(const OpContext& context, const ExpertsArgs& args) {
     return all + static_cast<std::size_t>(routing.first[e]) * row_bytes;
   };
 
-  context.pool->run([&](int index, int count) {  // gather
+  context.pool->run_if(args.rows > kFewRows, [&](int index, int count) {  // gather
     const Range mine = split(entries, index, count);
     for (int e = 0; e < args.experts; ++e) {
       const std::int64_t first = routing.first[e], last = routing.first[e + 1];
@@ -350,7 +353,7 @@ void experts(const OpContext& context, const ExpertsArgs& args) {
     });
   });
 
-  context.pool->run([&](int index, int count) {  // combine, in increasing expert id
+  context.pool->run_if(args.rows > kFewRows, [&](int index, int count) {  // combine, in increasing expert id
     const Range mine = split(args.rows, index, count);
     for (std::int64_t r = mine.begin; r < mine.end; ++r) {
       const std::int32_t* list = routing.entry_of_row + r * args.experts_per_token;
