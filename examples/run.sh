@@ -21,12 +21,12 @@ program=$root/$build/bin/nibble
 cd "$here"  # file names among the arguments are the caller's
 [ $# -eq 0 ] || exec "$program" "$@"
 
-say "A story from the model in examples/models/tales"
-"$program" run -p "Once upon a time, there was a little dog" -n 200
-printf '\n' >&2
+say "A story by the model that comes with nibble (examples/models/tales). It begins with: Once upon a time"
+"$program" run -p "Once upon a time" -n 400 --temp 0.6
+printf '\n\n' >&2
 say "More of it:"
 cat >&2 <<END
-  sh examples/run.sh chat                     talk with it (ask for a story about a dog)
+  sh examples/run.sh chat                     talk with it; ask: Tell me a story about a dog.
   sh examples/run.sh run -p "The dragon was"  begin a story yourself
-  sh examples/run.sh --help                   what else the program does; it lies in $build/bin/nibble
+  sh examples/run.sh --help                   what else the program does; it lies in $build/bin
 END
