@@ -1,7 +1,8 @@
-// An answer as it comes: the final channel plain on stdout; everything else, such as the model's reasoning,
-// only where a person is looking, dimmed.
+// An answer as it comes, wrapped where it goes to a terminal: the final channel plain on stdout; everything
+// else, such as the model's reasoning, only where a person is looking, dimmed.
 #pragma once
 
+#include "word_wrap.hpp"
 #include <nibble/base/status.hpp>
 #include <nibble/text/harmony.hpp>
 
@@ -25,12 +26,13 @@ class AnswerView {
  private:
   enum class Kind { nothing, aside, final };
   Status begin(const Message& message, Kind kind);
-  Status write(int descriptor, std::string_view text);
-  int descriptor(Kind kind) const;
+  Status write(std::string_view text);
 
   bool interactive_;
   int aside_;  // where reasoning goes
   Kind open_ = Kind::nothing;
+  int descriptor_ = 0;  // of the message at hand
+  WordWrap wrap_{0};
   bool at_line_start_ = true;
 };
 

@@ -10,7 +10,6 @@
 #include "terminal.hpp"
 #include "verbs.hpp"
 #include <nibble/base/concat.hpp>
-#include <nibble/runtime/measure.hpp>
 #include <nibble/runtime/session.hpp>
 #include <nibble/text/harmony.hpp>
 
@@ -47,10 +46,13 @@ std::string today() {
 // One answer being made: feeds tokens to the parser and the parser's text to the screen.
 class Answer {
  public:
-  Answer(const Harmony& harmony, AnswerView& view) : parser_(harmony), view_(view) {}
+  Answer(const Harmony& harmony, AnswerView& view) : harmony_(harmony), parser_(harmony), view_(view) {}
 
   static int on_token(void* user, const StepResult& step) {
-    return static_cast<Answer*>(user)->take(step.id) ? 0 : 1;
+    auto& answer = *static_cast<Answer*>(user);
+    // An end of text ends the stream, not a message: the format has no such token.
+    if (step.end && answer.is_end_of_text(step.id)) return 1;
+    return answer.take(step.id) ? 0 : 1;
   }
 
   // What was said, the message at hand included.
@@ -95,6 +97,12 @@ class Answer {
     }
   }
 
+  bool is_end_of_text(Token id) const {
+    const std::string_view spelling = harmony_.tokenizer().bytes(id);
+    return spelling != "<|return|>" && spelling != "<|call|>" && spelling != "<|end|>";
+  }
+
+  const Harmony& harmony_;
   HarmonyParser parser_;
   AnswerView& view_;
   std::size_t complete_ = 0;
@@ -143,7 +151,7 @@ class Chat {
 
 void Chat::note(std::string_view text) const {
   const Style style = style_for(kStderr);
-  say(interactive_ ? concat(style.dim, "(", text, ")", style.plain, "\n") : concat("nibble: ", text, "\n"));
+  say(interactive_ ? concat(style.dim, text, style.plain, "\n") : concat("nibble: ", text, "\n"));
 }
 
 void Chat::greet() const {
@@ -238,12 +246,8 @@ Status Chat::respond(std::string question) {
 }
 
 void Chat::show_statistics() {
-  if (read_bytes_per_second_ == 0) {
-    constexpr double kSeconds = 0.2;
-    const auto measured = measure_read_bandwidth(*opened_.runtime, kSeconds);
-    if (measured.ok()) read_bytes_per_second_ = measured.value();
-  }
-  note(concat(timing_text(timing_, read_bytes_per_second_, opened_.model->info().decode_bytes), "; context ",
+  if (read_bytes_per_second_ == 0) read_bytes_per_second_ = roughly_measured_bandwidth(*opened_.runtime);
+  note(concat(timing_text(timing_, read_bytes_per_second_, opened_.model->info().decode_bytes), ", context ",
               session_.position(), " of ", session_.context()));
 }
 
@@ -293,6 +297,7 @@ int Chat::loop() {
     if (line.find_first_not_of(" \t\n") == std::string::npos) continue;
     if (interactive_ && line.starts_with('/')) {
       if (obey(line) == Next::leave) return kSuccess;
+      interrupts_.forget();
       continue;
     }
     interrupts_.forget();

@@ -73,6 +73,10 @@ class HelpFormatter : public CLI::Formatter {
     label("OPTIONS", "options");
     label("Positionals", "Arguments");
   }
+  std::string make_help(const CLI::App* app, std::string name, CLI::AppFormatMode mode) const override {
+    return CLI::detail::find_and_replace(CLI::Formatter::make_help(app, std::move(name), mode), "\n\n\n",
+                                         "\n\n");
+  }
   std::string make_option_opts(const CLI::Option* option) const override {
     return option->get_option_text().empty() ? "" : " " + option->get_option_text();
   }
@@ -161,12 +165,12 @@ void add_sampling(CLI::App& verb, SamplingFlags& flags) {
 
 CLI::App* add_verb(CLI::App& program, const char* name, const char* meaning, const char* footer) {
   CLI::App* verb = program.add_subcommand(name, meaning);
-  verb->footer(footer);
+  verb->footer(footer)->group("Verbs");
   return verb;
 }
 
 void add_run(CLI::App& program, std::function<int()>& chosen) {
-  CLI::App* verb = add_verb(program, "run", "Continue a text, or answer a prompt once", kRunFooter);
+  CLI::App* verb = add_verb(program, "run", "continue a text, or answer a prompt once", kRunFooter);
   const auto flags = std::make_shared<RunFlags>();
   Section section(*verb, "Text");
   CLI::Option* prompt =
@@ -202,7 +206,7 @@ void add_run(CLI::App& program, std::function<int()>& chosen) {
 }
 
 void add_chat(CLI::App& program, std::function<int()>& chosen) {
-  CLI::App* verb = add_verb(program, "chat", "Talk with a model", kChatFooter);
+  CLI::App* verb = add_verb(program, "chat", "talk with a model", kChatFooter);
   const auto flags = std::make_shared<ChatFlags>();
   Section section(*verb, "Conversation");
   section.value("--system", "TEXT", flags->instructions, "instructions for the model (also: -sys)");
@@ -221,7 +225,7 @@ void add_chat(CLI::App& program, std::function<int()>& chosen) {
 
 void add_inspect(CLI::App& program, std::function<int()>& chosen) {
   CLI::App* verb =
-      add_verb(program, "inspect", "Show what a model holds, and whether it fits", kInspectFooter);
+      add_verb(program, "inspect", "show what a model holds, and whether it fits", kInspectFooter);
   const auto flags = std::make_shared<InspectFlags>();
   verb->add_option("path", flags->model.model, "the model, as for -m")->option_text("");
   Section section(*verb, "Report");
@@ -232,7 +236,7 @@ void add_inspect(CLI::App& program, std::function<int()>& chosen) {
 }
 
 void add_doctor(CLI::App& program, std::function<int()>& chosen) {
-  CLI::App* verb = add_verb(program, "doctor", "Show what this computer can do, measured", kDoctorFooter);
+  CLI::App* verb = add_verb(program, "doctor", "show what this computer can do, measured", kDoctorFooter);
   const auto flags = std::make_shared<DoctorFlags>();
   Section section(*verb, "Report");
   section.value("-t,--threads", "N", flags->threads, "threads (default: one for each processor)");
@@ -248,7 +252,12 @@ std::vector<std::string> spelled_out(int count, const char* const* arguments) {
   return words;
 }
 
-int wrong_usage(const CLI::App& program, const std::string& what) {
+int wrong_usage(const CLI::App& program, std::string what) {
+  // CLI11's sentences for what is most often mistyped, shorter.
+  for (const std::string_view opening :
+       {"The following argument was not expected: ", "The following arguments were not expected: ",
+        "Could not convert: "})
+    if (what.starts_with(opening)) what = concat("not understood: ", what.substr(opening.size()));
   const auto verbs = program.get_subcommands();
   return fail({Code::argument, what},
               concat("See nibble ", verbs.empty() ? "" : verbs.front()->get_name() + " ", "--help."));
@@ -259,8 +268,8 @@ int wrong_usage(const CLI::App& program, const std::string& what) {
 int command_line(int count, const char* const* arguments) {
   CLI::App program("nibble runs 4-bit mixture-of-experts language models on this computer.", "nibble");
   program.formatter(std::make_shared<HelpFormatter>());
-  program.set_help_flag("-h,--help", "Print this help");
-  program.set_version_flag("--version", version_text, "Print version, compiler and backends");
+  program.set_help_flag("-h,--help", "print this help");
+  program.set_version_flag("--version", version_text, "print version, compiler and backends");
   program.footer(kProgramFooter);
   program.require_subcommand(1);
   std::function<int()> chosen;

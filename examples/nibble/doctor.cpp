@@ -84,10 +84,9 @@ struct Measured {
 
 Result<Measured> measure(const Runtime& runtime) {
   Measured measured;
-  ProgressLine progress;
-  progress.show("measuring how fast memory can be read ...");
-  NIB_ASSIGN(measured.read_bytes_per_second, measure_read_bandwidth(runtime, kSecondsEach));
+  measured.read_bytes_per_second = measured_bandwidth(runtime, kSecondsEach, std::uint64_t{1} << 30);
   NIB_ASSIGN(const Backend* backend, runtime.backend(""));
+  ProgressLine progress;
   progress.show("measuring how fast this processor multiplies ...");
   measured.bf16_flops_per_second = measure_dot_rate(runtime, *backend, Numerics::bf16, kSecondsEach);
   measured.f32_flops_per_second = measure_dot_rate(runtime, *backend, Numerics::f32, kSecondsEach);

@@ -19,6 +19,8 @@ class Interrupts {
   // Presses since the beginning or the last forget().
   int presses() const;
   void forget();
+  // Waits until `descriptor` can be read or has ended; false when a press came first.
+  bool wait_for_input(int descriptor) const;
 };
 
 }  // namespace nib::program

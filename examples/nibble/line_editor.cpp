@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <clocale>
 #include <cstring>
+#include <cwchar>
 
 #include <unistd.h>
 
@@ -33,12 +34,12 @@ class PlainReader : public LineReader {
         if (line.ends_with('\r')) line.pop_back();
         return Outcome::line;
       }
-      char bytes[4096];
-      const ssize_t count = ::read(kStdin, bytes, sizeof bytes);
-      if (interrupts_.presses() > 0) {
+      if (!interrupts_.wait_for_input(kStdin)) {
         line = std::exchange(buffer_, {});
         return Outcome::interrupted;
       }
+      char bytes[4096];
+      const ssize_t count = ::read(kStdin, bytes, sizeof bytes);
       if (count < 0 && errno == EINTR) continue;
       if (count <= 0) {
         line = std::exchange(buffer_, {});
@@ -74,6 +75,7 @@ class EditingReader : public LineReader {
     if (!history_file_.empty()) history(history_, &event, H_LOAD, history_file_.c_str());
     el_set(editor_, EL_CLIENTDATA, this);
     el_set(editor_, EL_PROMPT_ESC, &EditingReader::prompt_of, kInvisible);
+    el_set(editor_, EL_GETCFN, &EditingReader::next_character);
     el_set(editor_, EL_EDITOR, "emacs");
     el_set(editor_, EL_HIST, history, history_);
     el_set(editor_, EL_BIND, "^R", "em-inc-search-prev", nullptr);
@@ -110,6 +112,23 @@ class EditingReader : public LineReader {
     EditingReader* self = nullptr;
     el_get(editor, EL_CLIENTDATA, &self);
     return self->prompt_.data();
+  }
+  // One character of the locale's encoding: 1, or 0 at the end, or -1 when Ctrl-C came first.
+  static int next_character(EditLine* editor, wchar_t* character) {
+    EditingReader* self = nullptr;
+    el_get(editor, EL_CLIENTDATA, &self);
+    std::mbstate_t state = {};
+    for (;;) {
+      if (!self->interrupts_.wait_for_input(kStdin)) return -1;
+      char byte = 0;
+      const ssize_t count = ::read(kStdin, &byte, 1);
+      if (count < 0 && errno == EINTR) continue;
+      if (count <= 0) return static_cast<int>(count);
+      const std::size_t used = std::mbrtowc(character, &byte, 1, &state);
+      if (used == static_cast<std::size_t>(-2)) continue;  // the beginning of a character
+      if (used != static_cast<std::size_t>(-1)) return 1;
+      state = {};  // no character of this encoding: passed over
+    }
   }
   void remember(const std::string& line) {
     if (line.find_first_not_of(" \t") == std::string::npos) return;

@@ -7,6 +7,8 @@
 #include <charconv>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
 
 namespace nib::program {
 namespace {
@@ -31,9 +33,11 @@ Scaled scale(double value, double base, std::size_t most) {
 
 std::string number_text(double value) {
   if (!(value > 0)) return "0";
-  const int before_point = static_cast<int>(std::floor(std::log10(value))) + 1;
+  // Rounding may add a digit before the point (9.996 is 10.0), so the exponent is that of the rounded value.
   char buffer[48];
-  std::snprintf(buffer, sizeof buffer, "%.*f", std::clamp(3 - before_point, 0, 6), value);
+  std::snprintf(buffer, sizeof buffer, "%.2e", value);
+  const int exponent = std::atoi(std::strchr(buffer, 'e') + 1);
+  std::snprintf(buffer, sizeof buffer, "%.*f", std::clamp(2 - exponent, 0, 6), value);
   return buffer;
 }
 

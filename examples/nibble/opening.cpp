@@ -5,7 +5,9 @@
 #include "paths.hpp"
 #include "terminal.hpp"
 #include <nibble/base/concat.hpp>
+#include <nibble/runtime/measure.hpp>
 
+#include <algorithm>
 #include <random>
 
 namespace nib::program {
@@ -76,20 +78,32 @@ Result<Opened> open_for(const ModelFlags& flags, const Cancel* cancel, std::stri
   return opened;
 }
 
+double measured_bandwidth(const Runtime& runtime, double seconds, std::uint64_t most_bytes) {
+  constexpr std::uint64_t kLeast = std::uint64_t{32} << 20;  // less says more about caches than about memory
+  const std::uint64_t room = read_memory_limits().usable().value_or(runtime.machine().memory) / 4;
+  if (room < kLeast) return 0;
+  ProgressLine progress;
+  progress.show("measuring how fast memory can be read ...");
+  const auto measured = measure_read_bandwidth(runtime, seconds, std::min(room, most_bytes));
+  return measured.ok() ? measured.value() : 0;
+}
+
+double roughly_measured_bandwidth(const Runtime& runtime) {
+  return measured_bandwidth(runtime, 0.1, std::uint64_t{256} << 20);
+}
+
 std::string timing_text(const Timing& timing, double read_bytes_per_second, std::uint64_t decode_bytes) {
-  const auto rate = [](std::uint64_t tokens, double seconds) {
-    return number_text(seconds > 0 ? static_cast<double>(tokens) / seconds : 0);
+  const auto part = [](std::string_view what, std::uint64_t count, std::uint64_t timed, double seconds) {
+    return concat(what, count, count == 1 ? " token" : " tokens",
+                  timed == count ? "" : concat(", ", timed, " computed"), " at ",
+                  number_text(seconds > 0 ? static_cast<double>(timed) / seconds : 0), "/s");
   };
-  const auto tokens = [](std::uint64_t count) { return concat(count, count == 1 ? " token" : " tokens"); };
-  std::string text = concat("prompt ", tokens(timing.prompt_tokens));
-  if (timing.computed_tokens < timing.prompt_tokens)
-    text += concat(", ", timing.computed_tokens, " computed");
-  text += concat(", ", rate(timing.computed_tokens, timing.prompt_seconds), " tokens/s; answer ",
-                 tokens(timing.answer_tokens), ", ", rate(timing.answer_tokens, timing.answer_seconds),
-                 " tokens/s");
+  std::string text =
+      concat(part("prompt ", timing.prompt_tokens, timing.computed_tokens, timing.prompt_seconds), ", ",
+             part("answer ", timing.answer_tokens, timing.answer_tokens, timing.answer_seconds));
   if (read_bytes_per_second > 0 && decode_bytes > 0)
     text += concat(" (memory at ", byte_rate_text(read_bytes_per_second), " allows ",
-                   number_text(read_bytes_per_second / static_cast<double>(decode_bytes)), ")");
+                   number_text(read_bytes_per_second / static_cast<double>(decode_bytes)), "/s)");
   return text;
 }
 

@@ -37,6 +37,12 @@ struct Timing {
   double answer_seconds = 0;
 };
 
+// How fast this machine reads memory, measured over a block of `most_bytes` or a quarter of the memory that
+// may still be taken, whichever is less. 0 when there is too little of it to tell.
+double measured_bandwidth(const Runtime& runtime, double seconds, std::uint64_t most_bytes);
+// The same in a moment, for a closing line.
+double roughly_measured_bandwidth(const Runtime& runtime);
+
 // The closing line, without colour or newline: what was done, how fast, and how fast reading the weights of
 // each token at `read_bytes_per_second` (0: not measured) would allow.
 std::string timing_text(const Timing& timing, double read_bytes_per_second, std::uint64_t decode_bytes);

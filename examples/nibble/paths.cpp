@@ -90,10 +90,11 @@ Result<FoundModel> find_model(std::string_view wanted, const Places& places) {
   const FileSystem& files = disk_file_system();
   if (wanted.empty()) {
     // The folders lie to one another as they do when installed; a build folder is laid out the same way.
+    // There is no symbolic link in the program's own path, so going up may be done in the text.
+    const auto program = std::filesystem::path(places.program);
     const std::string path =
-        join_path(directory_of(places.program), NIBBLE_DATA_FROM_PROGRAM "/models/tales");
-    if (!places.program.empty() && files.is_directory(path))
-      return FoundModel{std::filesystem::path(path).lexically_normal().string(), true};
+        (program.parent_path() / NIBBLE_DATA_FROM_PROGRAM "/models/tales").lexically_normal().string();
+    if (!places.program.empty() && files.is_directory(path)) return FoundModel{path, true};
     return Status(Code::not_found, concat("the model that comes with nibble is not at ", path));
   }
   const std::string path(wanted);

@@ -6,7 +6,6 @@
 #include "verbs.hpp"
 #include <nibble/base/concat.hpp>
 #include <nibble/io/file.hpp>
-#include <nibble/runtime/measure.hpp>
 #include <nibble/runtime/session.hpp>
 
 #include <cerrno>
@@ -22,7 +21,6 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::uint64_t kMostPromptBytes = std::uint64_t{64} << 20;
 constexpr const char* kOpening = "Once upon a time";  // what the shipped model likes best
-constexpr double kMeasureSeconds = 0.2;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -148,10 +146,9 @@ int run(const RunFlags& flags) {
   if (finish == Finish::context_full)
     say(concat("nibble: the context of ", (*session)->context(), " tokens is full; -c N makes it longer\n"));
   if (flags.statistics || is_terminal(kStderr)) {
-    const auto bandwidth = measure_read_bandwidth(*opened->runtime, kMeasureSeconds);
     std::string line =
-        timing_text(timing, bandwidth.ok() ? bandwidth.value() : 0, model->info().decode_bytes);
-    if (!sampler.greedy) line += concat("; seed ", sampler.seed);
+        timing_text(timing, roughly_measured_bandwidth(*opened->runtime), model->info().decode_bytes);
+    if (!sampler.greedy) line += concat(", seed ", sampler.seed);
     say(concat(style.dim, line, style.plain, "\n"));
   }
   return interrupts.presses() > 0 ? kInterrupted : kSuccess;

@@ -2,8 +2,10 @@
 """Random conversations and completions through nibble and through the openai-harmony package of PyPI.
 
     harmony_peer.py --data DIR --tool PATH [--count N] [--seed S]
+    harmony_peer.py --data DIR --record harmony_schemas.jsonl
 
 DIR holds tokenizers/o200k_base.tiktoken and tokenizers/gpt-oss.tokenizer.json, PATH is the built harmony_tool.
+The second form writes the package's text beside each schema of the file, for the tests that run without it.
 Every id of a rendering and every field of a parsed message must agree. Exits with 77 (skipped) when the package
 or the data is missing.
 
@@ -25,7 +27,8 @@ import sys
 
 arguments = argparse.ArgumentParser()
 arguments.add_argument("--data", default=os.environ.get("NIBBLE_TEST_DATA", ""))
-arguments.add_argument("--tool", required=True)
+arguments.add_argument("--tool")
+arguments.add_argument("--record")
 arguments.add_argument("--count", type=int, default=2000)
 arguments.add_argument("--seed", type=int, default=None)
 options = arguments.parse_args()
@@ -40,10 +43,22 @@ except ImportError:
     print("skipped: the package openai-harmony is not installed")
     sys.exit(77)
 
+encoding = oh.load_harmony_encoding(oh.HarmonyEncodingName.HARMONY_GPT_OSS)
+
+if options.record:
+    with open(options.record, encoding="utf-8") as file:
+        cases = [json.loads(line) for line in file]
+    with open(options.record, "w", encoding="utf-8") as file:
+        for case in cases:
+            described = oh.ToolDescription.new("f", "", parameters=case["parameters"])
+            message = oh.Message.from_role_and_content(oh.Role.DEVELOPER, oh.DeveloperContent().with_function_tools([described]))
+            case["text"] = encoding.decode(encoding.render(message)).split("<|message|>", 1)[1].removesuffix("<|end|>")
+            file.write(json.dumps(case, ensure_ascii=False) + "\n")
+    sys.exit(0)
+
 seed = options.seed if options.seed is not None else random.randrange(1 << 30)
 rng = random.Random(seed)
 print("seed", seed)
-encoding = oh.load_harmony_encoding(oh.HarmonyEncodingName.HARMONY_GPT_OSS)
 tool = subprocess.Popen([options.tool, os.path.join(vocabulary, "gpt-oss.tokenizer.json")], stdin=subprocess.PIPE,
                         stdout=subprocess.PIPE, text=True, encoding="utf-8")
 

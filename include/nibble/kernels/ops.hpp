@@ -22,7 +22,7 @@ constexpr std::int64_t row_stride(std::int64_t width) { return round_up(width, s
 struct OpContext {
   Pool* pool;
   Numerics numerics;
-  std::byte* activations;    // activation_scratch_bytes() of the largest call
+  std::byte* activations;    // packed rows of the largest call: rows * activation_bytes()
   std::byte* expert_inputs;  // packed inputs of the down projection, same size rule
   float* tiles;              // [threads][tile_floats]
   std::int64_t tile_floats;  // R * 64

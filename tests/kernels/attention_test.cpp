@@ -1,0 +1,270 @@
+// Attention over paged keys and values: against softmax in double within a derived bound, bit for bit between
+// all backends, thread counts, batch cuts and host environments; what a row may not see is poison.
+#include "ops_rig.hpp"
+
+namespace nib::test {
+namespace {
+
+struct Shape {
+  int heads, kv_heads, head_dim;
+  std::int64_t qkv_width() const { return std::int64_t{heads + 2 * kv_heads} * head_dim; }
+};
+
+// The keys and values of one session, in pages by the drawing in ops.hpp. Everything that was not written is
+// NaN.
+class Pages {
+ public:
+  Pages(const KvLayout& layout, std::size_t layer_offset, std::int64_t first_page, std::int64_t end_page)
+      : layout_(layout), layer_offset_(layer_offset), first_page_(first_page) {
+    for (std::int64_t p = first_page; p < end_page; ++p) {
+      pages_.emplace_back(layer_offset + layout.layer_bytes(), 0xff);  // 0xff.. is a NaN in both formats
+      table_.push_back(pages_.back().data());
+    }
+  }
+  KvRow row(std::int64_t position) const { return {table_.data(), first_page_, position}; }
+
+  void write(std::int64_t position, int head, int dim, float key, float value) {
+    const std::int64_t slot = position % 64, padded = (layout_.head_dim + 15) / 16 * 16;
+    std::byte* page = table_[static_cast<std::size_t>(position / 64 - first_page_)] + layer_offset_;
+    const bool wide = layout_.format == KvFormat::f32;
+    const auto block = static_cast<std::int64_t>(64 * padded * (wide ? 4 : 2));
+    std::byte* keys = page + head * 2 * block;
+    std::byte* values = keys + block;
+    const auto put = [&](std::byte* base, std::int64_t index, float x) {
+      if (wide) {
+        std::memcpy(base + index * 4, &x, 4);
+      } else {
+        const std::uint16_t bits = to_bf16(x).bits;
+        std::memcpy(base + index * 2, &bits, 2);
+      }
+    };
+    // bf16: K [D/2][64][2], V [64/2][D'][2]; f32: K [D/2][2][64], V [64/2][2][D'].
+    const std::int64_t d = dim;
+    put(keys, wide ? (d / 2 * 2 + d % 2) * 64 + slot : (d / 2 * 64 + slot) * 2 + d % 2, key);
+    put(values, wide ? (slot / 2 * 2 + slot % 2) * padded + d : (slot / 2 * padded + d) * 2 + slot % 2,
+        value);
+  }
+
+ private:
+  KvLayout layout_;
+  std::size_t layer_offset_;
+  std::int64_t first_page_;
+  std::vector<Bytes> pages_;
+  std::vector<std::byte*> table_;
+};
+
+// A batch of rows of different sessions, each at its own position.
+struct Batch {
+  Shape shape;
+  KvLayout layout;
+  std::size_t layer_offset;
+  std::int64_t window;
+  std::vector<std::int64_t> positions;
+  Rows qkv;
+  std::vector<Pages> pages;
+  std::vector<KvRow> kv_rows;
+  std::vector<std::vector<float>> keys, values;  // of each row: [position - begin][kv head][dim], as stored
+  std::vector<float> sinks;
+  float scale;
+
+  std::int64_t begin(std::size_t row) const {
+    return window > 0 ? std::max<std::int64_t>(0, positions[row] + 1 - window) : 0;
+  }
+
+  Batch(Shape s, KvFormat format, std::int64_t visible, std::vector<std::int64_t> at, bool with_sinks,
+        Random& random)
+      : shape(s),
+        layout{format, s.kv_heads, s.head_dim},
+        layer_offset(static_cast<std::size_t>(random.below(2)) * 64),
+        window(visible),
+        positions(std::move(at)),
+        qkv(static_cast<std::int64_t>(positions.size()), s.qkv_width()),
+        scale(1 / std::sqrt(static_cast<float>(s.head_dim))) {
+    qkv.fill([&] { return random.normal(); });
+    if (with_sinks)
+      for (int h = 0; h < s.heads; ++h) sinks.push_back(random.normal() * 2);
+    for (std::size_t r = 0; r < positions.size(); ++r) {
+      // Pages before the window need not be there; the last page may be followed by nothing.
+      pages.emplace_back(layout, layer_offset, begin(r) / 64, positions[r] / 64 + 1);
+      auto& k = keys.emplace_back();
+      auto& v = values.emplace_back();
+      const float loud = random.chance(30) ? 4.0f : 1.0f;  // some sessions have peaked probabilities
+      for (std::int64_t p = begin(r); p <= positions[r]; ++p)
+        for (int h = 0; h < s.kv_heads; ++h)
+          for (int d = 0; d < s.head_dim; ++d) {
+            float key = random.normal() * loud, value = random.normal();
+            pages.back().write(p, h, d, key, value);
+            if (format == KvFormat::bf16) key = to_float(to_bf16(key)), value = to_float(to_bf16(value));
+            k.push_back(key);
+            v.push_back(value);
+          }
+    }
+    for (std::size_t r = 0; r < positions.size(); ++r) kv_rows.push_back(pages[r].row(positions[r]));
+  }
+
+  // Rows [first, last) in one call.
+  void attend(const Way& way, Numerics numerics, std::size_t first, std::size_t last, const Rows& out) const {
+    const Scratch scratch(0, 0, 1);
+    const OpContext context = scratch.context(team(way.threads), numerics);
+    const HostEnvironment host(way.host);
+    way.backend->ops.attention(context, {.qkv = qkv.row(static_cast<std::int64_t>(first)),
+                                         .qkv_stride = qkv.stride,
+                                         .rows = static_cast<std::int64_t>(last - first),
+                                         .heads = shape.heads,
+                                         .kv = layout,
+                                         .layer_offset = layer_offset,
+                                         .kv_rows = kv_rows.data() + first,
+                                         .window = window,
+                                         .scale = scale,
+                                         .sinks = sinks.empty() ? nullptr : sinks.data(),
+                                         .out = out.row(static_cast<std::int64_t>(first)),
+                                         .out_stride = out.stride});
+  }
+
+  // One head of one row in double, with a bound: scores are off by what a chain of products may lose, exp by
+  // 2 ulp, and with bf16 numerics each probability by 2^-9 of itself.
+  std::vector<Approx> expect(std::size_t row, int head, Numerics numerics) const {
+    const int dim = shape.head_dim, kv_head = head / (shape.heads / shape.kv_heads);
+    const auto count = static_cast<std::size_t>(positions[row] + 1 - begin(row));
+    const auto at = [&](const std::vector<float>& from, std::size_t j, int d) {
+      return static_cast<double>(
+          from[(j * static_cast<std::size_t>(shape.kv_heads) + static_cast<std::size_t>(kv_head)) *
+                   static_cast<std::size_t>(dim) +
+               static_cast<std::size_t>(d)]);
+    };
+    std::vector<double> score(count);
+    double largest = sinks.empty() ? -1e300 : static_cast<double>(sinks[static_cast<std::size_t>(head)]),
+           score_error = 0;
+    const float* q = qkv.row(static_cast<std::int64_t>(row)) + head * dim;
+    for (std::size_t j = 0; j < count; ++j) {
+      double magnitude = 0;
+      for (int d = 0; d < dim; ++d) {
+        const double term = static_cast<double>(numerics == Numerics::bf16 ? to_float(to_bf16(q[d])) : q[d]) *
+                            at(keys[row], j, d);
+        score[j] += term * static_cast<double>(scale);
+        magnitude += std::abs(term) * static_cast<double>(scale);
+      }
+      largest = std::max(largest, score[j]);
+      score_error = std::max(score_error, (dim + 4) * kUnit * magnitude);
+    }
+    double total =
+        sinks.empty() ? 0 : std::exp(static_cast<double>(sinks[static_cast<std::size_t>(head)]) - largest);
+    std::vector<double> sum(static_cast<std::size_t>(dim)), magnitude(static_cast<std::size_t>(dim));
+    for (std::size_t j = 0; j < count; ++j) {
+      const double p = std::exp(score[j] - largest);
+      total += p;
+      for (int d = 0; d < dim; ++d) {
+        sum[static_cast<std::size_t>(d)] += p * at(values[row], j, d);
+        magnitude[static_cast<std::size_t>(d)] += p * std::abs(at(values[row], j, d));
+      }
+    }
+    // Relative error of each p, numerator and denominator; sums and the joins of chunks lose a unit a term.
+    const double each = score_error + 100 * kUnit + 4 * 2 * kUnit + (numerics == Numerics::bf16 ? 0x1p-9 : 0);
+    const double relative = 2 * each + 2 * static_cast<double>(count + 32) * kUnit;
+    std::vector<Approx> out;
+    for (std::size_t d = 0; d < sum.size(); ++d)
+      out.push_back({sum[d] / total, 1.01 * relative * magnitude[d] / total + 0x1p-100});
+    return out;
+  }
+};
+
+void check(const Batch& batch, Numerics numerics) {
+  CAPTURE(numerics_name(numerics));
+  CAPTURE(kv_format_name(batch.layout.format));
+  CAPTURE(batch.shape.head_dim);
+  CAPTURE(batch.shape.heads);
+  CAPTURE(batch.window);
+  const std::int64_t width = std::int64_t{batch.shape.heads} * batch.shape.head_dim;
+  const std::size_t rows = batch.positions.size();
+  const Rows expected(batch.qkv.rows, width);
+  bool first = true;
+  for (const Way& way : ways()) {
+    CAPTURE(way.backend->name);
+    CAPTURE(way.threads);
+    CAPTURE(host_name(way.host));
+    if (first) {
+      first = false;
+      batch.attend(way, numerics, 0, rows, expected);
+      for (std::size_t r = 0; r < rows; ++r) {
+        CAPTURE(batch.positions[r]);
+        for (int h = 0; h < batch.shape.heads; ++h) {
+          const auto wanted = batch.expect(r, h, numerics);
+          for (int d = 0; d < batch.shape.head_dim; ++d) {
+            const float got = expected.row(static_cast<std::int64_t>(r))[h * batch.shape.head_dim + d];
+            const Approx& want = wanted[static_cast<std::size_t>(d)];
+            if (!want.holds(got)) {
+              CAPTURE(h);
+              CAPTURE(d);
+              CAPTURE(want.value);
+              CAPTURE(want.error);
+              REQUIRE(want.holds(got));
+            }
+          }
+        }
+      }
+      continue;
+    }
+    const Rows out(batch.qkv.rows, width);
+    if (way.threads == 3) {  // row by row
+      for (std::size_t r = 0; r < rows; ++r) batch.attend(way, numerics, r, r + 1, out);
+    } else {
+      batch.attend(way, numerics, 0, rows, out);
+    }
+    REQUIRE(same_bits({out.data(), out.bytes.size() / 4}, {expected.data(), expected.bytes.size() / 4}));
+  }
+}
+
+// Borders of pages (64), of chunks (256) and of vectors (16), and somewhere between.
+std::vector<std::int64_t> some_positions(std::size_t count, std::int64_t most, Random& random) {
+  std::vector<std::int64_t> borders = {0,   1,   15,  16,  17,  62,  63,  64,  65,  127,
+                                       128, 254, 255, 256, 257, 300, 511, 512, 513, 640};
+  std::erase_if(borders, [&](std::int64_t p) { return p > most; });
+  std::vector<std::int64_t> positions;
+  for (std::size_t i = 0; i < count; ++i)
+    positions.push_back(
+        random.chance(60) ? borders[static_cast<std::size_t>(random.below(static_cast<int>(borders.size())))]
+                          : random.below(static_cast<int>(most) + 1));
+  return positions;
+}
+
+TEST_CASE("attention: every head width and group, windows, sinks, formats, across pages and chunks") {
+  NIB_RANDOM(random);
+  constexpr Shape kShapes[] = {{8, 1, 64},  {3, 1, 24}, {5, 1, 16}, {4, 4, 80},
+                               {2, 1, 256}, {7, 1, 40}, {6, 2, 32}, {1, 1, 2}};
+  for (const Shape& shape : kShapes)
+    for (const std::int64_t window :
+         {std::int64_t{0}, std::int64_t{1}, std::int64_t{24}, std::int64_t{128}, std::int64_t{300}}) {
+      const bool sinks = random.chance(50);
+      for (const KvFormat format : {KvFormat::bf16, KvFormat::f32})
+        for (const Numerics numerics : {Numerics::bf16, Numerics::f32})
+          check({shape, format, window, some_positions(3, shape.head_dim > 64 ? 300 : 640, random), sinks,
+                 random},
+                numerics);
+    }
+}
+
+TEST_CASE("attention: every position around the borders of a chunk, with and without a window") {
+  NIB_RANDOM(random);
+  for (const std::int64_t window : {0, 17, 256})
+    for (const Numerics numerics : {Numerics::bf16, Numerics::f32}) {
+      std::vector<std::int64_t> positions;
+      for (std::int64_t p = 252; p < 276; ++p) positions.push_back(p);
+      for (std::int64_t p = 0; p < 20; ++p) positions.push_back(p);
+      check({{2, 1, 16}, resolve(KvFormat::automatic, numerics), window, positions, true, random}, numerics);
+    }
+}
+
+TEST_CASE("attention: a sink far above and far below all scores, and scores far apart") {
+  NIB_RANDOM(random);
+  for (const float sink : {60.0f, -60.0f, -1e30f})
+    for (const Numerics numerics : {Numerics::bf16, Numerics::f32}) {
+      Batch batch({4, 2, 16}, resolve(KvFormat::automatic, numerics), 0, {0, 40, 300}, true, random);
+      for (float& s : batch.sinks) s = sink;
+      check(batch, numerics);
+      batch.scale = 12.0f;  // probabilities of all sizes down to zero
+      check(batch, numerics);
+    }
+}
+
+}  // namespace
+}  // namespace nib::test

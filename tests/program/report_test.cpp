@@ -1,0 +1,133 @@
+// nibble inspect and nibble doctor: what they say agrees with itself and with the files.
+#include "process.hpp"
+#include <nibble/base/json.hpp>
+
+#include <algorithm>
+#include <cstdint>
+#include <filesystem>
+
+#include <doctest/doctest.h>
+
+namespace nib::test {
+namespace {
+
+Json report(std::vector<std::string> arguments) {
+  const Finished run = nibble(std::move(arguments));
+  CHECK(run.code == 0);
+  CHECK(run.err.empty());
+  auto json = parse_json(run.out, "stdout");
+  REQUIRE_MESSAGE(json.ok(), json.status().message());
+  return json.take();
+}
+
+std::int64_t integer(const Json& json, const char* key) {
+  const Json* value = json.find(key);
+  REQUIRE_MESSAGE((value && value->is_integer()), key);
+  return value->as_integer();
+}
+
+std::int64_t sum(const Json& list, const char* key) {
+  std::int64_t total = 0;
+  for (const Json& item : list.items()) total += integer(item, key);
+  return total;
+}
+
+TEST_CASE("inspect --json: the published numbers of the shipped model, and sums that agree") {
+  const Json json = report({"inspect", "--json", "--tensors", "-c", "1000", "--memory", "1G"});
+  CHECK(integer(json, "parameters") == 23'045'520);
+  const auto file =
+      static_cast<std::int64_t>(std::filesystem::file_size(std::string(NIBBLE_TALES) + "/model.safetensors"));
+  CHECK(integer(json, "bytes") < file);
+  CHECK(integer(json, "bytes") > file - 100'000);  // the header
+
+  const Json& config = *json.find("config");
+  CHECK(config.find("architecture")->as_string() == "gpt-oss");
+  CHECK(integer(config, "layers") == 6);
+  CHECK(integer(config, "experts") == 16);
+  CHECK(integer(config, "experts_per_token") == 2);
+  CHECK(config.find("windows")->items().size() == 6);
+  const Json& tokenizer = *json.find("tokenizer");
+  CHECK(integer(tokenizer, "tokens") == 4096);
+  CHECK(tokenizer.find("chat_template")->as_bool());
+  CHECK(tokenizer.find("stop_ids")->items().size() == 3);
+  CHECK(tokenizer.find("sampling")->find("temperature")->as_double() == doctest::Approx(0.8));
+
+  const Json& formats = *json.find("formats");
+  CHECK(sum(formats, "bytes") == integer(json, "bytes"));
+  CHECK(sum(formats, "parameters") == integer(json, "parameters"));
+  bool has_mxfp4 = false;
+  for (const Json& format : formats.items())
+    if (format.find("format")->as_string() == "mxfp4") {
+      has_mxfp4 = true;
+      CHECK(format.find("bits_per_weight")->as_double() == 4.25);
+    }
+  CHECK(has_mxfp4);
+  const Json& tensors = *json.find("tensors");
+  CHECK(sum(tensors, "bytes") == integer(json, "bytes"));
+  CHECK(static_cast<std::int64_t>(tensors.items().size()) == sum(formats, "tensors"));
+
+  const Json& plan = *json.find("plan");
+  CHECK(sum(*plan.find("items"), "bytes") == integer(plan, "bytes"));
+  CHECK(integer(plan, "context") == 1000);
+  CHECK(integer(plan, "budget") == std::int64_t{1} << 30);
+  CHECK(plan.find("fits")->as_bool());
+  CHECK(json.find("error")->is_null());
+}
+
+TEST_CASE("inspect: a model that does not fit is still described") {
+  const Json json = report({"inspect", NIBBLE_TALES, "--json", "--memory", "1M"});
+  CHECK_FALSE(json.find("plan")->find("fits")->as_bool());
+  CHECK(integer(*json.find("plan"), "longest_context") == 0);
+  CHECK_FALSE(json.find("tensors"));
+  const Finished text = nibble({"inspect", "--memory", "1M"});
+  CHECK(text.code == 0);
+  CHECK(text.out.find("Does not fit") != std::string::npos);
+}
+
+TEST_CASE("inspect: text names every tensor when asked") {
+  const std::string text = nibble({"inspect", "--tensors"}).out;
+  for (const char* name : {"model.embed_tokens.weight", "model.layers.5.mlp.experts.gate_up_proj", "mxfp4",
+                           "[16, 512, 256]", "gpt-oss", "23.0 M"}) {
+    CAPTURE(name);
+    CHECK(text.find(name) != std::string::npos);
+  }
+}
+
+TEST_CASE("doctor --json: measured, and consistent") {
+  const Json json = report({"doctor", "--json", "-t", "1"});
+  const Json& measured = *json.find("measured");
+  const double bandwidth = measured.find("read_bytes_per_second")->as_double();
+  CHECK(bandwidth > 1e8);
+  CHECK(measured.find("bf16_flops_per_second")->as_double() > 1e7);
+  CHECK(measured.find("f32_flops_per_second")->as_double() > 1e7);
+  CHECK(integer(measured, "threads") == 1);
+  const std::int64_t usable = integer(*json.find("memory"), "usable");
+  CHECK(usable > 0);
+  CHECK(usable <= integer(*json.find("memory"), "total"));
+  bool scalar = false;
+  for (const Json& backend : json.find("backends")->items())
+    scalar = scalar || (backend.find("name")->as_string() == "scalar" && backend.find("present")->as_bool());
+  CHECK(scalar);
+  std::vector<std::string> names;
+  for (const Json& model : json.find("models")->items()) {
+    names.push_back(model.find("name")->as_string());
+    CHECK(model.find("fits")->as_bool() == (integer(model, "bytes") <= usable));
+    CHECK(model.find("decode_tokens_per_second")->as_double() ==
+          doctest::Approx(bandwidth / static_cast<double>(integer(model, "decode_bytes"))));
+  }
+  for (const char* name : {"tales", "gpt-oss-20b", "gpt-oss-120b"})
+    CHECK(std::find(names.begin(), names.end(), name) != names.end());
+}
+
+TEST_CASE("doctor: the same for people") {
+  const Finished doctor = nibble({"doctor", "-t", "1"});
+  CHECK(doctor.code == 0);
+  CHECK(doctor.err.empty());
+  for (const char* word : {"processor", "memory", "backends", "GB/s", "FLOP/s", "gpt-oss-120b", "fits"}) {
+    CAPTURE(word);
+    CHECK(doctor.out.find(word) != std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace nib::test
