@@ -24,7 +24,8 @@ const MatmulKernel* find_kernel(const Backend& backend, Format format, Numerics 
                                 bool wide_exponents) {
   for (const MatmulKernel& kernel : backend.kernels) {
     const bool rounds = kernel.x == ActivationLayout::pairs;
-    if (kernel.weight == format && !(rounds && (numerics != Numerics::bf16 || wide_exponents)))
+    if (kernel.weight == format && (numerics == Numerics::bf16 || !rounds) &&
+        (kernel.any_scale || !wide_exponents))
       return &kernel;
   }
   return nullptr;

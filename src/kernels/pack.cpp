@@ -15,6 +15,13 @@ bool zero_group(const std::byte* codes) {
                      [](std::byte b) { return (b & std::byte{0x77}) == std::byte{0}; });
 }
 
+// Eight codes with every negative zero made zero: added to a sum it could change no more than the sign of a
+// sum that is zero itself, and kernels that subtract an offset cannot tell the two apart.
+std::uint32_t plain_zeros(std::uint32_t codes) {
+  const std::uint32_t not_zero = ((codes & 0x7777'7777u) + 0x7777'7777u) & 0x8888'8888u;
+  return codes & (0x7777'7777u | not_zero);
+}
+
 // The codes of eight k are four natural bytes, low nibble first: exactly the dword of the packed octet.
 PackFindings pack_mxfp4(std::int64_t k, const StripRows& rows, CarriedExponents& carried, std::byte* tile) {
   PackFindings findings;
@@ -29,10 +36,14 @@ PackFindings pack_mxfp4(std::int64_t k, const StripRows& rows, CarriedExponents&
         findings.not_a_number |= stored == 255;
         if (!zero_group(codes)) {
           exponent = stored;
-          findings.wide_exponents |= stored < 2 || stored > 252;
+          findings.wide_exponents |= stored < kLeastScale || stored > kMostScale;
         }
-        for (std::size_t octet = 0; octet < kGroup / kOctet; ++octet)
-          std::memcpy(tile + ((g * 4 + octet) * kStripRows + r) * 4, codes + octet * 4, 4);
+        for (std::size_t octet = 0; octet < kGroup / kOctet; ++octet) {
+          std::uint32_t eight;
+          std::memcpy(&eight, codes + octet * 4, 4);
+          eight = plain_zeros(eight);
+          std::memcpy(tile + ((g * 4 + octet) * kStripRows + r) * 4, &eight, 4);
+        }
       }
       scales[g * kStripRows + r] = static_cast<std::byte>(exponent);
     }

@@ -109,8 +109,9 @@ inline bool same_numbers(std::span<const float> a, std::span<const float> b) {
 
 enum class Scales {
   usual,    // 2^-7 .. 2^3, as trained weights have
-  extreme,  // everything that bf16 kernels must hold: 2 .. 252, and groups of zeros with any scale
-  wide,     // also 0, 1, 253, 254
+  extreme,  // everything that every kernel must hold: kLeastScale .. kMostScale, and groups of zeros with any
+            // scale
+  wide,     // also 0, 1, 251 .. 254
 };
 
 // W [rows, k] in its natural planes.
@@ -122,10 +123,17 @@ struct Encoded {
   EncodedMatrix view() const {
     return {format, rows, k, codes.data(), scales.empty() ? nullptr : scales.data()};
   }
+  // Code of value i (row-major) of MXFP4, as packing takes it: without negative zeros.
+  std::uint32_t packed_code(std::size_t i) const {
+    const std::uint32_t code = std::to_integer<std::uint32_t>(codes[i / 2]) >> (i % 2 * 4) & 15u;
+    return code == 8 ? 0 : code;
+  }
   // [rows][k], in the floating-point environment of the caller.
   std::vector<float> decoded() const {
     std::vector<float> values(static_cast<std::size_t>(rows * k));
     for (std::int64_t r = 0; r < rows; ++r) decode_row(view(), r, values.data() + r * k);
+    for (std::size_t i = 0; format == Format::mxfp4 && i < values.size(); ++i)
+      if (packed_code(i) == 0) values[i] = 0.0f;
     return values;
   }
 };
@@ -148,9 +156,9 @@ inline Encoded random_weights(Format format, std::int64_t rows, std::int64_t k, 
     for (std::byte& b : w.codes) b = static_cast<std::byte>(random.bits());
     for (std::byte& b : w.scales) {
       int scale = 120 + random.below(11);
-      if (kind != Scales::usual) scale = 2 + random.below(251);
+      if (kind != Scales::usual) scale = kLeastScale + random.below(kMostScale - kLeastScale + 1);
       if (kind == Scales::wide && random.chance(20))
-        scale = random.chance(50) ? random.below(2) : 253 + random.below(2);
+        scale = random.chance(50) ? random.below(kLeastScale) : kMostScale + 1 + random.below(4);
       b = static_cast<std::byte>(scale);
     }
     for (std::size_t g = 0; kind != Scales::usual && g < groups; ++g)

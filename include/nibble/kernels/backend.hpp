@@ -41,6 +41,7 @@ struct MatmulKernel {
   Format weight;
   ActivationLayout x;
   int block_rows;
+  bool any_scale;  // also scales outside kLeastScale..kMostScale
   void (*run)(const MatmulCall&);
 };
 
@@ -58,7 +59,7 @@ struct Backend {
 };
 
 // The first kernel of the backend that multiplies this format under these numerics. `wide_exponents`: the
-// tensor has scales outside 2..252, which bf16 products cannot hold. Null when there is none.
+// tensor has scales outside kLeastScale..kMostScale. Null when there is none.
 const MatmulKernel* find_kernel(const Backend& backend, Format format, Numerics numerics,
                                 bool wide_exponents);
 

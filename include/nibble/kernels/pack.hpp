@@ -17,8 +17,8 @@ struct StripRows {
   const std::byte* scales[kStripRows] = {};
 };
 
-// What was seen while packing mxfp4: byte 255 is not a number, and exponents outside 2..252 of groups that
-// are not zero need a kernel in f32.
+// What was seen while packing mxfp4: byte 255 is not a number, and scales outside kLeastScale..kMostScale of
+// groups that are not zero need a kernel that takes any.
 struct PackFindings {
   bool not_a_number = false;
   bool wide_exponents = false;

@@ -10,7 +10,8 @@
 // so that a thread reads one sequential stream. A short last tile holds the k that are left, rounded up to
 // whole octets.
 //
-//   mxfp4   an octet is 16 dwords, dword r = the 8 codes of row r, code of k offset i at bits 4i..4i+3
+//   mxfp4   an octet is 16 dwords, dword r = the 8 codes of row r, code of k offset i at bits 4i..4i+3; a
+//           negative zero is stored as zero
 //   bf16    an octet is 4 x 16 dwords: dword r of vector j = (k offset j) | (k offset j + 4) << 16
 //   f16     an octet is 8 x 16 words in chain order; f32: 8 x 16 floats in chain order
 // Rows past the last and k past the last are zero.
@@ -33,8 +34,8 @@ inline constexpr std::int64_t kGroupStrips = 4;
 // the bf16 pair dot consumes the pairs (0,4) (1,5) (2,6) (3,7), the odd element of each pair first.
 inline constexpr int kChainOrder[8] = {4, 0, 5, 1, 6, 2, 7, 3};
 
-// Bytes of one tile that holds `k` (1..128) inputs of one strip. A multiple of 64. Always inlined: files compiled for
-// one instruction set may not leave shared functions behind.
+// Bytes of one tile that holds `k` (1..128) inputs of one strip. A multiple of 64. Always inlined: files
+// compiled for one instruction set may not leave shared functions behind.
 [[gnu::always_inline]] constexpr std::size_t tile_bytes(Format format, std::int64_t k) {
   const auto padded = static_cast<std::size_t>(round_up(k, kOctet));
   switch (format) {
@@ -52,6 +53,11 @@ inline constexpr int kChainOrder[8] = {4, 0, 5, 1, 6, 2, 7, 3};
   }
   return 0;
 }
+
+// Scale bytes (E8M0) under which every kernel of MXFP4 multiplies exactly; tensors with others need a kernel
+// that takes any. Below 2 a level times the scale is no normal number of bf16; above 250 the offset that the
+// AVX2 kernel subtracts, 22 times the scale, is none of f32.
+inline constexpr int kLeastScale = 2, kMostScale = 250;
 
 struct MatmulKernel;
 

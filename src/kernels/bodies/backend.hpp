@@ -15,6 +15,12 @@ inline constexpr MatmulKernel kFloatKernels[] = {
     kernel<F16Floats, A, FloatSteps>(), kernel<F32Floats, A, FloatSteps>()};
 
 template <class A>
+inline constexpr MatmulKernel kOffsetKernels[] = {
+    kernel<Mxfp4Offsets, A, FloatSteps>(), kernel<Mxfp4Floats, A, FloatSteps>(),
+    kernel<Bf16Floats, A, FloatSteps>(), kernel<F16Floats, A, FloatSteps>(),
+    kernel<F32Floats, A, FloatSteps>()};
+
+template <class A>
 inline constexpr MatmulKernel kPairKernels[] = {
     kernel<Mxfp4Pairs, A, PairSteps>(),   kernel<Bf16Pairs, A, PairSteps>(),
     kernel<Mxfp4Floats, A, FloatSteps>(), kernel<Bf16Floats, A, FloatSteps>(),
@@ -56,6 +62,8 @@ template <class A>
 constexpr Backend backend(const char* name, bool (*present)(const CpuFeatures&), const char* needs) {
   if constexpr (A::kPairDot)
     return {name, present, needs, kPairKernels<A>, ops<A>(), spin_dots<A>};
+  else if constexpr (requires { typename A::Offsets; })
+    return {name, present, needs, kOffsetKernels<A>, ops<A>(), spin_dots<A>};
   else
     return {name, present, needs, kFloatKernels<A>, ops<A>(), spin_dots<A>};
 }

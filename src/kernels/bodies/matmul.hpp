@@ -35,6 +35,7 @@ struct FloatSteps {
   using X = float;
   static constexpr ActivationLayout kLayout = ActivationLayout::floats;
   static constexpr int kSteps = 8;
+  static constexpr bool kAnyScale = true;
   static typename A::F mac(typename A::F acc, W w, X x) { return A::fma(w, A::set(x), acc); }
 };
 
@@ -48,6 +49,20 @@ struct Mxfp4Floats : FloatSteps<A> {
   };
   static Octet open(const std::byte* tile, int octets, int octet) {
     return {A::load_pairs(tile + octet * 64), A::e8m0(tile + octets * 64 + octet / 4 * 16)};
+  }
+};
+
+// As above where A decodes faster under a common scale that is not extreme.
+template <class A>
+struct Mxfp4Offsets : FloatSteps<A> {
+  static constexpr Format kFormat = Format::mxfp4;
+  static constexpr bool kAnyScale = false;
+  struct Octet {
+    typename A::Offsets offsets;
+    typename A::F step(int s) const { return offsets.level(kChainOrder[s]); }
+  };
+  static Octet open(const std::byte* tile, int octets, int octet) {
+    return {typename A::Offsets(tile + octet * 64, tile + octets * 64 + octet / 4 * 16)};
   }
 };
 
@@ -92,6 +107,7 @@ struct PairSteps {
   using X = std::uint32_t;
   static constexpr ActivationLayout kLayout = ActivationLayout::pairs;
   static constexpr int kSteps = 4;
+  static constexpr bool kAnyScale = false;
   static typename A::F mac(typename A::F acc, W w, X x) { return A::dot(acc, w, x); }
 };
 
@@ -270,7 +286,7 @@ void matmul(const MatmulCall& call) {
 
 template <template <class> class D, class A, template <class> class Steps>
 constexpr MatmulKernel kernel() {
-  return {D<A>::kFormat, D<A>::kLayout, A::kBlockRows, matmul<D<A>, Steps<A>>};
+  return {D<A>::kFormat, D<A>::kLayout, A::kBlockRows, D<A>::kAnyScale, matmul<D<A>, Steps<A>>};
 }
 
 }  // namespace nib::inline v0::cpu
