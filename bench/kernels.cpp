@@ -1,0 +1,105 @@
+// Every matrix kernel of this machine's backends beside its ceilings: bench_kernels [benchmark options]
+//
+// A row named avx2/mxfp4/floats/1 multiplies one row of activations with weights that no cache holds, on all
+// processors. GB/s counts packed weights; of_read is that rate over the read bandwidth and of_peak the
+// floating-point rate over the dot instruction's, both measured when the program starts.
+#include <nibble/base/float_scope.hpp>
+#include <nibble/base/pool.hpp>
+#include <nibble/kernels/backend.hpp>
+#include <nibble/runtime/measure.hpp>
+
+#include <cstdio>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include <benchmark/benchmark.h>
+
+namespace {
+
+using namespace nib;
+
+constexpr std::int64_t kRows = 2880, kK = 2880;  // of one expert of gpt-oss
+constexpr std::size_t kWeightBytes = std::size_t{512} << 20;
+
+struct Ceilings {
+  double read, peak;
+};
+
+// Bytes that are weights of ordinary size in this format, whatever the order: 0x7b is two codes of MXFP4 and
+// its scale 2^-4, 0x2c2c is 0.065 in f16, 0x3c3c is 0.011 in bf16 and f32.
+int filler(Format format) { return format == Format::mxfp4 ? 0x7b : format == Format::f16 ? 0x2c : 0x3c; }
+
+// `rows` rows of activations through as many matrices as fill kWeightBytes.
+void multiply(benchmark::State& state, const Runtime& runtime, const MatmulKernel& kernel, int rows,
+              Ceilings ceilings) {
+  PackedWeight weight{kernel.weight, kRows, kK, nullptr, &kernel};
+  const std::size_t matrices = kWeightBytes / weight.bytes();
+  std::vector<std::byte> weights(matrices * weight.bytes());
+  const std::vector<std::byte> x(
+      activation_bytes(kernel.x, weight.k_padded()) * static_cast<std::size_t>(rows), std::byte{0x3c});
+  Pool& pool = runtime.pool();
+  const auto threads = static_cast<std::size_t>(pool.threads());
+  std::vector<std::vector<float>> out(threads, std::vector<float>(static_cast<std::size_t>(rows) * 64));
+  const auto strips_of = [&](int index, int count, auto&& visit) {
+    for (std::size_t m = 0; m < matrices; ++m) {
+      const Range mine = split(weight.strips(), index, count);
+      for (std::int64_t strip = mine.begin; strip < mine.end;) {
+        const std::int64_t end = std::min((strip / kGroupStrips + 1) * kGroupStrips, mine.end);
+        visit(weights.data() + m * weight.bytes(), strip, end);
+        strip = end;
+      }
+    }
+  };
+  std::memset(weights.data(), filler(kernel.weight), weights.size());
+  for (auto _ : state)
+    pool.run([&](int index, int count) {
+      const FloatScope scope;
+      PackedWeight mine = weight;
+      float* tile = out[static_cast<std::size_t>(index)].data();
+      strips_of(index, count, [&](const std::byte* data, std::int64_t begin, std::int64_t end) {
+        mine.data = data;
+        kernel.run({&mine, begin, end, x.data(), rows, tile, 64});
+      });
+    });
+  const double bytes = static_cast<double>(weights.size());
+  const double flops = 2.0 * static_cast<double>(matrices) * kRows * kK * rows;
+  const auto rate = [&](double amount) {
+    return benchmark::Counter(amount, benchmark::Counter::kIsIterationInvariantRate);
+  };
+  state.counters["GB/s"] = rate(bytes * 1e-9);
+  state.counters["GFLOP/s"] = rate(flops * 1e-9);
+  state.counters["of_read"] = rate(bytes / ceilings.read);
+  state.counters["of_peak"] = rate(flops / ceilings.peak);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  auto runtime = Runtime::create();
+  if (!runtime.ok()) return std::fprintf(stderr, "%s\n", runtime.status().message().c_str()), 1;
+  const auto read = measure_read_bandwidth(**runtime, 0.5);
+  if (!read.ok()) return std::fprintf(stderr, "%s\n", read.status().message().c_str()), 1;
+  std::printf("%d threads read %.1f GB/s\n", (*runtime)->pool().threads(), *read * 1e-9);
+  for (const BackendInfo& info : (*runtime)->backends()) {
+    if (!info.present) continue;
+    const double pairs = measure_dot_rate(**runtime, *info.backend, Numerics::bf16, 0.2);
+    const double floats = measure_dot_rate(**runtime, *info.backend, Numerics::f32, 0.2);
+    std::printf("%s multiplies %.1f GFLOP/s in bf16, %.1f in f32\n", info.name.c_str(), pairs * 1e-9,
+                floats * 1e-9);
+    for (const MatmulKernel& kernel : info.backend->kernels) {
+      const bool rounds = kernel.x == ActivationLayout::pairs;
+      for (const int rows : {1, 2, 4, 8, 32, 128}) {
+        const std::string name = info.name + "/" + format_name(kernel.weight) +
+                                 (rounds ? "/pairs" : "/floats") + (kernel.any_scale ? "" : "/usual_scales") +
+                                 "/" + std::to_string(rows);
+        benchmark::RegisterBenchmark(name.c_str(), multiply, std::cref(**runtime), std::cref(kernel), rows,
+                                     Ceilings{*read, rounds ? pairs : floats})
+            ->UseRealTime()
+            ->Unit(benchmark::kMillisecond);
+      }
+    }
+  }
+  benchmark::RunSpecifiedBenchmarks();
+}
