@@ -5,6 +5,7 @@
 // split outputs, never a sum.
 #pragma once
 
+#include <nibble/base/float_scope.hpp>
 #include <nibble/base/status.hpp>
 
 #include <cstdint>
@@ -63,6 +64,7 @@ class Pool {
   template <class Body>
   void run_if(bool worth, Body&& body) {
     if (worth) return run(std::forward<Body>(body));
+    const FloatScope scope;
     body(0, 1);
   }
 
