@@ -6,6 +6,7 @@
 // sum.
 #pragma once
 
+#include <nibble/base/float_scope.hpp>
 #include <nibble/base/status.hpp>
 
 #include <cstdint>
@@ -64,6 +65,7 @@ class Pool {
   template <class Body>
   void run_if(bool worth, Body&& body) {
     if (worth) return run(std::forward<Body>(body));
+    const FloatScope scope;
     body(0, 1);
   }
 
