@@ -18,6 +18,7 @@ namespace nib::test {
 struct Tolerances {
   double f32 = 1e-3;  // 20 times the noise of f32 itself, at least 0.001
   double bf16 = 0;  // twice the drift under rounding, before a router choice flips; its last digit rounded up
+  double bf16_median = 0;   // twice the recorded median over positions
   std::size_t flip = 0;     // the first position at which one flips
   std::size_t greedy = 24;  // greedy steps that stay equal under rounding
 
@@ -33,6 +34,7 @@ struct Tolerances {
                                     : 4 * number("bf16_activation_drift_median");
     const double digit = std::pow(10.0, std::floor(std::log10(bound)));
     t.bf16 = std::ceil(bound / digit) * digit;
+    t.bf16_median = 2 * number("bf16_activation_drift_median");
     t.greedy = static_cast<std::size_t>(number("bf16_greedy_agrees"));
     return t;
   }
