@@ -13,6 +13,7 @@ constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
 // Mapped blocks are aligned to a huge page by mapping one page more and trimming both ends.
 void* map_huge(std::size_t bytes) {
+  if (bytes > SIZE_MAX - 2 * kHugePage) return nullptr;
   const std::size_t length = round_up(bytes, kHugePage);
   const std::size_t padded = length + kHugePage;
   void* raw = mmap(nullptr, padded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -45,19 +46,22 @@ Allocator system_allocator() { return {system_allocate, system_release, nullptr}
 
 Result<void*> Memory::take(std::size_t bytes, Purpose purpose, std::string_view what) {
   Account& of = account(purpose);
-  const std::uint64_t used = of.used.fetch_add(bytes) + bytes;
-  const std::uint64_t ceiling = of.ceiling.load();
-  if (used > ceiling) {
-    of.used.fetch_sub(bytes);
-    return Status(Code::budget,
-                  concat(what, ": needs ", bytes, " bytes, but the plan allows ", ceiling, " bytes for ",
-                         purpose_name(purpose), " and ", used - bytes, " are in use"));
-  }
+  // Charged only if it fits, in one step: what is refused never stands in the way of what another thread may
+  // have.
+  std::uint64_t before = of.used.load();
+  do {
+    const std::uint64_t ceiling = of.ceiling.load();
+    if (before > ceiling || bytes > ceiling - before)
+      return Status(Code::budget,
+                    concat(what, ": needs ", bytes, " bytes, but the plan allows ", ceiling, " bytes for ",
+                           purpose_name(purpose), " and ", before, " are in use"));
+  } while (!of.used.compare_exchange_weak(before, before + bytes));
   void* pointer = allocator_.allocate(allocator_.user, bytes, 64);
   if (!pointer) {
     of.used.fetch_sub(bytes);
     return Status(Code::memory, concat(what, ": cannot allocate ", bytes, " bytes"));
   }
+  const std::uint64_t used = before + bytes;
   for (std::uint64_t peak = of.peak.load(); peak < used && !of.peak.compare_exchange_weak(peak, used);) {
   }
   return pointer;

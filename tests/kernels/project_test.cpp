@@ -124,6 +124,17 @@ TEST_CASE("project: every format, ragged shapes, 1 to 17 rows") {
     }
 }
 
+TEST_CASE("project: inputs around 2^-60, below which bf16 numerics have none") {
+  NIB_RANDOM(random);
+  for (const Numerics numerics : kBoth) {
+    const ProjectCase c(numerics, Format::bf16, 6, 72, 48, random);
+    c.in.fill([&] { return random.spread(-63, -58); });
+    c.x.fill([] { return 0.0f; });  // nothing that would hide them
+    c.bias.fill([] { return 0.0f; });
+    c.check(random);
+  }
+}
+
 TEST_CASE("project: what one row holds reaches no other") {
   NIB_RANDOM(random);
   for (const Numerics numerics : kBoth) {
