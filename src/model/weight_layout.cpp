@@ -11,6 +11,10 @@ namespace {
 
 using Shape = std::vector<std::uint64_t>;
 
+bool is_plain(Format format) {
+  return format == Format::f32 || format == Format::f16 || format == Format::bf16;
+}
+
 std::uint64_t values(const CheckpointTensor& tensor) {
   std::uint64_t product = 1;
   for (const std::uint64_t d : tensor.shape) product *= d;
@@ -65,7 +69,7 @@ class WeightLayout::Builder {
   bool stored(std::string_view name) const { return checkpoint_.find(name) != nullptr; }
   bool plain(std::string_view name) const {
     const CheckpointTensor* tensor = checkpoint_.find(name);
-    return tensor && format_info(tensor->format).group == 1;
+    return tensor && is_plain(tensor->format);
   }
 
   // The tensor of that name and shape, in a format that can be multiplied or widened.
@@ -122,6 +126,9 @@ class WeightLayout::Builder {
         fail(Code::unsupported, concat("tensors ", m.stored.tensors[0]->name, " and ", tensor->name,
                                        " are one matrix here and must have one format, found ",
                                        format_name(m.format), " and ", format_name(tensor->format)));
+    if (tile_bytes(m.format, 1) == 0)
+      fail(Code::unsupported, concat("tensor ", m.stored.tensors[0]->name, " is stored as ",
+                                     format_name(m.format), ", which no kernel multiplies"));
     if (!ok()) return m;
     const std::uint64_t each = m.shape().bytes(), experts = static_cast<std::uint64_t>(m.stored.experts),
                         read = static_cast<std::uint64_t>(active);
@@ -140,7 +147,7 @@ class WeightLayout::Builder {
     Vector v{std::move(stored), 0};
     if (!ok()) return v;
     for (const CheckpointTensor* tensor : v.stored.tensors)
-      if (format_info(tensor->format).group != 1)
+      if (!is_plain(tensor->format))
         fail(Code::unsupported, concat("tensor ", tensor->name, " is stored as ", format_name(tensor->format),
                                        ", which a vector may not be"));
     if (!ok()) return v;
@@ -160,7 +167,7 @@ class WeightLayout::Builder {
     layout_.embedding_ = get(name, {config_.vocabulary, config_.hidden});
     if (!ok()) return;
     const CheckpointTensor& table = *layout_.embedding_;
-    if (format_info(table.format).group != 1)
+    if (!is_plain(table.format))
       return static_cast<void>(
           fail(Code::unsupported, concat("tensor ", name, " is quantized, which an embedding may not be")));
     layout_.embedding_offset_ = reserve(table.codes.bytes);
