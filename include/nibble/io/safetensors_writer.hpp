@@ -2,6 +2,7 @@
 #pragma once
 
 #include <nibble/base/status.hpp>
+#include <nibble/io/file.hpp>
 #include <nibble/io/safetensors.hpp>
 
 #include <cstddef>
@@ -28,8 +29,6 @@ using SafetensorsMetadata = std::vector<std::pair<std::string, std::string>>;
 // counted). Any thread.
 Result<std::string> safetensors_header(std::span<const TensorSpec> tensors,
                                        const SafetensorsMetadata& metadata = {});
-
-enum class Overwrite : std::uint8_t { no, yes };
 
 // One thread at a time.
 class SafetensorsWriter {
