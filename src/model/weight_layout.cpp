@@ -34,6 +34,9 @@ class Finder {
     if (tensor->format == Format::none)
       return fail(Code::unsupported, concat("tensor ", name, " is stored as ", dtype_name(tensor->dtype),
                                             ", which is no weight format"));
+    if (tile_bytes(tensor->format, 1) == 0)
+      return fail(Code::unsupported, concat("tensor ", name, " is stored as ", format_name(tensor->format),
+                                            ", which no kernel multiplies"));
     return tensor;
   }
 
@@ -95,7 +98,8 @@ Result<WeightLayout> WeightLayout::make(const Checkpoint& checkpoint, const Mode
     of.decode_bytes += each * static_cast<std::uint64_t>(active);
     for (const CheckpointTensor* part : matrix.parts) {
       of.parameters += values(*part);
-      of.active_parameters += values(*part) / static_cast<std::uint64_t>(matrix.experts) * static_cast<std::uint64_t>(active);
+      of.active_parameters +=
+          values(*part) / static_cast<std::uint64_t>(matrix.experts) * static_cast<std::uint64_t>(active);
     }
   };
   const auto matrix = [&](std::vector<std::pair<std::string, std::int64_t>> parts, std::int64_t k) {
