@@ -2,52 +2,30 @@
 #pragma once
 
 #include <nibble/formats/format.hpp>
+#include <nibble/formats/ggml_types.hpp>
 #include <nibble/io/gguf.hpp>
 #include <nibble/io/safetensors.hpp>
+
+#include <cstdint>
 
 namespace nib::inline v0 {
 
 // Format::none for types that hold no weights (integers) or are not decoded here.
 constexpr Format format_of(GgufType type) {
-  switch (type) {
-    case GgufType::f32:
-      return Format::f32;
-    case GgufType::f16:
-      return Format::f16;
-    case GgufType::bf16:
-      return Format::bf16;
-    case GgufType::q4_0:
-      return Format::q4_0;
-    case GgufType::q4_1:
-      return Format::q4_1;
-    case GgufType::q5_0:
-      return Format::q5_0;
-    case GgufType::q5_1:
-      return Format::q5_1;
-    case GgufType::q8_0:
-      return Format::q8_0;
-    case GgufType::q2_k:
-      return Format::q2_k;
-    case GgufType::q3_k:
-      return Format::q3_k;
-    case GgufType::q4_k:
-      return Format::q4_k;
-    case GgufType::q5_k:
-      return Format::q5_k;
-    case GgufType::q6_k:
-      return Format::q6_k;
-    case GgufType::iq4_nl:
-      return Format::iq4_nl;
-    case GgufType::iq4_xs:
-      return Format::iq4_xs;
-    case GgufType::mxfp4:
-      return Format::gguf_mxfp4;
-    case GgufType::nvfp4:
-      return Format::gguf_nvfp4;
-    default:
-      return Format::none;
-  }
+  const GgmlType* known = find_ggml_type(static_cast<std::uint32_t>(type));
+  return known ? known->format : Format::none;
 }
+
+// The sizes by which a file is checked are those by which it is decoded.
+constexpr bool sizes_agree() {
+  for (const GgufTypeInfo& info : kGgufTypes) {
+    const FormatInfo& format = format_info(format_of(info.type));
+    if (format.format != Format::none && (format.group != info.block || format.code_bytes != info.bytes))
+      return false;
+  }
+  return true;
+}
+static_assert(sizes_agree());
 
 // The dtype of plain elements; bytes (u8) for blocks.
 constexpr DType dtype_of(GgufType type) {

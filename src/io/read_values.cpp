@@ -39,7 +39,8 @@ class RowReader {
       return {Code::argument,
               concat(checkpoint_.path, ": tensor ", tensor_.name, ": ", out.size(), " values from row ",
                      first_row, " on were asked of ", rows, " rows of ", columns_)};
-    row_.resize(columns_);
+    if (count == 0) return {};
+    row_.resize(columns_);  // no more than the caller has room for
     for (std::uint64_t i = 0; i < count; ++i) {
       NIB_TRY(info_.scales == Scales::shared ? read_shared(first_row + i) : read_groups(first_row + i));
       const double factor = factor_of(first_row + i);

@@ -6,7 +6,9 @@
 #include <nibble/base/within_memory.hpp>
 #include <nibble/io/safetensors_writer.hpp>
 
+#include <algorithm>
 #include <limits>
+#include <map>
 
 namespace nib::inline v0 {
 namespace {
@@ -65,9 +67,19 @@ Result<std::string> safetensors_header(std::span<const TensorSpec> tensors,
   return within_memory("safetensors header", [&] { return make_header(tensors, metadata); });
 }
 
+void order_by_width(std::vector<TensorSpec>& tensors) {
+  std::stable_sort(tensors.begin(), tensors.end(), [](const TensorSpec& a, const TensorSpec& b) {
+    return dtype_info(a.dtype).bits > dtype_info(b.dtype).bits;
+  });
+}
+
 struct SafetensorsWriter::Output {
+  struct Place {
+    std::uint64_t offset, bytes;  // in the file
+  };
   WholeFile file;
   std::uint64_t left;  // bytes of data still to come
+  std::map<std::string, Place, std::less<>> places;
 };
 
 SafetensorsWriter::SafetensorsWriter(std::unique_ptr<Output> output) : output_(std::move(output)) {}
@@ -83,7 +95,14 @@ Result<SafetensorsWriter> SafetensorsWriter::create(const std::string& path,
     NIB_ASSIGN(const std::string header, make_header(tensors, metadata));
     NIB_ASSIGN(WholeFile file, WholeFile::create(path, overwrite));
     NIB_TRY(file.write(std::as_bytes(std::span(header))));
-    return SafetensorsWriter(std::make_unique<Output>(Output{std::move(file), data_bytes(tensors).take()}));
+    auto output = std::make_unique<Output>(Output{std::move(file), data_bytes(tensors).take(), {}});
+    std::uint64_t offset = header.size();
+    for (const TensorSpec& tensor : tensors) {
+      const std::uint64_t bytes = *tensor_bytes(tensor.dtype, tensor.shape);
+      output->places[tensor.name] = {offset, bytes};
+      offset += bytes;
+    }
+    return SafetensorsWriter(std::move(output));
   });
 }
 
@@ -93,6 +112,20 @@ Status SafetensorsWriter::append(std::span<const std::byte> bytes) {
                                    " more bytes were given, the header has room for ", output_->left)};
   output_->left -= bytes.size();
   return output_->file.write(bytes);
+}
+
+Status SafetensorsWriter::write(std::string_view name, std::uint64_t offset_in_tensor,
+                                std::span<const std::byte> bytes) {
+  const auto found = output_->places.find(name);
+  if (found == output_->places.end())
+    return {Code::argument, concat(output_->file.path(), ": the header has no tensor ", quoted(name))};
+  const Output::Place& place = found->second;
+  if (offset_in_tensor > place.bytes || bytes.size() > place.bytes - offset_in_tensor ||
+      bytes.size() > output_->left)
+    return {Code::argument, concat(output_->file.path(), ": tensor ", quoted(name), " has ", place.bytes,
+                                   " bytes, ", bytes.size(), " at byte ", offset_in_tensor, " do not fit")};
+  output_->left -= bytes.size();
+  return output_->file.write_at(place.offset + offset_in_tensor, bytes);
 }
 
 Status SafetensorsWriter::finish() {

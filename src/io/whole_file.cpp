@@ -51,6 +51,7 @@ WholeFile::WholeFile(WholeFile&& other) noexcept
     : path_(std::move(other.path_)),
       partial_(std::exchange(other.partial_, {})),
       descriptor_(std::exchange(other.descriptor_, -1)),
+      end_(other.end_),
       overwrite_(other.overwrite_),
       broken_(other.broken_) {}
 
@@ -73,13 +74,23 @@ Status WholeFile::open_partial() {
 }
 
 Status WholeFile::write(std::span<const std::byte> bytes) {
+  NIB_TRY(write_at(end_, bytes));
+  end_ += bytes.size();
+  return {};
+}
+
+Status WholeFile::write_at(std::uint64_t offset, std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
-    const ssize_t wrote = ::write(descriptor_, bytes.data(), std::min(bytes.size(), std::size_t{1} << 30));
+    const ssize_t wrote = ::pwrite(descriptor_, bytes.data(), std::min(bytes.size(), std::size_t{1} << 30),
+                                   static_cast<off_t>(offset));
     if (wrote < 0 && errno != EINTR) {
       broken_ = true;
       return cannot_write(path_, errno);
     }
-    if (wrote > 0) bytes = bytes.subspan(static_cast<std::size_t>(wrote));
+    if (wrote > 0) {
+      offset += static_cast<std::uint64_t>(wrote);
+      bytes = bytes.subspan(static_cast<std::size_t>(wrote));
+    }
   }
   return {};
 }

@@ -5,6 +5,7 @@
 #include <nibble/io/file.hpp>
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <string>
 
@@ -27,6 +28,10 @@ class WholeFile {
   // The next bytes. Errors: io; after one, nobody knows what is in the file, and publish() refuses.
   Status write(std::span<const std::byte> bytes);
 
+  // Bytes at a place of their own, in any order. What write() wrote is counted from the beginning all the
+  // same.
+  Status write_at(std::uint64_t offset, std::span<const std::byte> bytes);
+
   // Flushes to disk and gives the file its name, then flushes the directory, so that the name survives a
   // crash too. Errors: state (an earlier write failed), argument (as create), io. Call once.
   Status publish();
@@ -38,6 +43,7 @@ class WholeFile {
 
   std::string path_, partial_;
   int descriptor_ = -1;
+  std::uint64_t end_ = 0;  // of what write() wrote
   bool overwrite_ = false;
   bool broken_ = false;
 };

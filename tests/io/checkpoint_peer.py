@@ -5,12 +5,14 @@
 
 DIR holds models/*: Hugging Face directories, decoded here from the files' bytes by the formulas of the formats, and
 GGUF files, decoded by the gguf package of PyPI. Each GGUF file is also written anew by the library and must be the same
-to the gguf package. Exits with 77 (skipped) when numpy or the data is missing; without gguf the GGUF files are skipped.
+to the gguf package; and random weights in every safetensors layout that the library writes must be to numpy, and to the
+safetensors package, what they are to the library. Exits with 77 (skipped) when numpy or the data is missing; without gguf the GGUF files are skipped.
 """
 import argparse
 import glob
 import json
 import os
+import random
 import struct
 import subprocess
 import sys
@@ -150,7 +152,7 @@ def decode(stored, config):
             values = take(weight)
             grid = np.repeat(np.repeat(take(name), rows, axis=0), columns, axis=1)
             out[weight] = (values * grid[:values.shape[0], :values.shape[1]], 0)
-        elif name.endswith("_scale") and stored.get(name[:-len("_scale")], [""])[0] == "F8_E4M3":
+        elif name.endswith("_scale") and stored.get(name[:-len("_scale")], [""])[0] in ("F8_E4M3", "I8"):
             out[name[:-len("_scale")]] = (take(name[:-len("_scale")]) * take(name).reshape(-1, 1), 0)
     for name, (dtype, shape, raw) in stored.items():
         if name not in used and dtype in ("F32", "F16", "BF16"):
@@ -178,6 +180,28 @@ for path in models:
     count = compare(path, decode(read_directory(path), json.load(open(os.path.join(path, "config.json")))), found)
     print(f"{os.path.relpath(path, options.data)}: {count} values agree")
 print("formats:", ", ".join(sorted(formats)))
+
+
+# --- what the library writes
+
+try:
+    import safetensors
+except ImportError:
+    safetensors = None
+seed = random.randrange(1 << 30)
+print("seed", seed)
+with tempfile.TemporaryDirectory() as folder:
+    subprocess.run([options.tool, "write", folder, str(seed)], check=True)
+    written = sorted(os.listdir(folder), key=int)
+    for path in (os.path.join(folder, name) for name in written):
+        stored, config = read_directory(path), json.load(open(os.path.join(path, "config.json")))
+        compare((seed, path), decode(stored, config), by_the_tool(path))
+        if safetensors:
+            with safetensors.safe_open(os.path.join(path, "model.safetensors"), "numpy") as file:
+                assert set(file.keys()) == set(stored), path
+                for name, (dtype, shape, raw) in stored.items():
+                    assert file.get_slice(name).get_shape() == shape, (path, name)
+print(len(written), "written layouts agree")
 
 
 # --- GGUF, decoded by the gguf package

@@ -4,11 +4,16 @@
 //   the format is
 //                                   "none", its values as raw doubles
 //   checkpoint_tool copy IN OUT     a GGUF file written anew, tensor by tensor
+//   checkpoint_tool write DIR SEED  directories DIR/0, DIR/1, ...: a random weight in every layout that can
+//   be written
+#include "io/written.hpp"
 #include <nibble/base/concat.hpp>
 #include <nibble/io/checkpoint.hpp>
 #include <nibble/io/gguf_writer.hpp>
 
 #include <cstdio>
+#include <filesystem>
+#include <random>
 #include <span>
 #include <string>
 #include <string_view>
@@ -54,13 +59,26 @@ Status copy(const std::string& from, const std::string& to) {
   return writer.finish();
 }
 
+Status write(const std::string& directory, unsigned seed) {
+  std::mt19937 random(seed);
+  int number = 0;
+  for (const QuantizedLayout& layout : test::layouts_to_write()) {
+    const std::string to = concat(directory, "/", number++);
+    std::filesystem::create_directory(to);
+    NIB_TRY(test::write_weight(to, layout, random).status());
+  }
+  return {};
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   const std::vector<std::string> words(argv + 1, argv + argc);
-  Status status(Code::argument, "usage: checkpoint_tool values PATH | copy IN OUT");
+  Status status(Code::argument, "usage: checkpoint_tool values PATH | copy IN OUT | write DIR SEED");
   if (words.size() == 2 && words[0] == "values") status = values(words[1]);
   if (words.size() == 3 && words[0] == "copy") status = copy(words[1], words[2]);
+  if (words.size() == 3 && words[0] == "write")
+    status = write(words[1], static_cast<unsigned>(std::stoul(words[2])));
   if (!status.ok()) std::fprintf(stderr, "%s\n", status.message().c_str());
   return status.ok() ? 0 : 1;
 }
