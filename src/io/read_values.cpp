@@ -6,6 +6,7 @@
 #include <nibble/io/checkpoint.hpp>
 
 #include <algorithm>
+#include <numeric>
 
 namespace nib::inline v0 {
 namespace {
@@ -43,9 +44,27 @@ class RowReader {
     row_.resize(columns_);  // no more than the caller has room for
     for (std::uint64_t i = 0; i < count; ++i) {
       NIB_TRY(info_.scales == Scales::shared ? read_shared(first_row + i) : read_groups(first_row + i));
-      const double factor = factor_of(first_row + i);
+      const double factor = row_factor(tensor_, first_row + i);
       for (std::uint64_t c = 0; c < columns_; ++c) out[i * columns_ + c] = static_cast<T>(row_[c] * factor);
     }
+    return {};
+  }
+
+  // use(c, scale of value c) for every `step`-th value of a row, of a format with shared scales.
+  template <class Use>
+  Status each_scale(std::uint64_t row, std::int64_t step, Use&& use) {
+    const ScaleSharing& sharing = tensor_.scaling.sharing;
+    const auto columns = static_cast<std::int64_t>(columns_);
+    const auto height = static_cast<std::int64_t>(matrix_rows(tensor_)), at = static_cast<std::int64_t>(row);
+    // A run goes through the whole tensor; tiles begin anew in every matrix of a stack.
+    const std::int64_t before = sharing.run ? 0 : at / height * sharing.count(height, columns);
+    const std::int64_t inside = sharing.run ? at : at % height;
+    const std::int64_t first = before + sharing.index(inside, 0, columns);
+    const std::int64_t last = before + sharing.index(inside, columns - 1, columns);
+    std::vector<float> scales(static_cast<std::size_t>(last - first + 1));
+    NIB_TRY(read_scales(static_cast<std::uint64_t>(first), scales));
+    for (std::int64_t c = 0; c < columns; c += step)
+      use(c, scales[static_cast<std::size_t>(before + sharing.index(inside, c, columns) - first)]);
     return {};
   }
 
@@ -53,12 +72,6 @@ class RowReader {
   Status fetch(const Plane& plane, std::uint64_t begin, std::uint64_t bytes, std::vector<std::byte>& out) {
     out.resize(bytes);
     return read_plane(checkpoint_, plane, begin, out);
-  }
-
-  double factor_of(std::uint64_t row) const {
-    const std::vector<double>& factors = tensor_.scaling.factors;
-    if (factors.empty()) return 1;
-    return factors.size() == 1 ? factors[0] : factors[row / matrix_rows(tensor_)];
   }
 
   // Formats whose groups have their scales to themselves, beside the codes or among them: the format decodes.
@@ -79,21 +92,8 @@ class RowReader {
   // Formats whose scales lie over the tensor as each tensor has it: value by value.
   Status read_shared(std::uint64_t row) {
     NIB_TRY(read_levels(row));
-    const ScaleSharing& sharing = tensor_.scaling.sharing;
-    const auto columns = static_cast<std::int64_t>(columns_);
-    const auto height = static_cast<std::int64_t>(matrix_rows(tensor_)), at = static_cast<std::int64_t>(row);
-    // A run goes through the whole tensor; tiles begin anew in every matrix of a stack.
-    const std::int64_t before = sharing.run ? 0 : at / height * sharing.count(height, columns);
-    const std::int64_t inside = sharing.run ? at : at % height;
-    const std::int64_t first = before + sharing.index(inside, 0, columns);
-    const std::int64_t last = before + sharing.index(inside, columns - 1, columns);
-    std::vector<float> scales(static_cast<std::size_t>(last - first + 1));
-    NIB_TRY(read_scales(static_cast<std::uint64_t>(first), scales));
-    for (std::int64_t c = 0; c < columns; ++c) {
-      const std::int64_t scale = before + sharing.index(inside, c, columns) - first;
-      row_[static_cast<std::size_t>(c)] *= scales[static_cast<std::size_t>(scale)];
-    }
-    return {};
+    return each_scale(row, 1,
+                      [&](std::int64_t c, float scale) { row_[static_cast<std::size_t>(c)] *= scale; });
   }
 
   Status read_levels(std::uint64_t row) {
@@ -178,6 +178,29 @@ class RowReader {
 };
 
 }  // namespace
+
+double row_factor(const CheckpointTensor& tensor, std::uint64_t row) {
+  const std::vector<double>& factors = tensor.scaling.factors;
+  if (factors.empty()) return 1;
+  return factors.size() == 1 ? factors[0] : factors[row / matrix_rows(tensor)];
+}
+
+std::uint64_t row_scale_run(const CheckpointTensor& tensor) {
+  const ScaleSharing& sharing = tensor.scaling.sharing;
+  const std::uint64_t columns = tensor.shape.empty() ? 1 : tensor.shape.back();
+  if (sharing.run) return std::gcd(static_cast<std::uint64_t>(sharing.run), columns);
+  return sharing.columns ? std::min(static_cast<std::uint64_t>(sharing.columns), columns) : columns;
+}
+
+Status read_row_scales(const Checkpoint& checkpoint, const CheckpointTensor& tensor, std::uint64_t row,
+                       std::uint64_t run, std::span<float> out) {
+  return within_memory(tensor.name, [&] {
+    const auto step = static_cast<std::int64_t>(run);
+    return RowReader(checkpoint, tensor).each_scale(row, step, [&](std::int64_t c, float scale) {
+      out[static_cast<std::size_t>(c / step)] = scale;
+    });
+  });
+}
 
 Status read_values(const Checkpoint& checkpoint, const CheckpointTensor& tensor, std::uint64_t first_row,
                    std::span<float> out) {

@@ -22,9 +22,11 @@ std::span<const Backend* const> cpu_backends() {
 
 const MatmulKernel* find_kernel(const Backend& backend, Format format, Numerics numerics,
                                 bool wide_exponents) {
+  if (format == Format::none) return nullptr;
+  const Format wanted = tile_bytes(format, 1) != 0 ? format : Format::none;
   for (const MatmulKernel& kernel : backend.kernels) {
     const bool rounds = kernel.x == ActivationLayout::pairs;
-    if (kernel.weight == format && (numerics == Numerics::bf16 || !rounds) &&
+    if (kernel.weight == wanted && (numerics == Numerics::bf16 || !rounds) &&
         (kernel.any_scale || !wide_exponents))
       return &kernel;
   }

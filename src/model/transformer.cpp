@@ -1,5 +1,6 @@
 #include <nibble/base/float16.hpp>
 #include <nibble/base/float_scope.hpp>
+#include <nibble/formats/reference.hpp>
 #include <nibble/model/architecture.hpp>
 #include <nibble/model/transformer.hpp>
 
@@ -29,7 +30,9 @@ void Transformer::embed(std::span<const BatchRow> batch, Workspace& workspace) c
   for (std::size_t r = 0; r < batch.size(); ++r) {
     float* out = workspace.x + static_cast<std::int64_t>(r) * stride;
     const std::int64_t first = std::int64_t{batch[r].token} * table.width;
-    if (table.format == Format::f32) {
+    if (format_info(table.format).group > 1) {
+      decode_row(EncodedMatrix{table.format, table.rows, table.width, table.data}, batch[r].token, out);
+    } else if (table.format == Format::f32) {
       std::memcpy(out, table.data + first * 4, static_cast<std::size_t>(table.width) * 4);
     } else {
       for (std::int64_t i = 0; i < table.width; ++i) {

@@ -15,6 +15,9 @@ bool is_plain(Format format) {
   return format == Format::f32 || format == Format::f16 || format == Format::bf16;
 }
 
+// The run of both: equal when they are, where one is a whole row the other, else what divides both.
+std::uint64_t shared_run(std::uint64_t a, std::uint64_t b) { return a % b == 0 ? b : std::gcd(a, b); }
+
 std::uint64_t values(const CheckpointTensor& tensor) {
   std::uint64_t product = 1;
   for (const std::uint64_t d : tensor.shape) product *= d;
@@ -118,7 +121,7 @@ class WeightLayout::Builder {
   // Gives a matrix its address and counts it; `active` of its experts are read for one token.
   Matrix matrix(Stored stored, std::int64_t k, std::string_view kind, std::int64_t active,
                 bool transposed = false) {
-    Matrix m{std::move(stored), Format::none, k, transposed, 0};
+    Matrix m{std::move(stored), Format::none, k, 0, transposed, 0};
     if (!ok()) return m;
     m.format = m.stored.tensors[0]->format;
     for (const CheckpointTensor* tensor : m.stored.tensors)
@@ -126,9 +129,19 @@ class WeightLayout::Builder {
         fail(Code::unsupported, concat("tensors ", m.stored.tensors[0]->name, " and ", tensor->name,
                                        " are one matrix here and must have one format, found ",
                                        format_name(m.format), " and ", format_name(tensor->format)));
-    if (tile_bytes(m.format, 1) == 0)
-      fail(Code::unsupported, concat("tensor ", m.stored.tensors[0]->name, " is stored as ",
-                                     format_name(m.format), ", which no kernel multiplies"));
+    const FormatInfo& info = format_info(m.format);
+    if (k % info.group != 0)
+      fail(Code::unsupported, concat("tensor ", m.stored.tensors[0]->name, " has rows of ", k,
+                                     " values, and ", info.name, " stores ", info.group, " together"));
+    if (!ok()) return m;
+    if (info.scales == Scales::shared) {
+      std::uint64_t run = static_cast<std::uint64_t>(k);
+      for (const CheckpointTensor* tensor : m.stored.tensors) run = shared_run(run, row_scale_run(*tensor));
+      m.scale_run = static_cast<std::int64_t>(run);
+      if (run % info.group != 0)
+        fail(Code::unsupported, concat("tensor ", m.stored.tensors[0]->name, " changes its scale every ", run,
+                                       " values, and ", info.name, " stores ", info.group, " together"));
+    }
     if (!ok()) return m;
     const std::uint64_t each = m.shape().bytes(), experts = static_cast<std::uint64_t>(m.stored.experts),
                         read = static_cast<std::uint64_t>(active);
@@ -167,9 +180,10 @@ class WeightLayout::Builder {
     layout_.embedding_ = get(name, {config_.vocabulary, config_.hidden});
     if (!ok()) return;
     const CheckpointTensor& table = *layout_.embedding_;
-    if (!is_plain(table.format))
+    if (!is_plain(table.format) && format_info(table.format).scales != Scales::inside)
       return static_cast<void>(
-          fail(Code::unsupported, concat("tensor ", name, " is quantized, which an embedding may not be")));
+          fail(Code::unsupported, concat("tensor ", name, " is stored as ", format_name(table.format),
+                                         ", which an embedding may not be")));
     layout_.embedding_offset_ = reserve(table.codes.bytes);
     WeightGroup& group = group_of(concat("embedding (", format_name(table.format), ")"));
     group.bytes += table.codes.bytes;

@@ -112,6 +112,7 @@ class WeightLoader {
                           const std::int64_t expert = piece / pieces.per_expert();
                           const std::int64_t first = piece % pieces.per_expert() * pieces.count;
                           const Range units{first, std::min(first + pieces.count, pieces.units)};
+                          if (!m.shape().tiled()) return copy_records(m, expert, units);
                           return m.transposed ? pack_transposed(m, expert, units, staging)
                                               : pack_groups(m, expert, units, staging);
                         }));
@@ -262,6 +263,36 @@ class WeightLoader {
         if (part.scales) natural.scales[lane] = part.scales + row * scales_each;
       }
       NIB_TRY(pack_strip(m, shape, strip, natural, out));
+    }
+    return {};
+  }
+
+  // A format without tiles: every row into its record, its shared scales spread over it.
+  Status copy_records(const Matrix& m, std::int64_t expert, Range groups) {
+    const PackedWeight shape = m.shape();
+    const std::uint64_t codes = shape.record_codes(), scales = shape.record_scales();
+    std::byte* out = base_ + m.offset + static_cast<std::uint64_t>(expert) * shape.bytes();
+    for (std::int64_t row = groups.begin * kGroupRows;
+         row < std::min(groups.end * kGroupRows, shape.strips() * kStripRows); ++row) {
+      std::byte* record = out + static_cast<std::uint64_t>(row / kStripRows) * shape.strip_bytes() +
+                          static_cast<std::uint64_t>(row % kStripRows) * shape.record_bytes();
+      std::memset(record, 0, shape.record_bytes());
+      RowMap::Source from;
+      if (!m.stored.map.find(row, from)) continue;
+      const CheckpointTensor& tensor = m.stored.tensor(expert, from.part);
+      const auto at = static_cast<std::uint64_t>(m.stored.first_row(expert, from.part) + from.row);
+      NIB_TRY(read_plane(checkpoint_, tensor.codes, at * codes, {record, codes}));
+      if (format_info(m.format).scales == Scales::shared) {
+        std::vector<float> spread(scales / sizeof(float));
+        NIB_TRY(read_row_scales(checkpoint_, tensor, at, static_cast<std::uint64_t>(m.scale_run), spread));
+        std::memcpy(record + codes, spread.data(), scales);
+      } else if (scales) {
+        NIB_TRY(read_plane(checkpoint_, tensor.scales, at * scales, {record + codes, scales}));
+      }
+      if (format_info(m.format).tensor_scale) {
+        const auto factor = static_cast<float>(row_factor(tensor, at));
+        std::memcpy(record + codes + scales, &factor, sizeof factor);
+      }
     }
     return {};
   }

@@ -23,16 +23,9 @@ std::vector<std::uint32_t> greedy(ModelRig& rig, std::span<const std::uint32_t> 
   return ids;
 }
 
-bool supported(const GoldenCase& c) {
-  for (const char* later : {"bnb", "fp8", "nvfp4"})
-    if (c.name.find(later) != std::string::npos) return false;
-  return true;
-}
-
 TEST_CASE("f32: logits within the recorded tolerance, greedy ids the same") {
   NIB_REQUIRE_DATA(data);
   for (const GoldenCase& c : golden_cases(data)) {
-    if (!supported(c)) continue;
     const Golden golden = c.golden();
     for (const Backend* backend : present_backends()) {
       CAPTURE(c.name);
@@ -62,7 +55,6 @@ double median_difference(std::span<const float> a, std::span<const float> b, std
 TEST_CASE("bf16: logits within the recorded tolerance before the first router flip, greedy ids as recorded") {
   NIB_REQUIRE_DATA(data);
   for (const GoldenCase& c : golden_cases(data)) {
-    if (!supported(c)) continue;
     const Golden golden = c.golden();
     const auto rows = static_cast<std::int64_t>(golden.input_ids.size());
     for (const Backend* backend : present_backends()) {

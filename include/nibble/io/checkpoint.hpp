@@ -133,4 +133,16 @@ Status read_values(const Checkpoint& checkpoint, const CheckpointTensor& tensor,
 Status read_values(const Checkpoint& checkpoint, const CheckpointTensor& tensor, std::uint64_t first_row,
                    std::span<double> out);
 
+// How many consecutive values of a row share a scale, for a format whose scales a tensor shares in its own
+// way: the largest run that begins anew in every row. Runs that go on over the ends of rows become shorter
+// ones.
+std::uint64_t row_scale_run(const CheckpointTensor& tensor);
+// The f32 scales of row `row`, one for each run of row_scale_run values or a divisor of it, the last cut
+// short: out.size() = ceil(values in a row / run). Errors: those of read_at. Any thread.
+Status read_row_scales(const Checkpoint& checkpoint, const CheckpointTensor& tensor, std::uint64_t row,
+                       std::uint64_t run, std::span<float> out);
+
+// What values of row `row` are multiplied by beyond level and scale: 1 unless the tensor has factors.
+double row_factor(const CheckpointTensor& tensor, std::uint64_t row);
+
 }  // namespace nib::inline v0

@@ -36,7 +36,7 @@ struct MatmulCall {
   std::int64_t out_stride;  // floats from row to row
 };
 
-// A kernel: a function and the facts that choose it.
+// A kernel: a function and the facts that choose it. Format::none: any format without tiles.
 struct MatmulKernel {
   Format weight;
   ActivationLayout x;

@@ -15,6 +15,10 @@
 //   bf16    an octet is 4 x 16 dwords: dword r of vector j = (k offset j) | (k offset j + 4) << 16
 //   f16     an octet is 8 x 16 words in chain order; f32: 8 x 16 floats in chain order
 // Rows past the last and k past the last are zero.
+//
+// Formats without tiles keep their bytes as they are stored, row after row: a record of a row is its codes,
+// its scales (formats with shared scales: an f32 for every `scale_run` values), and the factor of formats
+// that have one, an f32. A strip is sixteen records, rounded up to 64 bytes.
 #pragma once
 
 #include <nibble/base/bits.hpp>
@@ -34,8 +38,8 @@ inline constexpr std::int64_t kGroupStrips = 4;
 // the bf16 pair dot consumes the pairs (0,4) (1,5) (2,6) (3,7), the odd element of each pair first.
 inline constexpr int kChainOrder[8] = {4, 0, 5, 1, 6, 2, 7, 3};
 
-// Bytes of one tile that holds `k` (1..128) inputs of one strip: a multiple of 64, 0 for a format without tiles. Always
-// inlined: files compiled for one instruction set may not leave shared functions behind.
+// Bytes of one tile that holds `k` (1..128) inputs of one strip: a multiple of 64, 0 for a format without
+// tiles. Always inlined: files compiled for one instruction set may not leave shared functions behind.
 [[gnu::always_inline]] constexpr std::size_t tile_bytes(Format format, std::int64_t k) {
   const auto padded = static_cast<std::size_t>(round_up(k, kOctet));
   switch (format) {
@@ -66,12 +70,28 @@ struct PackedWeight {
   std::int64_t rows = 0, k = 0;
   const std::byte* data = nullptr;
   const MatmulKernel* kernel = nullptr;
+  std::int64_t scale_run = 0;  // of formats with shared scales
 
   constexpr std::int64_t strips() const { return ceil_div(rows, kStripRows); }
   constexpr std::int64_t k_padded() const { return round_up(k, kOctet); }
   constexpr std::int64_t full_tiles() const { return k / kTileK; }
   constexpr std::int64_t tail_k() const { return k % kTileK; }
+  [[gnu::always_inline]] constexpr bool tiled() const { return tile_bytes(format, 1) != 0; }
+  constexpr std::size_t record_codes() const {
+    const FormatInfo& info = format_info(format);
+    return static_cast<std::size_t>(k) / info.group * info.code_bytes;
+  }
+  constexpr std::size_t record_scales() const {
+    const FormatInfo& info = format_info(format);
+    if (info.scales == Scales::shared)
+      return static_cast<std::size_t>(ceil_div(k, scale_run)) * sizeof(float);
+    return static_cast<std::size_t>(k) / info.group * info.scale_bytes;
+  }
+  constexpr std::size_t record_bytes() const {
+    return record_codes() + record_scales() + (format_info(format).tensor_scale ? sizeof(float) : 0);
+  }
   [[gnu::always_inline]] constexpr std::size_t strip_bytes() const {
+    if (!tiled()) return round_up(static_cast<std::size_t>(kStripRows) * record_bytes(), std::size_t{64});
     return static_cast<std::size_t>(full_tiles()) * tile_bytes(format, kTileK) +
            (tail_k() ? tile_bytes(format, tail_k()) : 0);
   }

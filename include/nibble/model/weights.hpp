@@ -134,10 +134,11 @@ class WeightLayout {
     Stored stored;
     Format format = Format::none;
     std::int64_t k = 0;
-    bool transposed = false;   // stored [experts, k, rows]
-    std::uint64_t offset = 0;  // of expert 0; the others follow
+    std::int64_t scale_run = 0;  // of formats with shared scales
+    bool transposed = false;     // stored [experts, k, rows]
+    std::uint64_t offset = 0;    // of expert 0; the others follow
     bool exists() const { return !stored.tensors.empty(); }
-    PackedWeight shape() const { return {format, stored.map.rows(), k, nullptr, nullptr}; }
+    PackedWeight shape() const { return {format, stored.map.rows(), k, nullptr, nullptr, scale_run}; }
   };
   // To be widened to f32, one list for each expert, each padded to sixteen.
   struct Vector {

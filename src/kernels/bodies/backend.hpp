@@ -12,19 +12,22 @@ namespace nib::inline v0::cpu {
 template <class A>
 inline constexpr MatmulKernel kFloatKernels[] = {
     kernel<Mxfp4Floats, A, FloatSteps>(), kernel<Bf16Floats, A, FloatSteps>(),
-    kernel<F16Floats, A, FloatSteps>(), kernel<F32Floats, A, FloatSteps>()};
+    kernel<F16Floats, A, FloatSteps>(), kernel<F32Floats, A, FloatSteps>(), record_kernel<A>()};
 
 template <class A>
 inline constexpr MatmulKernel kOffsetKernels[] = {
     kernel<Mxfp4Offsets, A, FloatSteps>(), kernel<Mxfp4Floats, A, FloatSteps>(),
-    kernel<Bf16Floats, A, FloatSteps>(), kernel<F16Floats, A, FloatSteps>(),
-    kernel<F32Floats, A, FloatSteps>()};
+    kernel<Bf16Floats, A, FloatSteps>(),   kernel<F16Floats, A, FloatSteps>(),
+    kernel<F32Floats, A, FloatSteps>(),    record_kernel<A>()};
 
 template <class A>
-inline constexpr MatmulKernel kPairKernels[] = {
-    kernel<Mxfp4Pairs, A, PairSteps>(),   kernel<Bf16Pairs, A, PairSteps>(),
-    kernel<Mxfp4Floats, A, FloatSteps>(), kernel<Bf16Floats, A, FloatSteps>(),
-    kernel<F16Floats, A, FloatSteps>(),   kernel<F32Floats, A, FloatSteps>()};
+inline constexpr MatmulKernel kPairKernels[] = {kernel<Mxfp4Pairs, A, PairSteps>(),
+                                                kernel<Bf16Pairs, A, PairSteps>(),
+                                                kernel<Mxfp4Floats, A, FloatSteps>(),
+                                                kernel<Bf16Floats, A, FloatSteps>(),
+                                                kernel<F16Floats, A, FloatSteps>(),
+                                                kernel<F32Floats, A, FloatSteps>(),
+                                                record_kernel<A>()};
 
 // Independent multiply-adds from registers: the peak that prefill is judged by. Enough chains to cover the
 // latency, few enough to stay in registers. The operands are opaque to the compiler, the sums stay zero.

@@ -9,6 +9,7 @@
 //            dot rate); the inner loop no longer knows the format
 #pragma once
 
+#include "../decode_records.hpp"
 #include <nibble/kernels/backend.hpp>
 #include <nibble/kernels/packed.hpp>
 
@@ -282,6 +283,40 @@ void matmul(const MatmulCall& call) {
       strip += 1;
     }
   }
+}
+
+// ---- any format: rows as they are stored
+// ---------------------------------------------------------------------------------------------------------
+
+// A panel of decoded weights at a time, then the same multiply as every other kernel of floats.
+template <class A>
+void multiply_records(const MatmulCall& call) {
+  static constexpr int kBlock = A::kBlockRows;
+  static constexpr auto kMicro = micro_table<FloatSteps<A>, 1>(std::make_integer_sequence<int, kBlock>());
+  alignas(64) float values[kRecordPanel * kStripRows];
+  alignas(64) typename A::F panel[kRecordPanel];
+  const PackedWeight& weight = *call.weight;
+  const std::int64_t row_steps = weight.k_padded();
+  for (std::int64_t strip = call.strip_begin; strip < call.strip_end; ++strip) {
+    float* out = call.out + (strip - call.strip_begin) * kStripRows;
+    for (std::int64_t begin = 0; begin < weight.k; begin += kRecordPanel) {
+      const std::int64_t count = std::min(kRecordPanel, weight.k - begin);
+      const int steps = static_cast<int>(round_up(count, kOctet));
+      decode_records(weight, strip, begin, count, values);
+      for (int i = 0; i < steps; ++i) panel[i] = A::load(values + i * kStripRows);
+      for (int row = 0; row < call.rows; row += kBlock) {
+        const int width = std::min(kBlock, call.rows - row);
+        const float* x = static_cast<const float*>(call.x) + row * row_steps + begin * width;
+        kMicro[static_cast<std::size_t>(width - 1)](panel, steps, x, out + row * call.out_stride,
+                                                    call.out_stride, begin == 0);
+      }
+    }
+  }
+}
+
+template <class A>
+constexpr MatmulKernel record_kernel() {
+  return {Format::none, ActivationLayout::floats, A::kBlockRows, true, multiply_records<A>};
 }
 
 template <template <class> class D, class A, template <class> class Steps>
