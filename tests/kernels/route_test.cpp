@@ -223,8 +223,10 @@ TEST_CASE("route: a logit that is not a number is chosen last") {
         };
         const std::vector<int> want = c.largest(smallest_if_bad);
         REQUIRE(std::isnan(logits[bad]));
-        for (int slot = 0; slot < per_token; ++slot)
+        for (int slot = 0; slot < per_token; ++slot) {
           REQUIRE(static_cast<int>(chosen[slot]) == want[static_cast<std::size_t>(slot)]);
+          REQUIRE(std::isnan(chosen[per_token + slot]) == (per_token == 7));  // and then stays visible
+        }
       }
     }
   }
