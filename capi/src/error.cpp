@@ -112,7 +112,10 @@ extern "C" {
 uint32_t nib_version(void) { return NIB_VERSION; }
 uint32_t nib_abi_version(void) { return NIB_ABI_VERSION; }
 const char* nib_build_info(void) {
-  return "nibble " NIB_VERSION_TEXT ", " NIB_COMPILER ", formats f32 f16 bf16 mxfp4, " NIB_BACKENDS;
+  return "nibble " NIB_VERSION_TEXT ", " NIB_COMPILER
+         ", formats f32 f16 bf16 mxfp4 mxfp6_e2m3 mxfp6_e3m2 mxfp8_e4m3 mxfp8_e5m2 mxint8 nvfp4"
+         " fp8_e4m3 fp8_e5m2 int8 llm_int8 nf4 bnb_fp4 q4_0 q4_1 q5_0 q5_1 q8_0 q2_K q3_K"
+         " q4_K q5_K q6_K iq4_nl iq4_xs gguf_mxfp4 gguf_nvfp4, " NIB_BACKENDS;
 }
 const char* nib_status_name(nib_status status) { return nib::code_name(static_cast<nib::Code>(status)); }
 

@@ -1,3 +1,4 @@
+#include "checkpoint_parts.hpp"
 #include "text.hpp"
 #include <nibble/base/bits.hpp>
 #include <nibble/base/within_memory.hpp>
@@ -13,26 +14,14 @@ namespace {
 // A value in a tree takes a hundred bytes of memory and as little as two in the file, hence both limits.
 constexpr JsonLimits kConfigLimits = {.max_bytes = 16 << 20, .max_depth = 64, .max_values = 500'000};
 constexpr JsonLimits kIndexLimits = {.max_bytes = 64 << 20, .max_depth = 64, .max_values = 2'100'000};
-constexpr std::uint64_t kMaxTemplateBytes = 4 << 20;
-
 constexpr std::string_view kSafetensors = ".safetensors";
+constexpr std::string_view kGguf = ".gguf";
 constexpr std::string_view kIndexSuffix = ".safetensors.index.json";
 constexpr const char* kIndexName = "model.safetensors.index.json";
 constexpr const char* kSingleName = "model.safetensors";
 
-// "...-00001-of-00002.safetensors"
-bool is_shard_name(std::string_view name) {
-  constexpr std::string_view kPattern = "-#####-of-#####.safetensors";
-  if (name.size() < kPattern.size()) return false;
-  name.remove_prefix(name.size() - kPattern.size());
-  return std::equal(name.begin(), name.end(), kPattern.begin(), [](char c, char pattern) {
-    return pattern == '#' ? c >= '0' && c <= '9' : c == pattern;
-  });
-}
-
 // What a file of this name usually is, when it is weights in a container that is not read here.
 const char* foreign_kind(std::string_view name) {
-  if (name.ends_with(".gguf")) return "a GGUF file";
   if (name.ends_with(".bin") || name.ends_with(".pt") || name.ends_with(".pth") || name.ends_with(".ckpt"))
     return "a PyTorch pickle file";
   if (name.ends_with(".onnx")) return "an ONNX file";
@@ -41,7 +30,7 @@ const char* foreign_kind(std::string_view name) {
 }
 
 Status foreign(const std::string& path, const char* kind) {
-  return {Code::unsupported, concat(path, ": is ", kind, "; only safetensors checkpoints are read")};
+  return {Code::unsupported, concat(path, ": is ", kind, "; safetensors and GGUF are read")};
 }
 
 // Which files to read, and, with an index, which tensor is in which of them.
@@ -51,12 +40,6 @@ struct Listing {
   std::unordered_map<std::string, std::size_t> weight_map;  // tensor name to place in `paths`
 };
 
-// A tensor as a file has it, before pairs are joined.
-struct Stored {
-  const TensorEntry* entry;
-  std::uint32_t file;
-};
-
 class Opener {
  public:
   Opener(const FileSystem& file_system, CheckpointNeeds needs) : file_system_(file_system), needs_(needs) {}
@@ -64,14 +47,21 @@ class Opener {
   Result<Checkpoint> open(const std::string& path) {
     out_.path = path;
     NIB_TRY(find_directory());
-    if (needs_.weights) NIB_TRY(list_files());  // first: "a GGUF file" tells more than "no config.json"
+    // First: "a PyTorch file" tells more than "no config.json". Without a tokenizer.json it may be in a GGUF
+    // file.
+    if (gguf_.empty() && (needs_.weights || tokenizer_part("tokenizer.json").empty())) NIB_TRY(list_files());
+    if (!gguf_.empty()) {
+      NIB_TRY(open_gguf(file_system_, gguf_, needs_, out_));
+      return std::move(out_);
+    }
     NIB_TRY(read_config());
     NIB_TRY(read_tokenizer_parts());
     if (needs_.weights) {
-      NIB_TRY(check_quantization());
+      NIB_ASSIGN(const QuantizationConfig quantization,
+                 read_quantization_config(out_.config, in_directory("config.json")));
       NIB_TRY(read_headers());
       NIB_TRY(collect());
-      NIB_TRY(join_planes());
+      NIB_TRY(join_tensors(stored_, quantization, out_));
     }
     return std::move(out_);
   }
@@ -93,13 +83,17 @@ class Opener {
     out_.directory = directory_of(path);
     const std::string name = name_of(path);
     if (const char* kind = foreign_kind(name)) return foreign(path, kind);
-    if (name.ends_with(kIndexSuffix)) {
+    if (name.ends_with(kGguf)) {
+      gguf_ = path;
+    } else if (name.ends_with(kIndexSuffix)) {
       index_ = path;
     } else if (!name.ends_with(kSafetensors)) {
       return {
           Code::unsupported,
-          concat(path, ": is neither a directory nor a .safetensors file; give the directory of the model")};
-    } else if (!is_shard_name(name)) {
+          concat(
+              path,
+              ": is neither a directory nor a .safetensors or .gguf file; give the directory of the model")};
+    } else if (!split_place(name, kSafetensors)) {
       alone_ = path;
     }
     return {};
@@ -109,38 +103,51 @@ class Opener {
 
   // --- configuration and tokenizer
 
-  Result<std::optional<std::string>> read_text(const std::string& name, std::uint64_t max_bytes) {
-    const std::string path = in_directory(name);
-    if (!file_system_.exists(path)) return std::optional<std::string>();
+  // Where a file of the tokenizer is: in the directory or, for "original", which holds the same model once
+  // more, in the one above. Empty when it is nowhere.
+  std::string tokenizer_part(const std::string& name) const {
+    if (std::string path = in_directory(name); file_system_.exists(path)) return path;
+    std::string directory = out_.directory;
+    while (directory.ends_with('/')) directory.pop_back();
+    if (name_of(directory) != "original") return {};
+    std::string path = join_path(directory_of(directory), name);
+    return file_system_.exists(path) ? path : std::string();
+  }
+
+  Result<std::optional<std::string>> read_text(const std::string& path, std::uint64_t max_bytes) {
+    if (path.empty() || !file_system_.exists(path)) return std::optional<std::string>();
     NIB_ASSIGN(const std::unique_ptr<File> file, file_system_.open(path));
     NIB_ASSIGN(std::string text, read_all(*file, max_bytes));
     return std::optional<std::string>(std::move(text));
   }
 
-  Result<std::optional<Json>> read_object(const std::string& name) {
-    NIB_ASSIGN(const std::optional<std::string> text, read_text(name, kConfigLimits.max_bytes));
+  Result<std::optional<Json>> read_object(const std::string& path) {
+    NIB_ASSIGN(const std::optional<std::string> text, read_text(path, kConfigLimits.max_bytes));
     if (!text) return std::optional<Json>();
-    const std::string path = in_directory(name);
     NIB_ASSIGN(Json json, parse_json(*text, path, kConfigLimits));
     if (!json.is_object()) return Status(Code::format, concat(path, ": must hold one JSON object"));
     return std::optional<Json>(std::move(json));
   }
 
   Status read_config() {
-    NIB_ASSIGN(std::optional<Json> config, read_object("config.json"));
+    const std::string path = in_directory("config.json");
+    NIB_ASSIGN(std::optional<Json> config, read_object(path));
     if (config)
       out_.config = std::move(*config);
     else if (needs_.config)
-      return {Code::not_found, concat(in_directory("config.json"), ": no such file; a model needs it")};
-    NIB_ASSIGN(out_.generation_config, read_object("generation_config.json"));
+      return {Code::not_found, concat(path, ": no such file; a model needs it")};
+    NIB_ASSIGN(out_.generation_config, read_object(tokenizer_part("generation_config.json")));
     return {};
   }
 
   Status read_tokenizer_parts() {
-    if (const std::string path = in_directory("tokenizer.json"); file_system_.exists(path))
-      out_.tokenizer_path = path;
-    NIB_ASSIGN(out_.tokenizer_config, read_object("tokenizer_config.json"));
-    NIB_ASSIGN(out_.chat_template, read_text("chat_template.jinja", kMaxTemplateBytes));
+    if (std::string path = tokenizer_part("tokenizer.json"); !path.empty())
+      out_.tokenizer_path = std::move(path);
+    NIB_ASSIGN(out_.tokenizer_config, read_object(tokenizer_part("tokenizer_config.json")));
+    NIB_ASSIGN(out_.chat_template, read_text(tokenizer_part("chat_template.jinja"), kMaxTemplateBytes));
+    if (out_.chat_template) return {};
+    NIB_ASSIGN(const std::optional<Json> alone, read_object(tokenizer_part("chat_template.json")));
+    if (alone) out_.chat_template = template_of(*alone);
     if (!out_.chat_template && out_.tokenizer_config)
       out_.chat_template = template_of(*out_.tokenizer_config);
     return {};
@@ -162,20 +169,6 @@ class Opener {
     return value->as_string();
   }
 
-  Status check_quantization() const {
-    const Json* quantization = out_.config.find("quantization_config");
-    if (!quantization || quantization->is_null()) return {};
-    const std::string config = in_directory("config.json");
-    const Json* method = quantization->find("quant_method");
-    if (!method || !method->is_string())
-      return {
-          Code::unsupported,
-          concat(config, ": quantization_config names no quant_method, so its weights cannot be told apart")};
-    if (method->as_string() == "mxfp4") return {};
-    return {Code::unsupported, concat(config, ": quantization_config.quant_method is ",
-                                      quoted(method->as_string()), ", only 'mxfp4' is read")};
-  }
-
   // --- which files
 
   Status list_files() {
@@ -184,7 +177,7 @@ class Opener {
       return {};
     }
     if (index_.empty() && file_system_.exists(in_directory(kIndexName))) index_ = in_directory(kIndexName);
-    if (!index_.empty()) return read_index();
+    if (!index_.empty()) return needs_.weights ? read_index() : Status();
     if (const std::string single = in_directory(kSingleName); file_system_.exists(single)) {
       listing_.paths = {single};
       return {};
@@ -192,22 +185,29 @@ class Opener {
     return list_all();
   }
 
+  // A directory without weights may still hold a tokenizer, which is all that some callers need.
   Status list_all() {
     NIB_ASSIGN(const std::vector<std::string> names, file_system_.list_directory(out_.directory));
-    const char* other = nullptr;
-    std::string other_name;
+    std::vector<std::string> ggufs;  // of a split one, the first
+    std::string other;
     for (const std::string& name : names) {
-      if (name.ends_with(kSafetensors)) {
+      const auto place = split_place(name, kGguf);
+      if (name.ends_with(kSafetensors))
         listing_.paths.push_back(in_directory(name));
-      } else if (const char* kind = foreign_kind(name); kind && !other) {
-        other = kind;
-        other_name = name;
-      }
+      else if (name.ends_with(kGguf) && (!place || place->number <= 1))
+        ggufs.push_back(name);
+      else if (foreign_kind(name) && other.empty())
+        other = name;
     }
     if (!listing_.paths.empty()) return {};
-    if (other) return foreign(in_directory(other_name), other);
+    if (ggufs.size() == 1) gguf_ = in_directory(ggufs[0]);
+    if (ggufs.size() == 1 || !needs_.weights) return {};
+    if (ggufs.size() > 1)
+      return {Code::argument, concat(out_.directory, ": holds ", ggufs.size(), " models, among them ",
+                                     ggufs[0], " and ", ggufs[1], "; give the path of one")};
+    if (!other.empty()) return foreign(in_directory(other), foreign_kind(other));
     return {Code::not_found, concat(out_.directory, ": holds no weights: neither ", kIndexName, " nor any *",
-                                    kSafetensors, " file is there")};
+                                    kSafetensors, " or *", kGguf, " file is there")};
   }
 
   Status read_index() {
@@ -274,7 +274,7 @@ class Opener {
           const auto mapped = listing_.weight_map.find(entry.name);
           if (mapped == listing_.weight_map.end() || mapped->second != file) continue;
         }
-        const auto [at, added] = stored_.try_emplace(entry.name, Stored{&entry, file});
+        const auto [at, added] = stored_.try_emplace(entry.name, StoredTensor{&entry, file});
         if (!added)
           return {Code::format, concat(out_.files[file]->name(), ": tensor ", quoted(entry.name),
                                        " is also in ", out_.files[at->second.file]->name())};
@@ -287,134 +287,12 @@ class Opener {
     return {};
   }
 
-  // --- from what files hold to tensors
-
-  Plane plane_of(const Stored& stored) const {
-    return {stored.file, stored.entry->offset, stored.entry->bytes};
-  }
-
-  const Stored* find_stored(const std::string& name) const {
-    const auto found = stored_.find(name);
-    return found == stored_.end() ? nullptr : &found->second;
-  }
-
-  template <class... Parts>
-  Status wrong(const Stored& stored, const Parts&... parts) const {
-    return {Code::format,
-            concat(out_.files[stored.file]->name(), ": tensor ", quoted(stored.entry->name), " ", parts...)};
-  }
-
-  static bool is_float(DType dtype) {
-    return dtype == DType::bf16 || dtype == DType::f16 || dtype == DType::f32;
-  }
-
-  // The names under which one tensor's two planes are stored.
-  struct PlaneNames {
-    std::string tensor, codes, scales;
-  };
-
-  static std::optional<PlaneNames> plane_names(std::string_view name) {
-    for (const char* separator : {"_", "."})
-      for (const char* plane : {"blocks", "scales"})
-        if (name.ends_with(concat(separator, plane))) {
-          const std::string tensor(name.substr(0, name.size() - concat(separator, plane).size()));
-          return PlaneNames{tensor, concat(tensor, separator, "blocks"), concat(tensor, separator, "scales")};
-        }
-    return std::nullopt;
-  }
-
-  Status join_planes() {
-    for (const auto& [name, stored] : stored_) {
-      const auto names = plane_names(name);
-      const Stored* codes = names ? find_stored(names->codes) : nullptr;
-      const Stored* scales = names ? find_stored(names->scales) : nullptr;
-      if (codes && scales) {
-        if (codes == &stored) NIB_TRY(add_mxfp4(names->tensor, *codes, *scales));
-      } else if (names && stored.entry->dtype == DType::u8) {
-        return wrong(stored, "is half of an MXFP4 tensor, the other half ",
-                     quoted(codes ? names->scales : names->codes), " is missing");
-      } else if (codes && is_float(stored.entry->dtype)) {
-        return refuse_dequantized(stored);
-      } else {
-        add_plain(std::string(name), stored);
-      }
-    }
-    std::sort(out_.tensors.begin(), out_.tensors.end(),
-              [](const CheckpointTensor& a, const CheckpointTensor& b) { return a.name < b.name; });
-    for (std::size_t i = 1; i < out_.tensors.size(); ++i)
-      if (out_.tensors[i - 1].name == out_.tensors[i].name)
-        return {Code::format, concat(out_.path, ": tensor ", quoted(out_.tensors[i].name),
-                                     " is stored twice: as itself and as blocks with scales")};
-    return {};
-  }
-
-  Status refuse_dequantized(const Stored& stored) const {
-    return {
-        Code::unsupported,
-        concat(
-            out_.files[stored.file]->name(), ": tensor ", quoted(stored.entry->name), " is ",
-            dtype_name(stored.entry->dtype),
-            " without scales, U8 blocks with scales were expected: the model was dequantized when it was "
-            "loaded (dequantize=True) and then saved under the names of the quantized tensors, which nothing "
-            "reads back; use the original MXFP4 checkpoint, or save under the unquantized names")};
-  }
-
-  Status add_mxfp4(const std::string& name, const Stored& blocks, const Stored& scales) {
-    constexpr std::uint64_t kGroup = format_info(Format::mxfp4).group;
-    constexpr std::uint64_t kGroupBytes = format_info(Format::mxfp4).code_bytes;
-    const auto& shape = blocks.entry->shape;
-    const std::string other = concat(" beside ", quoted(scales.entry->name), " ",
-                                     dtype_name(scales.entry->dtype), " ", shape_text(scales.entry->shape));
-    const std::string found = concat(dtype_name(blocks.entry->dtype), " ", shape_text(shape), other);
-    if (blocks.entry->dtype != DType::u8 || scales.entry->dtype != DType::u8)
-      return wrong(blocks, "is ", found, ", MXFP4 blocks and scales are U8");
-    if (shape.size() < 2 || shape.back() != kGroupBytes ||
-        !std::equal(shape.begin(), shape.end() - 1, scales.entry->shape.begin(), scales.entry->shape.end()))
-      return wrong(blocks, "is ", found, ", MXFP4 needs [..., G, 16] beside [..., G]");
-    CheckpointTensor tensor;
-    tensor.name = name;
-    tensor.format = Format::mxfp4;
-    tensor.shape = scales.entry->shape;
-    // No overflow: the blocks' 16 G bytes are in the file, so 32 G is far below 2^64 unless another dimension
-    // is 0.
-    const auto columns = checked_mul(tensor.shape.back(), kGroup);
-    if (!columns) return wrong(blocks, "is ", found, ", its rows are too long");
-    tensor.shape.back() = *columns;
-    tensor.codes = plane_of(blocks);
-    tensor.scales = plane_of(scales);
-    out_.tensors.push_back(std::move(tensor));
-    return {};
-  }
-
-  static Format format_of(DType dtype) {
-    switch (dtype) {
-      case DType::f32:
-        return Format::f32;
-      case DType::f16:
-        return Format::f16;
-      case DType::bf16:
-        return Format::bf16;
-      default:
-        return Format::none;
-    }
-  }
-
-  void add_plain(std::string name, const Stored& stored) {
-    CheckpointTensor tensor;
-    tensor.name = std::move(name);
-    tensor.dtype = stored.entry->dtype;
-    tensor.format = format_of(tensor.dtype);
-    tensor.shape = stored.entry->shape;
-    tensor.codes = plane_of(stored);
-    out_.tensors.push_back(std::move(tensor));
-  }
-
   const FileSystem& file_system_;
   CheckpointNeeds needs_;
-  std::string index_, alone_;  // paths the user named, or where the index was found
+  std::string index_, alone_, gguf_;  // paths the user named, or that were found in the directory
   Listing listing_;
   std::vector<SafetensorsHeader> headers_;  // one for each of out_.files
-  std::map<std::string_view, Stored, std::less<>> stored_;
+  StoredTensors stored_;
   Checkpoint out_;
 };
 

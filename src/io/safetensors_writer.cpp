@@ -1,29 +1,17 @@
-#include "positional_read.hpp"
 #include "safetensors_header.hpp"
 #include "text.hpp"
+#include "whole_file.hpp"
 #include <nibble/base/bits.hpp>
 #include <nibble/base/json.hpp>
 #include <nibble/base/within_memory.hpp>
 #include <nibble/io/safetensors_writer.hpp>
 
 #include <algorithm>
-#include <cstdio>
 #include <limits>
-
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
+#include <map>
 
 namespace nib::inline v0 {
 namespace {
-
-Status cannot_write(const std::string& path, int error) {
-  return {Code::io, concat(path, ": cannot write: ", system_message(error))};
-}
-
-Status already_exists(const std::string& path) {
-  return {Code::argument, concat(path, ": exists already, and overwriting was not asked for")};
-}
 
 Result<std::uint64_t> data_bytes(std::span<const TensorSpec> tensors) {
   std::uint64_t total = 0;
@@ -79,63 +67,19 @@ Result<std::string> safetensors_header(std::span<const TensorSpec> tensors,
   return within_memory("safetensors header", [&] { return make_header(tensors, metadata); });
 }
 
-// The temporary file: "PATH.partial-N", which no reader of checkpoints takes for one of its files.
+void order_by_width(std::vector<TensorSpec>& tensors) {
+  std::stable_sort(tensors.begin(), tensors.end(), [](const TensorSpec& a, const TensorSpec& b) {
+    return dtype_info(a.dtype).bits > dtype_info(b.dtype).bits;
+  });
+}
+
 struct SafetensorsWriter::Output {
-  std::string path, partial;
-  int descriptor = -1;
-  bool overwrite = false;
-  bool broken = false;     // a write failed, and nobody knows how much of it is in the file
-  std::uint64_t left = 0;  // bytes of data still to come
-
-  ~Output() {
-    if (descriptor >= 0) ::close(descriptor);
-    if (!partial.empty()) ::unlink(partial.c_str());
-  }
-
-  bool exists() const {
-    struct stat info;
-    return ::lstat(path.c_str(), &info) == 0;
-  }
-
-  Status create() {
-    if (path.find('\0') != path.npos) return cannot_write(path, ENOENT);  // would name another file
-    if (!overwrite && exists()) return already_exists(path);
-    for (int i = 0; i < 100; ++i) {  // others may be writing the same file, or may have died doing so
-      std::string candidate = concat(path, ".partial-", i);
-      descriptor = ::open(candidate.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-      if (descriptor >= 0) {
-        partial = std::move(candidate);
-        return {};
-      }
-      if (errno != EEXIST) return cannot_write(path, errno);
-    }
-    return {Code::io, concat(path, ": the temporary names ", path, ".partial-0 to -99 are all taken")};
-  }
-
-  Status write(std::span<const std::byte> bytes) {
-    while (!bytes.empty()) {
-      const ssize_t wrote = ::write(descriptor, bytes.data(), std::min(bytes.size(), std::size_t{1} << 30));
-      if (wrote < 0 && errno != EINTR) return cannot_write(path, errno);
-      if (wrote > 0) bytes = bytes.subspan(static_cast<std::size_t>(wrote));
-    }
-    return {};
-  }
-
-  Status publish() {
-    if (::fsync(descriptor) != 0) return cannot_write(path, errno);
-    const int closed = ::close(std::exchange(descriptor, -1));
-    if (closed != 0) return cannot_write(path, errno);
-    if (!overwrite) {
-      // Unlike rename, a second name is refused where somebody else has written the file meanwhile. The
-      // destructor drops the first one.
-      if (::link(partial.c_str(), path.c_str()) == 0) return {};
-      if (errno == EEXIST || exists()) return already_exists(path);
-      // Some file systems have no second names; there the look before the renaming must do.
-    }
-    if (::rename(partial.c_str(), path.c_str()) != 0) return cannot_write(path, errno);
-    partial.clear();
-    return {};
-  }
+  struct Place {
+    std::uint64_t offset, bytes;  // in the file
+  };
+  WholeFile file;
+  std::uint64_t left;  // bytes of data still to come
+  std::map<std::string, Place, std::less<>> places;
 };
 
 SafetensorsWriter::SafetensorsWriter(std::unique_ptr<Output> output) : output_(std::move(output)) {}
@@ -149,32 +93,46 @@ Result<SafetensorsWriter> SafetensorsWriter::create(const std::string& path,
                                                     Overwrite overwrite) {
   return within_memory(path, [&]() -> Result<SafetensorsWriter> {
     NIB_ASSIGN(const std::string header, make_header(tensors, metadata));
-    auto output = std::make_unique<Output>();
-    output->path = path;
-    output->overwrite = overwrite == Overwrite::yes;
-    output->left = data_bytes(tensors).take();
-    NIB_TRY(output->create());
-    NIB_TRY(output->write(std::as_bytes(std::span(header))));
+    NIB_ASSIGN(WholeFile file, WholeFile::create(path, overwrite));
+    NIB_TRY(file.write(std::as_bytes(std::span(header))));
+    auto output = std::make_unique<Output>(Output{std::move(file), data_bytes(tensors).take(), {}});
+    std::uint64_t offset = header.size();
+    for (const TensorSpec& tensor : tensors) {
+      const std::uint64_t bytes = *tensor_bytes(tensor.dtype, tensor.shape);
+      output->places[tensor.name] = {offset, bytes};
+      offset += bytes;
+    }
     return SafetensorsWriter(std::move(output));
   });
 }
 
 Status SafetensorsWriter::append(std::span<const std::byte> bytes) {
   if (bytes.size() > output_->left)
-    return {Code::argument, concat(output_->path, ": ", bytes.size(),
+    return {Code::argument, concat(output_->file.path(), ": ", bytes.size(),
                                    " more bytes were given, the header has room for ", output_->left)};
-  const Status written = output_->write(bytes);
-  output_->broken |= !written.ok();
   output_->left -= bytes.size();
-  return written;
+  return output_->file.write(bytes);
+}
+
+Status SafetensorsWriter::write(std::string_view name, std::uint64_t offset_in_tensor,
+                                std::span<const std::byte> bytes) {
+  const auto found = output_->places.find(name);
+  if (found == output_->places.end())
+    return {Code::argument, concat(output_->file.path(), ": the header has no tensor ", quoted(name))};
+  const Output::Place& place = found->second;
+  if (offset_in_tensor > place.bytes || bytes.size() > place.bytes - offset_in_tensor ||
+      bytes.size() > output_->left)
+    return {Code::argument, concat(output_->file.path(), ": tensor ", quoted(name), " has ", place.bytes,
+                                   " bytes, ", bytes.size(), " at byte ", offset_in_tensor, " do not fit")};
+  output_->left -= bytes.size();
+  return output_->file.write_at(place.offset + offset_in_tensor, bytes);
 }
 
 Status SafetensorsWriter::finish() {
-  if (output_->broken) return {Code::state, concat(output_->path, ": an earlier write failed")};
   if (output_->left != 0)
-    return {Code::state,
-            concat(output_->path, ": ", output_->left, " bytes that the header describes are missing")};
-  return output_->publish();
+    return {Code::state, concat(output_->file.path(), ": ", output_->left,
+                                " bytes that the header describes are missing")};
+  return output_->file.publish();
 }
 
 }  // namespace nib::inline v0

@@ -19,8 +19,8 @@ constexpr TensorNames kGptOss[] = {
         .mlp_norm = "model.layers.{}.post_attention_layernorm.weight",
         .router = "model.layers.{}.mlp.router.weight",
         .router_bias = "model.layers.{}.mlp.router.bias",
-        .gate_up = "model.layers.{}.mlp.experts.gate_up_proj",
-        .gate_up_bias = "model.layers.{}.mlp.experts.gate_up_proj_bias",
+        .gate = "model.layers.{}.mlp.experts.gate_up_proj",
+        .gate_bias = "model.layers.{}.mlp.experts.gate_up_proj_bias",
         .down = "model.layers.{}.mlp.experts.down_proj",
         .down_bias = "model.layers.{}.mlp.experts.down_proj_bias",
     },
@@ -38,22 +38,141 @@ constexpr TensorNames kGptOss[] = {
         .mlp_norm = "block.{}.mlp.norm.scale",
         .router = "block.{}.mlp.gate.weight",
         .router_bias = "block.{}.mlp.gate.bias",
-        .gate_up = "block.{}.mlp.mlp1_weight",
-        .gate_up_bias = "block.{}.mlp.mlp1_bias",
+        .gate = "block.{}.mlp.mlp1_weight",
+        .gate_bias = "block.{}.mlp.mlp1_bias",
         .down = "block.{}.mlp.mlp2_weight",
         .down_bias = "block.{}.mlp.mlp2_bias",
     },
 };
 
-constexpr Architecture kArchitectures[] = {{"gpt-oss", "gpt_oss", kGptOss}};
+// Llama and those that named their tensors after it.
+constexpr TensorNames kLlamaLike = {
+    .embedding = "model.embed_tokens.weight",
+    .final_norm = "model.norm.weight",
+    .head = "lm_head.weight",
+    .attention_norm = "model.layers.{}.input_layernorm.weight",
+    .qkv = {"model.layers.{}.self_attn.q_proj.weight", "model.layers.{}.self_attn.k_proj.weight",
+            "model.layers.{}.self_attn.v_proj.weight"},
+    .qkv_bias = {"model.layers.{}.self_attn.q_proj.bias", "model.layers.{}.self_attn.k_proj.bias",
+                 "model.layers.{}.self_attn.v_proj.bias"},
+    .output = "model.layers.{}.self_attn.o_proj.weight",
+    .output_bias = "model.layers.{}.self_attn.o_proj.bias",
+    .mlp_norm = "model.layers.{}.post_attention_layernorm.weight",
+    .gate = "model.layers.{}.mlp.gate_proj.weight",
+    .gate_bias = "model.layers.{}.mlp.gate_proj.bias",
+    .up = "model.layers.{}.mlp.up_proj.weight",
+    .up_bias = "model.layers.{}.mlp.up_proj.bias",
+    .down = "model.layers.{}.mlp.down_proj.weight",
+    .down_bias = "model.layers.{}.mlp.down_proj.bias",
+};
+
+constexpr TensorNames with_head_norms(TensorNames names) {
+  names.q_norm = "model.layers.{}.self_attn.q_norm.weight";
+  names.k_norm = "model.layers.{}.self_attn.k_norm.weight";
+  return names;
+}
+
+constexpr TensorNames without_expert_biases(TensorNames names) {
+  names.gate_bias = names.up_bias = names.down_bias = "";
+  return names;
+}
+
+constexpr TensorNames mixtral() {
+  TensorNames names = without_expert_biases(kLlamaLike);
+  names.router = "model.layers.{}.block_sparse_moe.gate.weight";
+  names.gate = "model.layers.{}.block_sparse_moe.experts.<>.w1.weight";
+  names.up = "model.layers.{}.block_sparse_moe.experts.<>.w3.weight";
+  names.down = "model.layers.{}.block_sparse_moe.experts.<>.w2.weight";
+  return names;
+}
+
+constexpr TensorNames qwen3_moe() {
+  TensorNames names = without_expert_biases(with_head_norms(kLlamaLike));
+  names.router = "model.layers.{}.mlp.gate.weight";
+  names.gate = "model.layers.{}.mlp.experts.<>.gate_proj.weight";
+  names.up = "model.layers.{}.mlp.experts.<>.up_proj.weight";
+  names.down = "model.layers.{}.mlp.experts.<>.down_proj.weight";
+  return names;
+}
+
+constexpr TensorNames kLlama[] = {kLlamaLike};
+constexpr TensorNames kQwen3[] = {with_head_norms(kLlamaLike)};
+constexpr TensorNames kMixtral[] = {mixtral()};
+constexpr TensorNames kQwen3Moe[] = {qwen3_moe()};
+
+constexpr TensorNames kNeox[] = {{
+    .embedding = "gpt_neox.embed_in.weight",
+    .final_norm = "gpt_neox.final_layer_norm.weight",
+    .final_norm_bias = "gpt_neox.final_layer_norm.bias",
+    .head = "embed_out.weight",
+    .attention_norm = "gpt_neox.layers.{}.input_layernorm.weight",
+    .attention_norm_bias = "gpt_neox.layers.{}.input_layernorm.bias",
+    .qkv = {"gpt_neox.layers.{}.attention.query_key_value.weight", "", ""},
+    .qkv_bias = {"gpt_neox.layers.{}.attention.query_key_value.bias", "", ""},
+    .qkv_order = QkvOrder::per_head,
+    .output = "gpt_neox.layers.{}.attention.dense.weight",
+    .output_bias = "gpt_neox.layers.{}.attention.dense.bias",
+    .mlp_norm = "gpt_neox.layers.{}.post_attention_layernorm.weight",
+    .mlp_norm_bias = "gpt_neox.layers.{}.post_attention_layernorm.bias",
+    .up = "gpt_neox.layers.{}.mlp.dense_h_to_4h.weight",
+    .up_bias = "gpt_neox.layers.{}.mlp.dense_h_to_4h.bias",
+    .down = "gpt_neox.layers.{}.mlp.dense_4h_to_h.weight",
+    .down_bias = "gpt_neox.layers.{}.mlp.dense_4h_to_h.bias",
+}};
+
+constexpr Architecture kArchitectures[] = {
+    {.name = "gpt-oss",
+     .model_type = "gpt_oss",
+     .dialects = kGptOss,
+     .activation = Activation::clamped_swiglu,
+     .experts_key = "num_local_experts",
+     .default_epsilon = 1e-5,
+     .windows = WindowRule::even_layers,
+     .qkv_bias = true,
+     .output_bias = true,
+     .expert_bias = true},
+    {.name = "llama", .model_type = "llama", .dialects = kLlama},
+    {.name = "mistral", .model_type = "mistral", .dialects = kLlama, .windows = WindowRule::all_layers},
+    {.name = "mixtral",
+     .model_type = "mixtral",
+     .dialects = kMixtral,
+     .experts_key = "num_local_experts",
+     .default_epsilon = 1e-5,
+     .default_theta = 1e6,
+     .windows = WindowRule::all_layers},
+    {.name = "qwen2",
+     .model_type = "qwen2",
+     .dialects = kLlama,
+     .windows = WindowRule::upper_layers,
+     .qkv_bias = true},
+    {.name = "qwen3", .model_type = "qwen3", .dialects = kQwen3, .windows = WindowRule::upper_layers},
+    {.name = "qwen3-moe",
+     .model_type = "qwen3_moe",
+     .dialects = kQwen3Moe,
+     .experts_key = "num_experts",
+     .width_key = "moe_intermediate_size",
+     .windows = WindowRule::upper_layers},
+    {.name = "gpt-neox",
+     .model_type = "gpt_neox",
+     .dialects = kNeox,
+     .norm = NormKind::layer,
+     .activation = Activation::gelu,
+     .epsilon_key = "layer_norm_eps",
+     .default_epsilon = 1e-5,
+     .default_rotary = 0.25,
+     .qkv_bias = true,
+     .output_bias = true,
+     .expert_bias = true},
+};
 
 }  // namespace
 
 std::span<const Architecture> architectures() { return kArchitectures; }
 
-std::string layer_name(std::string_view pattern, unsigned layer) {
+std::string tensor_name(std::string_view pattern, unsigned layer, unsigned expert) {
   std::string name(pattern);
   if (const auto at = name.find("{}"); at != std::string::npos) name.replace(at, 2, std::to_string(layer));
+  if (const auto at = name.find("<>"); at != std::string::npos) name.replace(at, 2, std::to_string(expert));
   return name;
 }
 

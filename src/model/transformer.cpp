@@ -1,5 +1,6 @@
 #include <nibble/base/float16.hpp>
 #include <nibble/base/float_scope.hpp>
+#include <nibble/model/architecture.hpp>
 #include <nibble/model/transformer.hpp>
 
 #include <algorithm>
@@ -16,9 +17,9 @@ Transformer::Transformer(const ModelConfig& config, const Weights& weights, cons
       backend_(backend),
       numerics_(numerics),
       pool_(pool),
-      frequencies_(config.head_dim / 2) {
+      frequencies_(config.rotary_dim / 2) {
   const FloatScope scope;
-  rope_frequencies(config.rope_theta, static_cast<int>(config.head_dim), config.rope, frequencies_);
+  rope_frequencies(config.rope_theta, static_cast<int>(config.rotary_dim), config.rope, frequencies_);
 }
 
 // x = the tokens' rows of the embedding, widened.
@@ -39,6 +40,10 @@ void Transformer::embed(std::span<const BatchRow> batch, Workspace& workspace) c
     }
     std::fill(out + table.width, out + stride, 0.0f);
   }
+}
+
+Norm Transformer::norm(const float* weight, const float* bias) const {
+  return {weight, config_.norm_epsilon, config_.architecture->norm, bias};
 }
 
 // What depends on positions: cosines, sines and the page tables, the same for all layers of a kind.
@@ -63,7 +68,7 @@ void Transformer::attend(std::uint32_t layer, std::int64_t rows, const OpContext
   const int heads = static_cast<int>(config_.heads);
   backend_.ops.qkv(context, {.x = workspace.x,
                              .rows = rows,
-                             .norm = {w.attention_norm, config_.norm_epsilon},
+                             .norm = norm(w.attention_norm, w.attention_norm_bias),
                              .weight = &w.qkv,
                              .bias = w.qkv_bias,
                              .heads = heads,
@@ -73,7 +78,10 @@ void Transformer::attend(std::uint32_t layer, std::int64_t rows, const OpContext
                              .cos = workspace.cos,
                              .sin = workspace.sin,
                              .normed = workspace.normed,
-                             .qkv = workspace.qkv});
+                             .qkv = workspace.qkv,
+                             .rotary = static_cast<int>(config_.rotary_dim),
+                             .q_norm = w.q_norm,
+                             .k_norm = w.k_norm});
   backend_.ops.attention(context, {.qkv = workspace.qkv,
                                    .qkv_stride = row_stride(w.qkv.rows),
                                    .rows = rows,
@@ -86,6 +94,11 @@ void Transformer::attend(std::uint32_t layer, std::int64_t rows, const OpContext
                                    .sinks = w.sinks,
                                    .out = workspace.attention,
                                    .out_stride = row_stride(w.output.k)});
+}
+
+void Transformer::project(std::uint32_t layer, std::int64_t rows, const OpContext& context,
+                          Workspace& workspace) const {
+  const LayerWeights& w = weights_.layers[layer];
   backend_.ops.project(context, {.in = workspace.attention,
                                  .rows = rows,
                                  .weight = &w.output,
@@ -93,25 +106,30 @@ void Transformer::attend(std::uint32_t layer, std::int64_t rows, const OpContext
                                  .x = workspace.x});
 }
 
+void Transformer::route(std::uint32_t layer, std::int64_t rows, const OpContext& context,
+                        Workspace& workspace) const {
+  const LayerWeights& w = weights_.layers[layer];
+  backend_.ops.route(context, {.x = workspace.x,
+                               .rows = rows,
+                               .norm = norm(w.mlp_norm, w.mlp_norm_bias),
+                               .weight = config_.routed ? &w.router : nullptr,
+                               .bias = w.router_bias,
+                               .experts = static_cast<int>(config_.experts),
+                               .experts_per_token = static_cast<int>(config_.experts_per_token),
+                               .normed = workspace.normed,
+                               .logits = workspace.router_logits,
+                               .routing = workspace.routing,
+                               .weights_of_all = config_.weights_of_all,
+                               .width = config_.hidden});
+}
+
 void Transformer::mix_experts(std::uint32_t layer, std::int64_t rows, const OpContext& context,
                               Workspace& workspace) const {
   const LayerWeights& w = weights_.layers[layer];
-  const int experts = static_cast<int>(config_.experts),
-            per_token = static_cast<int>(config_.experts_per_token);
-  backend_.ops.route(context, {.x = workspace.x,
-                               .rows = rows,
-                               .norm = {w.mlp_norm, config_.norm_epsilon},
-                               .weight = &w.router,
-                               .bias = w.router_bias,
-                               .experts = experts,
-                               .experts_per_token = per_token,
-                               .normed = workspace.normed,
-                               .logits = workspace.router_logits,
-                               .routing = workspace.routing});
   backend_.ops.experts(context, {.normed = workspace.normed,
                                  .rows = rows,
-                                 .experts = experts,
-                                 .experts_per_token = per_token,
+                                 .experts = static_cast<int>(config_.experts),
+                                 .experts_per_token = static_cast<int>(config_.experts_per_token),
                                  .routing = workspace.routing,
                                  .gate_up = w.gate_up.data(),
                                  .gate_up_bias = w.gate_up_bias,
@@ -120,7 +138,8 @@ void Transformer::mix_experts(std::uint32_t layer, std::int64_t rows, const OpCo
                                  .width = config_.expert_width,
                                  .gate = config_.gate,
                                  .outputs = workspace.expert_outputs,
-                                 .x = workspace.x});
+                                 .x = workspace.x,
+                                 .activation = config_.activation});
 }
 
 Status Transformer::forward(std::span<const BatchRow> batch, Workspace& workspace,
@@ -134,13 +153,17 @@ Status Transformer::forward(std::span<const BatchRow> batch, Workspace& workspac
   for (std::uint32_t layer = 0; layer < config_.layers; ++layer) {
     if (cancel && cancel->triggered()) return Status(Code::stopped, "the computation was cancelled");
     attend(layer, rows, context, workspace);
+    // Parallel: what follows attention reads the x that attention read.
+    if (config_.parallel_residual) route(layer, rows, context, workspace);
+    project(layer, rows, context, workspace);
+    if (!config_.parallel_residual) route(layer, rows, context, workspace);
     mix_experts(layer, rows, context, workspace);
   }
   if (workspace.picked.empty()) return {};
   backend_.ops.head(context, {.x = workspace.x,
                               .picked = workspace.picked.data(),
                               .count = static_cast<std::int64_t>(workspace.picked.size()),
-                              .norm = {weights_.final_norm, config_.norm_epsilon},
+                              .norm = norm(weights_.final_norm, weights_.final_norm_bias),
                               .weight = &weights_.head,
                               .normed = workspace.normed,
                               .logits = workspace.logits});

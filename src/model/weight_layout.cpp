@@ -4,31 +4,80 @@
 #include <nibble/model/weights.hpp>
 
 #include <algorithm>
+#include <numeric>
 
 namespace nib::inline v0 {
 namespace {
 
 using Shape = std::vector<std::uint64_t>;
 
-std::string shape_text(const Shape& shape) {
-  std::string text = "[";
-  for (std::size_t i = 0; i < shape.size(); ++i) text += concat(i ? ", " : "", shape[i]);
-  return text + "]";
+bool is_plain(Format format) {
+  return format == Format::f32 || format == Format::f16 || format == Format::bf16;
 }
 
-// Finds tensors by name and keeps the first problem.
-class Finder {
- public:
-  explicit Finder(const Checkpoint& checkpoint) : checkpoint_(checkpoint) {}
-  const Status& status() const { return status_; }
+std::uint64_t values(const CheckpointTensor& tensor) {
+  std::uint64_t product = 1;
+  for (const std::uint64_t d : tensor.shape) product *= d;
+  return product;
+}
 
-  // The tensor of that name with one of the shapes given, in a format that can be multiplied or widened.
-  const CheckpointTensor* get(std::string_view name, const Shape& expected,
-                              const Shape* alternative = nullptr) {
-    if (!status_.ok()) return nullptr;
+// The dialect whose embedding the checkpoint has, else the first (whose names the errors will then use).
+const TensorNames& pick_dialect(const Checkpoint& checkpoint, const Architecture& architecture) {
+  for (const TensorNames& names : architecture.dialects)
+    if (checkpoint.find(names.embedding)) return names;
+  return architecture.dialects.front();
+}
+
+}  // namespace
+
+std::int64_t WeightLayout::RowMap::rows() const {
+  if (in_strips()) return 2 * round_up(units, kStripRows);
+  return std::accumulate(part_rows.begin(), part_rows.end(), std::int64_t{0});
+}
+
+bool WeightLayout::RowMap::find(std::int64_t row, Source& source) const {
+  if (in_strips()) {
+    const std::int64_t strip = row / kStripRows, unit = strip / 2 * kStripRows + row % kStripRows;
+    if (unit >= units) return false;
+    source = order == Order::halves ? Source{static_cast<std::size_t>(strip % 2), unit}
+                                    : Source{0, 2 * unit + strip % 2};
+    return true;
+  }
+  if (row >= rows()) return false;
+  source = {0, row};
+  if (order == Order::per_head) {  // row of q, k or v: [3][heads][head_dim]; stored [heads][3][head_dim]
+    const std::int64_t head = row / head_dim % rotated_heads, which = row / head_dim / rotated_heads;
+    source.row = (head * 3 + which) * head_dim + row % head_dim;
+    return true;
+  }
+  while (source.row >= part_rows[source.part]) source.row -= part_rows[source.part++];
+  if (order == Order::pairs && source.part < 2) {  // halves of a head; stored as pairs
+    const std::int64_t at = source.row % head_dim, half = head_dim / 2;
+    source.row += 2 * (at % half) + at / half - at;
+  }
+  return true;
+}
+
+// Finds tensors by name, gives them addresses, and keeps the first problem.
+class WeightLayout::Builder {
+ public:
+  Builder(WeightLayout& layout, const Checkpoint& checkpoint, const ModelConfig& config)
+      : layout_(layout), checkpoint_(checkpoint), config_(config) {}
+
+  const Status& status() const { return status_; }
+  bool ok() const { return status_.ok(); }
+  bool stored(std::string_view name) const { return checkpoint_.find(name) != nullptr; }
+  bool plain(std::string_view name) const {
+    const CheckpointTensor* tensor = checkpoint_.find(name);
+    return tensor && is_plain(tensor->format);
+  }
+
+  // The tensor of that name and shape, in a format that can be multiplied or widened.
+  const CheckpointTensor* get(std::string_view name, const Shape& expected) {
+    if (!ok()) return nullptr;
     const CheckpointTensor* tensor = checkpoint_.find(name);
     if (!tensor) return fail(Code::not_found, concat("tensor ", name, " is missing"));
-    if (tensor->shape != expected && !(alternative && tensor->shape == *alternative))
+    if (tensor->shape != expected)
       return fail(Code::format, concat("tensor ", name, " has shape ", shape_text(tensor->shape),
                                        ", expected ", shape_text(expected)));
     if (tensor->format == Format::none)
@@ -38,163 +87,210 @@ class Finder {
   }
 
   const CheckpointTensor* fail(Code code, std::string sentence) {
-    if (status_.ok()) status_ = Status(code, concat(checkpoint_.path, ": ", sentence));
+    if (ok()) status_ = Status(code, concat(checkpoint_.path, ": ", sentence));
     return nullptr;
   }
 
+  // A part of a matrix or vector: its name in this layer (with "<>" for the expert), and its rows.
+  struct Part {
+    std::string_view pattern;
+    std::int64_t rows;
+  };
+  // `k` 0: a vector. `experts` 0: not of experts.
+  Stored collect(unsigned layer, const std::vector<Part>& parts, std::int64_t k, std::int64_t experts = 0,
+                 RowMap map = {}, bool transposed = false) {
+    Stored stored{{}, std::move(map), std::max(experts, std::int64_t{1}), false};
+    for (const Part& part : parts) stored.map.part_rows.push_back(part.rows);
+    const bool separate = parts.front().pattern.find("<>") != std::string_view::npos;
+    stored.experts_inside = !separate && config_.routed && experts > 0;
+    for (std::int64_t e = 0; e < (separate ? experts : 1); ++e)
+      for (const Part& part : parts) {
+        Shape shape;
+        if (stored.experts_inside) shape.push_back(static_cast<std::uint64_t>(experts));
+        if (transposed) shape.push_back(static_cast<std::uint64_t>(k));
+        shape.push_back(static_cast<std::uint64_t>(part.rows));
+        if (k > 0 && !transposed) shape.push_back(static_cast<std::uint64_t>(k));
+        stored.tensors.push_back(get(tensor_name(part.pattern, layer, static_cast<unsigned>(e)), shape));
+      }
+    return stored;
+  }
+
+  // Gives a matrix its address and counts it; `active` of its experts are read for one token.
+  Matrix matrix(Stored stored, std::int64_t k, std::string_view kind, std::int64_t active,
+                bool transposed = false) {
+    Matrix m{std::move(stored), Format::none, k, transposed, 0};
+    if (!ok()) return m;
+    m.format = m.stored.tensors[0]->format;
+    for (const CheckpointTensor* tensor : m.stored.tensors)
+      if (tensor->format != m.format)
+        fail(Code::unsupported, concat("tensors ", m.stored.tensors[0]->name, " and ", tensor->name,
+                                       " are one matrix here and must have one format, found ",
+                                       format_name(m.format), " and ", format_name(tensor->format)));
+    if (tile_bytes(m.format, 1) == 0)
+      fail(Code::unsupported, concat("tensor ", m.stored.tensors[0]->name, " is stored as ",
+                                     format_name(m.format), ", which no kernel multiplies"));
+    if (!ok()) return m;
+    const std::uint64_t each = m.shape().bytes(), experts = static_cast<std::uint64_t>(m.stored.experts),
+                        read = static_cast<std::uint64_t>(active);
+    m.offset = reserve(each * experts);
+    WeightGroup& group = group_of(concat(kind, " (", format_name(m.format), ")"));
+    group.bytes += each * experts;
+    group.decode_bytes += each * read;
+    std::uint64_t parameters = 0;
+    for (const CheckpointTensor* tensor : m.stored.tensors) parameters += values(*tensor);
+    group.parameters += parameters;
+    group.active_parameters += parameters / experts * read;
+    return m;
+  }
+
+  Vector vector(Stored stored) {
+    Vector v{std::move(stored), 0};
+    if (!ok()) return v;
+    for (const CheckpointTensor* tensor : v.stored.tensors)
+      if (!is_plain(tensor->format))
+        fail(Code::unsupported, concat("tensor ", tensor->name, " is stored as ", format_name(tensor->format),
+                                       ", which a vector may not be"));
+    if (!ok()) return v;
+    const std::uint64_t bytes = static_cast<std::uint64_t>(v.values()) * sizeof(float);
+    v.offset = reserve(bytes);
+    WeightGroup& group = group_of("vectors (f32)");
+    group.bytes += bytes;
+    group.decode_bytes += bytes / static_cast<std::uint64_t>(v.stored.experts);
+    for (const CheckpointTensor* tensor : v.stored.tensors) group.parameters += values(*tensor);
+    return v;
+  }
+  Vector vector(std::string_view pattern, unsigned layer, std::int64_t width) {
+    return vector(collect(layer, {{pattern, width}}, 0));
+  }
+
+  void embedding(std::string_view name) {
+    layout_.embedding_ = get(name, {config_.vocabulary, config_.hidden});
+    if (!ok()) return;
+    const CheckpointTensor& table = *layout_.embedding_;
+    if (!is_plain(table.format))
+      return static_cast<void>(
+          fail(Code::unsupported, concat("tensor ", name, " is quantized, which an embedding may not be")));
+    layout_.embedding_offset_ = reserve(table.codes.bytes);
+    WeightGroup& group = group_of(concat("embedding (", format_name(table.format), ")"));
+    group.bytes += table.codes.bytes;
+    group.decode_bytes += table.codes.bytes / config_.vocabulary;
+    group.parameters += values(table);
+  }
+
  private:
+  std::uint64_t reserve(std::uint64_t bytes) {
+    const std::uint64_t offset = layout_.bytes_;
+    layout_.bytes_ = round_up(offset + bytes, std::uint64_t{64});
+    return offset;
+  }
+  WeightGroup& group_of(std::string_view name) {
+    for (WeightGroup& group : layout_.groups_)
+      if (group.name == name) return group;
+    return layout_.groups_.emplace_back(WeightGroup{std::string(name), 0, 0, 0, 0});
+  }
+
+  WeightLayout& layout_;
   const Checkpoint& checkpoint_;
+  const ModelConfig& config_;
   Status status_;
 };
 
-// The dialect whose embedding the checkpoint has, else the first (whose names the errors will then use).
-const TensorNames& pick_dialect(const Checkpoint& checkpoint, const Architecture& architecture) {
-  for (const TensorNames& names : architecture.dialects)
-    if (checkpoint.find(names.embedding)) return names;
-  return architecture.dialects.front();
+void WeightLayout::add_attention(Builder& builder, const TensorNames& names, const ModelConfig& config,
+                                 unsigned l, Layer& layer) {
+  const std::int64_t hidden = config.hidden, heads = config.heads, kv = config.kv_heads,
+                     dim = config.head_dim;
+  RowMap map;
+  map.head_dim = dim;
+  map.rotated_heads = heads;
+  if (names.qkv_order == QkvOrder::per_head) map.order = RowMap::Order::per_head;
+  if (names.qkv_order == QkvOrder::pairs) map.order = RowMap::Order::pairs;
+  const auto qkv_parts = [&](const std::string_view(&patterns)[3]) -> std::vector<Builder::Part> {
+    if (names.fused_qkv()) return {{patterns[0], (heads + 2 * kv) * dim}};
+    return {{patterns[0], heads * dim}, {patterns[1], kv * dim}, {patterns[2], kv * dim}};
+  };
+  layer.attention_norm = builder.vector(names.attention_norm, l, hidden);
+  if (!names.attention_norm_bias.empty())
+    layer.attention_norm_bias = builder.vector(names.attention_norm_bias, l, hidden);
+  layer.qkv =
+      builder.matrix(builder.collect(l, qkv_parts(names.qkv), hidden, 0, map), hidden, "attention", 1);
+  if (has(builder, config.qkv_bias, names.qkv_bias[0], l))
+    layer.qkv_bias = builder.vector(builder.collect(l, qkv_parts(names.qkv_bias), 0, 0, map));
+  if (!names.q_norm.empty()) {
+    layer.q_norm = builder.vector(names.q_norm, l, dim);
+    layer.k_norm = builder.vector(names.k_norm, l, dim);
+  }
+  if (!names.sinks.empty()) layer.sinks = builder.vector(names.sinks, l, heads);
+  layer.output =
+      builder.matrix(builder.collect(l, {{names.output, hidden}}, heads * dim), heads * dim, "attention", 1);
+  if (has(builder, config.output_bias, names.output_bias, l))
+    layer.output_bias = builder.vector(names.output_bias, l, hidden);
 }
 
-std::uint64_t values(const CheckpointTensor& tensor) {
-  std::uint64_t product = 1;
-  for (const std::uint64_t d : tensor.shape) product *= d;
-  return product;
+void WeightLayout::add_experts(Builder& builder, const TensorNames& names, const ModelConfig& config,
+                               unsigned l, Layer& layer) {
+  const std::int64_t hidden = config.hidden, width = config.expert_width, experts = config.experts;
+  layer.mlp_norm = builder.vector(names.mlp_norm, l, hidden);
+  if (!names.mlp_norm_bias.empty()) layer.mlp_norm_bias = builder.vector(names.mlp_norm_bias, l, hidden);
+  if (config.routed) {
+    layer.router = builder.matrix(builder.collect(l, {{names.router, experts}}, hidden), hidden, "router", 1);
+    if (!names.router_bias.empty()) layer.router_bias = builder.vector(names.router_bias, l, experts);
+  }
+  RowMap map;
+  map.units = width;
+  std::vector<Builder::Part> parts, biases;
+  if (names.alternating()) {
+    map.order = RowMap::Order::alternating;
+    parts = {{names.gate, 2 * width}};
+    biases = {{names.gate_bias, 2 * width}};
+  } else if (is_gated(config.activation)) {
+    map.order = RowMap::Order::halves;
+    parts = {{names.gate, width}, {names.up, width}};
+    biases = {{names.gate_bias, width}, {names.up_bias, width}};
+  } else {
+    parts = {{names.up, width}};
+    biases = {{names.up_bias, width}};
+  }
+  const std::string_view kind = config.routed ? "experts" : "feed-forward";
+  // Alternating rows saved in a plain format are saved in x out, and so is what is below them.
+  const auto transposed = [&](std::string_view pattern) {
+    return names.alternating() && builder.plain(tensor_name(pattern, l));
+  };
+  const auto expert_matrix = [&](const std::vector<Builder::Part>& from, std::int64_t k, const RowMap& rows) {
+    const bool turned = transposed(from.front().pattern);
+    return builder.matrix(builder.collect(l, from, k, experts, rows, turned), k, kind,
+                          config.experts_per_token, turned);
+  };
+  layer.gate_up = expert_matrix(parts, hidden, map);
+  layer.down = expert_matrix({{names.down, hidden}}, width, {});
+  if (has(builder, config.expert_bias, biases.front().pattern, l)) {
+    layer.gate_up_bias = builder.vector(builder.collect(l, biases, 0, experts, map));
+    layer.down_bias = builder.vector(builder.collect(l, {{names.down_bias, hidden}}, 0, experts));
+  }
 }
 
-}  // namespace
-
-std::uint64_t WeightLayout::reserve(std::uint64_t bytes) {
-  const std::uint64_t offset = bytes_;
-  bytes_ = round_up(bytes_ + bytes, std::uint64_t{64});
-  return offset;
+bool WeightLayout::has(const Builder& builder, Presence presence, std::string_view pattern, unsigned layer) {
+  if (presence != Presence::if_stored) return presence == Presence::yes;
+  return !pattern.empty() && builder.stored(tensor_name(pattern, layer));
 }
 
 Result<WeightLayout> WeightLayout::make(const Checkpoint& checkpoint, const ModelConfig& config) {
   WeightLayout layout;
-  Finder finder(checkpoint);
+  Builder builder(layout, checkpoint, config);
   const TensorNames& names = pick_dialect(checkpoint, *config.architecture);
-
-  const auto group = [&](std::string_view name) -> WeightGroup& {
-    for (WeightGroup& g : layout.groups_)
-      if (g.name == name) return g;
-    return layout.groups_.emplace_back(WeightGroup{std::string(name), 0, 0, 0, 0});
-  };
-  // Gives a matrix its address and adds it to its group; `active` of its experts are read for one token.
-  const auto place = [&](Matrix& matrix, std::string_view kind, std::int64_t active) {
-    if (!finder.status().ok()) return;
-    matrix.format = matrix.parts[0]->format;
-    for (const CheckpointTensor* part : matrix.parts)
-      if (part->format != matrix.format)
-        finder.fail(Code::unsupported,
-                    concat("tensors ", matrix.parts[0]->name, " and ", part->name,
-                           " are one matrix here and must have one format, found ",
-                           format_name(matrix.format), " and ", format_name(part->format)));
-    const std::uint64_t each = matrix.shape().bytes();
-    matrix.offset = layout.reserve(each * static_cast<std::uint64_t>(matrix.experts));
-    WeightGroup& of = group(concat(kind, " (", format_name(matrix.format), ")"));
-    of.bytes += each * static_cast<std::uint64_t>(matrix.experts);
-    of.decode_bytes += each * static_cast<std::uint64_t>(active);
-    for (const CheckpointTensor* part : matrix.parts) {
-      of.parameters += values(*part);
-      of.active_parameters += values(*part) / static_cast<std::uint64_t>(matrix.experts) * static_cast<std::uint64_t>(active);
-    }
-  };
-  const auto matrix = [&](std::vector<std::pair<std::string, std::int64_t>> parts, std::int64_t k) {
-    Matrix m;
-    m.k = k;
-    for (const auto& [name, rows] : parts) {
-      m.parts.push_back(finder.get(name, {static_cast<std::uint64_t>(rows), static_cast<std::uint64_t>(k)}));
-      m.rows += rows;
-    }
-    return m;
-  };
-  const auto place_vector = [&](Vector& v) {
-    if (!finder.status().ok()) return;
-    const std::uint64_t bytes = static_cast<std::uint64_t>(v.lists * v.padded()) * sizeof(float);
-    v.offset = layout.reserve(bytes);
-    WeightGroup& of = group("vectors (f32)");
-    of.bytes += bytes;
-    of.decode_bytes += bytes / static_cast<std::uint64_t>(v.lists);
-    for (const CheckpointTensor* part : v.parts) of.parameters += values(*part);
-  };
-  const auto vector = [&](std::vector<std::pair<std::string, std::int64_t>> parts) {
-    Vector v;
-    for (const auto& [name, width] : parts) {
-      v.parts.push_back(finder.get(name, {static_cast<std::uint64_t>(width)}));
-      v.width += width;
-    }
-    place_vector(v);
-    return v;
-  };
-  const auto expert_vector = [&](std::string_view name, std::int64_t width, bool interleaved) {
-    Vector v;
-    v.width = width;
-    v.lists = config.experts;
-    v.interleaved = interleaved;
-    v.parts.push_back(finder.get(name, {config.experts, static_cast<std::uint64_t>(width)}));
-    place_vector(v);
-    return v;
-  };
-  // [E, rows, k] in mxfp4, [E, k, rows] when saved in a plain format.
-  const auto expert_matrix = [&](std::string_view name, std::int64_t rows, std::int64_t k, bool interleaved) {
-    Matrix m;
-    m.k = k;
-    m.experts = config.experts;
-    m.interleaved = interleaved;
-    m.width = rows / 2;
-    m.rows = interleaved ? 2 * round_up(rows / 2, kStripRows) : rows;
-    const Shape out_in{config.experts, static_cast<std::uint64_t>(rows), static_cast<std::uint64_t>(k)};
-    const Shape in_out{config.experts, static_cast<std::uint64_t>(k), static_cast<std::uint64_t>(rows)};
-    const CheckpointTensor* stored = checkpoint.find(name);
-    m.transposed = stored && stored->format != Format::mxfp4;
-    m.parts.push_back(finder.get(name, m.transposed ? in_out : out_in));
-    place(m, "experts", config.experts_per_token);
-    return m;
-  };
-
-  const std::int64_t hidden = config.hidden, heads = config.heads, kv = config.kv_heads,
-                     dim = config.head_dim;
-  layout.embedding_ = finder.get(names.embedding, {config.vocabulary, config.hidden});
-  if (finder.status().ok()) {
-    const CheckpointTensor& embedding = *layout.embedding_;
-    if (embedding.scales.bytes)
-      finder.fail(Code::unsupported,
-                  concat("tensor ", embedding.name, " is quantized, which an embedding may not be"));
-    layout.embedding_offset_ = layout.reserve(embedding.codes.bytes);
-    WeightGroup& of = group(concat("embedding (", format_name(embedding.format), ")"));
-    of.bytes += embedding.codes.bytes;
-    of.decode_bytes += embedding.codes.bytes / config.vocabulary;
-    of.parameters += values(embedding);
-  }
-  for (unsigned l = 0; l < config.layers && finder.status().ok(); ++l) {
-    const auto name = [l](std::string_view pattern) { return layer_name(pattern, l); };
-    const auto qkv_parts =
-        [&](const std::string_view(&patterns)[3]) -> std::vector<std::pair<std::string, std::int64_t>> {
-      if (names.fused_qkv()) return {{name(patterns[0]), (heads + 2 * kv) * dim}};
-      return {{name(patterns[0]), heads * dim}, {name(patterns[1]), kv * dim}, {name(patterns[2]), kv * dim}};
-    };
+  const std::int64_t hidden = config.hidden, vocabulary = config.vocabulary;
+  builder.embedding(names.embedding);
+  for (unsigned l = 0; l < config.layers && builder.ok(); ++l) {
     Layer& layer = layout.layers_.emplace_back();
-    layer.attention_norm = vector({{name(names.attention_norm), hidden}});
-    layer.qkv = matrix(qkv_parts(names.qkv), hidden);
-    place(layer.qkv, "attention", 1);
-    layer.qkv_bias = vector(qkv_parts(names.qkv_bias));
-    layer.sinks = vector({{name(names.sinks), heads}});
-    layer.output = matrix({{name(names.output), hidden}}, heads * dim);
-    place(layer.output, "attention", 1);
-    layer.output_bias = vector({{name(names.output_bias), hidden}});
-    layer.mlp_norm = vector({{name(names.mlp_norm), hidden}});
-    layer.router = matrix({{name(names.router), config.experts}}, hidden);
-    place(layer.router, "router", 1);
-    layer.router_bias = vector({{name(names.router_bias), config.experts}});
-    layer.gate_up = expert_matrix(name(names.gate_up), 2 * std::int64_t{config.expert_width}, hidden, true);
-    layer.gate_up_bias = expert_vector(name(names.gate_up_bias), 2 * std::int64_t{config.expert_width}, true);
-    layer.down = expert_matrix(name(names.down), hidden, config.expert_width, false);
-    layer.down_bias = expert_vector(name(names.down_bias), hidden, false);
+    add_attention(builder, names, config, l, layer);
+    add_experts(builder, names, config, l, layer);
   }
-  layout.final_norm_ = vector({{std::string(names.final_norm), hidden}});
+  layout.final_norm_ = builder.vector(names.final_norm, 0, hidden);
+  if (!names.final_norm_bias.empty())
+    layout.final_norm_bias_ = builder.vector(names.final_norm_bias, 0, hidden);
   const bool tied = config.tied_embeddings && !checkpoint.find(names.head);
-  layout.head_ = matrix({{std::string(tied ? names.embedding : names.head), config.vocabulary}}, hidden);
-  place(layout.head_, "head", 1);
-  if (!finder.status().ok()) return finder.status();
+  layout.head_ = builder.matrix(
+      builder.collect(0, {{tied ? names.embedding : names.head, vocabulary}}, hidden), hidden, "head", 1);
+  if (!builder.ok()) return builder.status();
   return layout;
 }
 

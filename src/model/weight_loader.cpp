@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cstring>
 #include <mutex>
+#include <utility>
 
 namespace nib::inline v0 {
 namespace {
@@ -16,6 +17,7 @@ namespace {
 constexpr std::uint64_t kPieceBytes = std::uint64_t{1}
                                       << 20;  // one read: large enough for a disk, small for a cache
 constexpr std::int64_t kGroupRows = kGroupStrips * kStripRows;
+constexpr std::size_t kMostParts = 3;  // of a matrix: q, k and v
 
 std::uint64_t code_row_bytes(Format format, std::int64_t k) {
   const FormatInfo& info = format_info(format);
@@ -43,6 +45,7 @@ class WeightLoader {
  public:
   using Matrix = WeightLayout::Matrix;
   using Vector = WeightLayout::Vector;
+  using RowMap = WeightLayout::RowMap;
 
   // How a matrix is cut into pieces of work: `count` groups of strips (or, transposed, k tiles) of one
   // expert.
@@ -55,7 +58,7 @@ class WeightLoader {
   static Pieces pieces_of(const Matrix& m) {
     if (m.transposed) {
       const std::uint64_t column =
-          static_cast<std::uint64_t>(natural_rows(m)) * format_info(m.format).code_bytes;
+          static_cast<std::uint64_t>(m.stored.map.part_rows[0]) * format_info(m.format).code_bytes;
       return {ceil_div(m.k, kTileK), 1, static_cast<std::uint64_t>(std::min(m.k, kTileK)) * column};
     }
     const std::uint64_t group = kGroupRows * (code_row_bytes(m.format, m.k) + scale_row_bytes(m.format, m.k));
@@ -64,7 +67,13 @@ class WeightLoader {
         std::clamp<std::uint64_t>(kPieceBytes / group, 1, static_cast<std::uint64_t>(groups)));
     return {groups, count, static_cast<std::uint64_t>(count) * group};
   }
-  static std::int64_t natural_rows(const Matrix& m) { return m.interleaved ? 2 * m.width : m.rows; }
+  // Staging for the tensors of one list of a vector.
+  static std::uint64_t staging_of(const Vector& v) {
+    std::uint64_t bytes = 0;
+    for (std::size_t part = 0; v.exists() && part < v.stored.map.part_rows.size(); ++part)
+      bytes += static_cast<std::uint64_t>(v.stored.map.part_rows[part]) * sizeof(float);
+    return bytes;
+  }
 
   WeightLoader(const Checkpoint& checkpoint, const Backend& backend, Numerics numerics, Pool& pool,
                ProgressSink progress, const Cancel* cancel, std::uint64_t total)
@@ -93,9 +102,12 @@ class WeightLoader {
 
   // Packs a matrix and returns its experts' PackedWeights, kernels chosen.
   Result<std::vector<PackedWeight>> load_matrix(const Matrix& m) {
+    std::vector<PackedWeight> packed;
+    if (!m.exists()) return packed;
     wide_ = false;
+    const CheckpointTensor& named = *m.stored.tensors[0];
     const Pieces pieces = pieces_of(m);
-    NIB_TRY(in_parallel(m.experts * pieces.per_expert(), *m.parts[0],
+    NIB_TRY(in_parallel(m.stored.experts * pieces.per_expert(), named,
                         [&](std::int64_t piece, std::byte* staging) {
                           const std::int64_t expert = piece / pieces.per_expert();
                           const std::int64_t first = piece % pieces.per_expert() * pieces.count;
@@ -103,12 +115,13 @@ class WeightLoader {
                           return m.transposed ? pack_transposed(m, expert, units, staging)
                                               : pack_groups(m, expert, units, staging);
                         }));
+    for (const CheckpointTensor* tensor : m.stored.tensors)
+      done_ += tensor->codes.bytes + tensor->scales.bytes;
     const MatmulKernel* kernel = find_kernel(backend_, m.format, numerics_, wide_);
     if (!kernel)
-      return Status(Code::unsupported, concat(checkpoint_.path, ": tensor ", m.parts[0]->name, ": backend ",
+      return Status(Code::unsupported, concat(checkpoint_.path, ": tensor ", named.name, ": backend ",
                                               backend_.name, " cannot multiply ", format_name(m.format)));
-    std::vector<PackedWeight> packed;
-    for (std::int64_t e = 0; e < m.experts; ++e) {
+    for (std::int64_t e = 0; e < m.stored.experts; ++e) {
       PackedWeight weight = m.shape();
       weight.data = base_ + m.offset + static_cast<std::uint64_t>(e) * weight.bytes();
       weight.kernel = kernel;
@@ -117,47 +130,38 @@ class WeightLoader {
     return packed;
   }
 
+  // Null when the model has no such vector.
   Result<const float*> load_vector(const Vector& v) {
-    auto* out = reinterpret_cast<float*>(base_ + v.offset);
-    std::fill(out, out + v.lists * v.padded(), 0.0f);
-    std::int64_t at = 0;  // into a list; several parts make one list
-    for (const CheckpointTensor* part : v.parts) {
-      if (stopped()) return Status(Code::stopped, concat(checkpoint_.path, ": loading was cancelled"));
-      const std::uint64_t size = format_info(part->format).code_bytes;
-      const std::uint64_t count = part->codes.bytes / size;
-      const std::uint64_t at_once = std::max<std::uint64_t>(1, staging_.size() / size);
-      for (std::uint64_t begin = 0; begin < count; begin += at_once) {
-        const std::uint64_t some = std::min(at_once, count - begin);
-        NIB_TRY(read_plane(checkpoint_, part->codes, begin * size, {staging_.data(), some * size}));
-        for (std::uint64_t i = 0; i < some; ++i)
-          out[position(v, at + static_cast<std::int64_t>(begin + i))] =
-              widen(part->format, staging_.data() + i * size);
+    if (!v.exists()) return static_cast<const float*>(nullptr);
+    if (stopped()) return Status(Code::stopped, concat(checkpoint_.path, ": loading was cancelled"));
+    auto* all = reinterpret_cast<float*>(base_ + v.offset);
+    const RowMap& map = v.stored.map;
+    for (std::int64_t e = 0; e < v.stored.experts; ++e) {
+      std::byte* parts[kMostParts];
+      std::byte* next = staging_.data();
+      for (std::size_t part = 0; part < map.part_rows.size(); ++part) {
+        const CheckpointTensor& tensor = v.stored.tensor(e, part);
+        const std::uint64_t size = format_info(tensor.format).code_bytes;
+        const std::uint64_t bytes = static_cast<std::uint64_t>(map.part_rows[part]) * size;
+        NIB_TRY(read_plane(checkpoint_, tensor.codes,
+                           static_cast<std::uint64_t>(v.stored.first_row(e, part)) * size, {next, bytes}));
+        parts[part] = std::exchange(next, next + bytes);
       }
-      at += static_cast<std::int64_t>(count);
+      float* out = all + e * v.padded();
+      std::fill(out, out + v.padded(), 0.0f);
+      for (std::int64_t row = 0; row < map.rows(); ++row)
+        if (RowMap::Source from; map.find(row, from)) {
+          const Format format = v.stored.tensor(e, from.part).format;
+          out[row] = widen(format, parts[from.part] +
+                                       static_cast<std::uint64_t>(from.row) * format_info(format).code_bytes);
+        }
     }
-    done_ += static_cast<std::uint64_t>(v.lists * v.padded()) * sizeof(float);
-    return static_cast<const float*>(out);
+    done_ += static_cast<std::uint64_t>(v.values()) * sizeof(float);
+    return static_cast<const float*>(all);
   }
 
  private:
   bool stopped() const { return cancel_ && cancel_->triggered(); }
-
-  // Value `i` of all lists, where it lies in memory.
-  static std::int64_t position(const Vector& v, std::int64_t i) {
-    const std::int64_t list = i / v.width, at = i % v.width, unit = at / 2;
-    if (!v.interleaved) return list * v.padded() + at;
-    return list * v.padded() + (2 * (unit / kStripRows) + at % 2) * kStripRows + unit % kStripRows;
-  }
-
-  // The natural row that lane `lane` of a strip holds, or -1 past the last.
-  static std::int64_t natural_row(const Matrix& m, std::int64_t strip, std::int64_t lane) {
-    if (!m.interleaved) {
-      const std::int64_t row = strip * kStripRows + lane;
-      return row < m.rows ? row : -1;
-    }
-    const std::int64_t unit = strip / 2 * kStripRows + lane;
-    return unit < m.width ? 2 * unit + strip % 2 : -1;
-  }
 
   // Runs work(piece, staging of the thread) for all pieces; the first failure ends it.
   template <class Work>
@@ -178,50 +182,84 @@ class WeightLoader {
     });
     if (failed) return first;
     if (stopped()) return Status(Code::stopped, concat(checkpoint_.path, ": loading was cancelled"));
-    done_ += tensor.codes.bytes + tensor.scales.bytes;
     return {};
   }
 
-  // Natural rows [begin, end) of an expert, from the parts they lie in; row r at out + (r - begin) *
-  // row_bytes.
-  Status read_rows(const Matrix& m, std::int64_t expert, Range rows, std::uint64_t row_bytes, bool scales,
-                   std::byte* out) {
-    std::int64_t first = 0;  // row of the matrix at which the part begins
-    for (const CheckpointTensor* part : m.parts) {
-      const std::int64_t count =
-          m.parts.size() == 1 ? natural_rows(m) : static_cast<std::int64_t>(part->shape[0]);
-      const std::int64_t begin = std::max(rows.begin, first), end = std::min(rows.end, first + count);
-      if (begin < end) {
-        const std::uint64_t offset = static_cast<std::uint64_t>(expert * count + begin - first) * row_bytes;
-        NIB_TRY(read_plane(checkpoint_, scales ? part->scales : part->codes, offset,
-                           {out + static_cast<std::uint64_t>(begin - rows.begin) * row_bytes,
-                            static_cast<std::uint64_t>(end - begin) * row_bytes}));
-      }
-      first += count;
+  // The rows of the file that a piece needs, staged: where each row of the result finds its codes and scales.
+  struct StagedRows {
+    struct Part {
+      std::int64_t first = 0, count = 0;  // rows of the part that were read
+      const std::byte *codes = nullptr, *scales = nullptr;
+    } parts[kMostParts];
+  };
+  Status stage(const Matrix& m, std::int64_t expert, Range rows, std::byte* staging, StagedRows& staged) {
+    const RowMap& map = m.stored.map;
+    std::int64_t last[kMostParts] = {};
+    for (std::int64_t row = rows.begin; row < rows.end; ++row) {
+      RowMap::Source from;
+      if (!map.find(row, from)) continue;
+      StagedRows::Part& part = staged.parts[from.part];
+      part.first = part.count++ == 0 ? from.row : std::min(part.first, from.row);
+      last[from.part] = std::max(last[from.part], from.row + 1);
+    }
+    const std::uint64_t codes_each = code_row_bytes(m.format, m.k),
+                        scales_each = scale_row_bytes(m.format, m.k);
+    for (std::size_t p = 0; p < map.part_rows.size(); ++p) {
+      StagedRows::Part& part = staged.parts[p];
+      if (part.count == 0) continue;
+      part.count = last[p] - part.first;
+      const CheckpointTensor& tensor = m.stored.tensor(expert, p);
+      const auto first = static_cast<std::uint64_t>(m.stored.first_row(expert, p) + part.first),
+                 count = static_cast<std::uint64_t>(part.count);
+      NIB_TRY(read_plane(checkpoint_, tensor.codes, first * codes_each, {staging, count * codes_each}));
+      part.codes = std::exchange(staging, staging + count * codes_each);
+      if (!scales_each) continue;
+      NIB_TRY(read_plane(checkpoint_, tensor.scales, first * scales_each, {staging, count * scales_each}));
+      part.scales = std::exchange(staging, staging + count * scales_each);
     }
     return {};
   }
 
-  // Groups of four strips need 64 consecutive natural rows each, in either order of rows.
-  Status pack_groups(const Matrix& m, std::int64_t expert, Range groups, std::byte* staging) {
+  // The sixteen rows of a strip, each read by itself: for orders that scatter them over the file.
+  Status stage_strip(const Matrix& m, std::int64_t expert, std::int64_t strip, std::byte* staging,
+                     StripRows& natural) {
     const std::uint64_t codes_each = code_row_bytes(m.format, m.k),
                         scales_each = scale_row_bytes(m.format, m.k);
-    const Range rows{groups.begin * kGroupRows, std::min(groups.end * kGroupRows, natural_rows(m))};
-    std::byte* scales = staging + static_cast<std::uint64_t>(rows.size()) * codes_each;
-    NIB_TRY(read_rows(m, expert, rows, codes_each, false, staging));
-    if (scales_each) NIB_TRY(read_rows(m, expert, rows, scales_each, true, scales));
+    for (std::int64_t lane = 0; lane < kStripRows; ++lane) {
+      RowMap::Source from;
+      if (!m.stored.map.find(strip * kStripRows + lane, from)) continue;
+      const CheckpointTensor& tensor = m.stored.tensor(expert, from.part);
+      const auto row = static_cast<std::uint64_t>(m.stored.first_row(expert, from.part) + from.row);
+      NIB_TRY(read_plane(checkpoint_, tensor.codes, row * codes_each, {staging, codes_each}));
+      natural.codes[lane] = std::exchange(staging, staging + codes_each);
+      if (!scales_each) continue;
+      NIB_TRY(read_plane(checkpoint_, tensor.scales, row * scales_each, {staging, scales_each}));
+      natural.scales[lane] = std::exchange(staging, staging + scales_each);
+    }
+    return {};
+  }
 
+  Status pack_groups(const Matrix& m, std::int64_t expert, Range groups, std::byte* staging) {
     const PackedWeight shape = m.shape();
+    const RowMap& map = m.stored.map;
+    const std::uint64_t codes_each = code_row_bytes(m.format, m.k),
+                        scales_each = scale_row_bytes(m.format, m.k);
+    const Range strips{groups.begin * kGroupStrips, std::min(groups.end * kGroupStrips, shape.strips())};
+    const bool scattered = map.order == RowMap::Order::per_head || map.order == RowMap::Order::pairs;
+    StagedRows staged;
+    if (!scattered)
+      NIB_TRY(stage(m, expert, {strips.begin * kStripRows, strips.end * kStripRows}, staging, staged));
     std::byte* out = base_ + m.offset + static_cast<std::uint64_t>(expert) * shape.bytes();
-    for (std::int64_t strip = groups.begin * kGroupStrips;
-         strip < std::min(groups.end * kGroupStrips, shape.strips()); ++strip) {
+    for (std::int64_t strip = strips.begin; strip < strips.end; ++strip) {
       StripRows natural;
-      for (std::int64_t lane = 0; lane < kStripRows; ++lane) {
-        const std::int64_t row = natural_row(m, strip, lane);
-        if (row < 0) continue;
-        natural.codes[lane] = staging + static_cast<std::uint64_t>(row - rows.begin) * codes_each;
-        if (scales_each)
-          natural.scales[lane] = scales + static_cast<std::uint64_t>(row - rows.begin) * scales_each;
+      if (scattered) NIB_TRY(stage_strip(m, expert, strip, staging, natural));
+      for (std::int64_t lane = 0; !scattered && lane < kStripRows; ++lane) {
+        RowMap::Source from;
+        if (!map.find(strip * kStripRows + lane, from)) continue;
+        const StagedRows::Part& part = staged.parts[from.part];
+        const auto row = static_cast<std::uint64_t>(from.row - part.first);
+        natural.codes[lane] = part.codes + row * codes_each;
+        if (part.scales) natural.scales[lane] = part.scales + row * scales_each;
       }
       NIB_TRY(pack_strip(m, shape, strip, natural, out));
     }
@@ -247,23 +285,24 @@ class WeightLoader {
   Status pack_transposed(const Matrix& m, std::int64_t expert, Range tiles, std::byte* staging) {
     const PackedWeight shape = m.shape();
     const std::size_t size = format_info(m.format).code_bytes;
-    const std::int64_t columns = natural_rows(m);
+    const RowMap& map = m.stored.map;
+    const std::int64_t columns = map.part_rows[0];
     std::byte* out = base_ + m.offset + static_cast<std::uint64_t>(expert) * shape.bytes();
     for (std::int64_t tile = tiles.begin; tile < tiles.end; ++tile) {
       const std::int64_t k = std::min(kTileK, m.k - tile * kTileK);
       const std::uint64_t offset =
           static_cast<std::uint64_t>((expert * m.k + tile * kTileK) * columns) * size;
-      NIB_TRY(read_plane(checkpoint_, m.parts[0]->codes, offset,
+      NIB_TRY(read_plane(checkpoint_, m.stored.tensors[0]->codes, offset,
                          {staging, static_cast<std::size_t>(k * columns) * size}));
       for (std::int64_t strip = 0; strip < shape.strips(); ++strip) {
         std::byte turned[kStripRows][kTileK * 4];
         StripRows natural;
         for (std::int64_t lane = 0; lane < kStripRows; ++lane) {
-          const std::int64_t row = natural_row(m, strip, lane);
-          if (row < 0) continue;
+          RowMap::Source from;
+          if (!map.find(strip * kStripRows + lane, from)) continue;
           for (std::int64_t i = 0; i < k; ++i)
             std::memcpy(turned[lane] + static_cast<std::size_t>(i) * size,
-                        staging + static_cast<std::size_t>(i * columns + row) * size, size);
+                        staging + static_cast<std::size_t>(i * columns + from.row) * size, size);
           natural.codes[lane] = turned[lane];
         }
         CarriedExponents carried{};
@@ -275,7 +314,7 @@ class WeightLoader {
 
   Status note(const Matrix& m, PackFindings findings) {
     if (findings.not_a_number)
-      return Status(Code::format, concat(checkpoint_.path, ": tensor ", m.parts[0]->name,
+      return Status(Code::format, concat(checkpoint_.path, ": tensor ", m.stored.tensors[0]->name,
                                          " has a scale that is not a number (byte 255)"));
     if (findings.wide_exponents) wide_ = true;
     return {};
@@ -296,9 +335,15 @@ class WeightLoader {
 
 std::uint64_t WeightLayout::staging_bytes(int threads) const {
   std::uint64_t most = 64 * 1024;
-  const auto look = [&](const Matrix& m) { most = std::max(most, WeightLoader::pieces_of(m).bytes); };
-  for (const Layer& layer : layers_)
+  const auto look = [&](const Matrix& m) {
+    if (m.exists()) most = std::max(most, WeightLoader::pieces_of(m).bytes);
+  };
+  for (const Layer& layer : layers_) {
     for (const Matrix* m : {&layer.qkv, &layer.output, &layer.router, &layer.gate_up, &layer.down}) look(*m);
+    for (const Vector* v :
+         {&layer.attention_norm, &layer.qkv_bias, &layer.router_bias, &layer.gate_up_bias, &layer.down_bias})
+      most = std::max(most, WeightLoader::staging_of(*v));
+  }
   look(head_);
   return round_up(most, std::uint64_t{64}) * static_cast<std::uint64_t>(threads);
 }
@@ -319,18 +364,22 @@ Result<Weights> WeightLayout::load(const Checkpoint& checkpoint, const ModelConf
   NIB_TRY(loader.load_rows(*embedding_, embedding_offset_));
   const auto one = [&](const Matrix& m, PackedWeight& out) -> Status {
     NIB_ASSIGN(std::vector<PackedWeight> packed, loader.load_matrix(m));
-    out = packed.front();
+    if (!packed.empty()) out = packed.front();
     return {};
   };
   for (const Layer& from : layers_) {
     LayerWeights& to = weights.layers.emplace_back();
     NIB_ASSIGN(to.attention_norm, loader.load_vector(from.attention_norm));
+    NIB_ASSIGN(to.attention_norm_bias, loader.load_vector(from.attention_norm_bias));
     NIB_TRY(one(from.qkv, to.qkv));
     NIB_ASSIGN(to.qkv_bias, loader.load_vector(from.qkv_bias));
+    NIB_ASSIGN(to.q_norm, loader.load_vector(from.q_norm));
+    NIB_ASSIGN(to.k_norm, loader.load_vector(from.k_norm));
     NIB_ASSIGN(to.sinks, loader.load_vector(from.sinks));
     NIB_TRY(one(from.output, to.output));
     NIB_ASSIGN(to.output_bias, loader.load_vector(from.output_bias));
     NIB_ASSIGN(to.mlp_norm, loader.load_vector(from.mlp_norm));
+    NIB_ASSIGN(to.mlp_norm_bias, loader.load_vector(from.mlp_norm_bias));
     NIB_TRY(one(from.router, to.router));
     NIB_ASSIGN(to.router_bias, loader.load_vector(from.router_bias));
     NIB_ASSIGN(to.gate_up, loader.load_matrix(from.gate_up));
@@ -339,6 +388,7 @@ Result<Weights> WeightLayout::load(const Checkpoint& checkpoint, const ModelConf
     NIB_ASSIGN(to.down_bias, loader.load_vector(from.down_bias));
   }
   NIB_ASSIGN(weights.final_norm, loader.load_vector(final_norm_));
+  NIB_ASSIGN(weights.final_norm_bias, loader.load_vector(final_norm_bias_));
   NIB_TRY(one(head_, weights.head));
   return weights;
 }

@@ -107,8 +107,8 @@ Result<std::shared_ptr<Model>> Model::open(std::shared_ptr<Runtime> runtime, con
   info.layers = config.layers;
   info.hidden = config.hidden;
   info.vocabulary = config.vocabulary;
-  info.experts = config.experts;
-  info.experts_per_token = config.experts_per_token;
+  info.experts = config.routed ? config.experts : 0;
+  info.experts_per_token = config.routed ? config.experts_per_token : 0;
   info.max_context = config.max_context;
   for (const WeightGroup& group : opened.weights->groups()) info.parameters += group.parameters;
   info.decode_bytes = plan.summary.decode_bytes;

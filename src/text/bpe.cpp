@@ -1,6 +1,7 @@
 #include "bpe.hpp"
 
 #include <algorithm>
+#include <array>
 #include <functional>
 
 namespace nib::inline v0 {
@@ -13,18 +14,18 @@ constexpr std::size_t kShort = 40;
 
 }  // namespace
 
-void Bpe::encode(std::string_view word, Scratch& scratch, std::vector<Token>& out) const {
+void Bpe::encode(std::span<const Token> word, Scratch& scratch, std::vector<Token>& out) const {
   if (word.size() <= kShort)
     encode_short(word, out);
   else
     encode_long(word, scratch, out);
 }
 
-void Bpe::encode_short(std::string_view word, std::vector<Token>& out) const {
+void Bpe::encode_short(std::span<const Token> word, std::vector<Token>& out) const {
   std::array<Token, kShort> tokens;
   std::array<Merge, kShort> merges;  // merges[i]: of tokens i and i + 1
   std::size_t count = word.size();
-  for (std::size_t i = 0; i < count; ++i) tokens[i] = byte_tokens_[static_cast<unsigned char>(word[i])];
+  std::copy(word.begin(), word.end(), tokens.begin());
   const auto ask = [&](std::size_t i) {
     const Merge* merge = i + 1 < count ? merges_.find(tokens[i], tokens[i + 1]) : nullptr;
     merges[i] = merge ? *merge : Merge{kNoMerge, 0};
@@ -48,11 +49,10 @@ void Bpe::encode_short(std::string_view word, std::vector<Token>& out) const {
 }
 
 // Symbols form a list in place: a merge grows the left one and unlinks the right one. The queue is not
-// cleaned when a pair goes away; an entry counts only while its symbol still has that rank. (A symbol never
-// comes back to a rank it had: a rank is one pair of tokens, and tokens only grow.) The queue begins with at
-// most n - 1 entries, and each of at most n - 1 merges adds two and takes one: 16 bytes, doubled by the
-// growth of a vector, beside 16 of a symbol.
-void Bpe::encode_long(std::string_view word, Scratch& scratch, std::vector<Token>& out) const {
+// cleaned when a pair goes away; an entry counts only while its symbol still has that rank, and then it
+// stands for the pair that is there now. The queue begins with at most n - 1 entries, and each of at most n -
+// 1 merges adds two and takes one: 16 bytes, doubled by the growth of a vector, beside 16 of a symbol.
+void Bpe::encode_long(std::span<const Token> word, Scratch& scratch, std::vector<Token>& out) const {
   auto& symbols = scratch.symbols;
   auto& queue = scratch.queue;
   const auto size = static_cast<std::uint32_t>(word.size());
@@ -66,8 +66,7 @@ void Bpe::encode_long(std::string_view word, Scratch& scratch, std::vector<Token
     return merge != nullptr;
   };
   for (std::uint32_t i = 0; i < size; ++i)
-    symbols[i] = {byte_tokens_[static_cast<unsigned char>(word[i])], i - 1, i + 1 < size ? i + 1 : kNobody,
-                  kNoMerge};
+    symbols[i] = {word[i], i - 1, i + 1 < size ? i + 1 : kNobody, kNoMerge};
   for (std::uint32_t i = 0; i < size; ++i) ask(i);
   constexpr std::greater<> kLowestFirst;
   std::make_heap(queue.begin(), queue.end(), kLowestFirst);

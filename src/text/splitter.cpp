@@ -11,6 +11,7 @@
 //   \s+(?!\S)              \s+(?!\S)                     \s+(?!\S)
 //   \s+                    \s+                           \s+
 //
+// (Tekken is o200k without C? and with \p{N} for \p{N}{1,3}),
 // where U = [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}] and W = [\p{Ll}\p{Lm}\p{Lo}\p{M}] share Lm, Lo and M. Each
 // pattern has an alternative for every character, so words tile the text.
 #include "splitter.hpp"
@@ -166,8 +167,8 @@ std::size_t upper_run(std::string_view text, std::size_t at) {
   return cursor.at();
 }
 
-// P? U* W+ C? | P? U+ W* C?, each first with the prefix and then without.
-std::size_t cased_word(std::string_view text) {
+// P? U* W+ C? | P? U+ W* C?, each first with the prefix and then without. C? only with `contractions`.
+std::size_t cased_word(std::string_view text, bool contractions) {
   Cursor cursor(text);
   if (cursor.is(kNumber | kLineEnd)) return 0;
   const bool prefixed = cursor.is(kPrefix);
@@ -176,7 +177,7 @@ std::size_t cased_word(std::string_view text) {
   for (const auto body : {upper_then_lower, upper_run}) {
     std::size_t end = prefixed ? body(text, behind_prefix) : 0;
     if (end == 0) end = body(text, 0);
-    if (end != 0) return end + contraction(text, end, true);
+    if (end != 0) return contractions ? end + contraction(text, end, true) : end;
   }
   return 0;
 }
@@ -234,9 +235,10 @@ std::size_t spaces(std::string_view text, bool line_ends) {
 // Patterns
 // ---------------------------------------------------------------------------------------------------------
 
+template <bool kContractions, int kDigits>
 std::size_t next_o200k(std::string_view text) {
-  if (const std::size_t end = cased_word(text)) return end;
-  if (const std::size_t end = number(text, 3)) return end;
+  if (const std::size_t end = cased_word(text, kContractions)) return end;
+  if (const std::size_t end = number(text, kDigits)) return end;
   if (const std::size_t end = symbols(text, true)) return end;
   return spaces(text, true);
 }
@@ -259,13 +261,18 @@ std::size_t next_gpt2(std::string_view text) {
 
 }  // namespace
 
-const SplitPattern* find_split_pattern(std::string_view regex) {
+std::span<const SplitPattern> split_patterns() {
   static constexpr SplitPattern kPatterns[] = {
       {"o200k",
        R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|)"
        R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|)"
        R"(\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
-       next_o200k},
+       next_o200k<true, 3>},
+      {"Tekken",
+       R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|)"
+       R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|)"
+       R"(\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
+       next_o200k<false, 1>},
       {"Llama 3",
        R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|)"
        R"(\s*[\r\n]+|\s+(?!\S)|\s+)",
@@ -276,7 +283,11 @@ const SplitPattern* find_split_pattern(std::string_view regex) {
        next_llama3<1>},
       {"GPT-2", kGpt2Pattern, next_gpt2},
   };
-  for (const SplitPattern& pattern : kPatterns)
+  return kPatterns;
+}
+
+const SplitPattern* find_split_pattern(std::string_view regex) {
+  for (const SplitPattern& pattern : split_patterns())
     if (pattern.regex == regex) return &pattern;
   return nullptr;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <span>
 #include <string_view>
 
 namespace nib::inline v0 {
@@ -16,8 +17,11 @@ struct SplitPattern {
   SplitFn next;
 };
 
-// The pattern with that text, or null. All of them split as a backtracking engine would, in linear time and
+// All that are known. They split as a backtracking engine would, in linear time and
 // constant memory, by the categories of Unicode 15; a byte that is no UTF-8 counts as a symbol of its own.
+std::span<const SplitPattern> split_patterns();
+
+// The one with that text, or null.
 const SplitPattern* find_split_pattern(std::string_view regex);
 
 // Of GPT-2, which files also name by leaving the pattern out.

@@ -1,13 +1,18 @@
+#include "normalize.hpp"
 #include "tokenizer_tables.hpp"
 #include <nibble/base/concat.hpp>
 #include <nibble/base/within_memory.hpp>
 #include <nibble/text/tokenizer.hpp>
+#include <nibble/text/tokenizer_data.hpp>
 #include <nibble/text/utf8.hpp>
 
 #include <utility>
 
 namespace nib::inline v0 {
 namespace {
+
+// Form C is at most three times as long, and places in a word have 32 bits.
+constexpr std::size_t kLongestText = std::size_t{1} << 30;
 
 constexpr std::string_view kReplacement = "\xef\xbf\xbd";  // U+FFFD
 
@@ -18,8 +23,14 @@ class Encoding {
       : tables_(tables), specials_(specials), out_(out) {}
 
   void text(std::string_view text) {
-    around(tables_.before, matches_, text, [&](std::string_view between) {
-      around(tables_.after_normalizer, inner_matches_, between, [&](std::string_view rest) { words(rest); });
+    around(tables_.before, matches_, text, [&](std::string_view piece) {
+      if (piece.empty()) return;
+      const bool first = piece.data() == text.data();
+      if (tables_.characters || (tables_.nfc && !surely_nfc(piece))) {
+        tables_.normalize(piece, first, normalized_);
+        piece = normalized_;
+      }
+      around(tables_.after_normalizer, inner_matches_, piece, [&](std::string_view rest) { words(rest); });
     });
   }
 
@@ -40,7 +51,7 @@ class Encoding {
 
   void words(std::string_view text) {
     while (!text.empty()) {
-      const std::size_t size = tables_.pattern->next(text);
+      const std::size_t size = tables_.next_word(text);
       word(text.substr(0, size));
       text.remove_prefix(size);
     }
@@ -51,13 +62,32 @@ class Encoding {
       const Token id = tables_.tokens.find(word);
       if (id != StringTable::kNone) return out_.push_back(id);
     }
-    tables_.bpe.encode(word, scratch_, out_);
+    start_.clear();
+    if (tables_.characters)
+      characters(word);
+    else
+      for (const char c : word) tables_.start_byte(c, start_);
+    tables_.bpe.encode(start_, scratch_, out_);
+  }
+
+  // A character without a token is those of its bytes.
+  void characters(std::string_view word) {
+    for (std::size_t length; !word.empty(); word.remove_prefix(length)) {
+      length = step_utf8(word).length;
+      const Token id = tables_.tokens.find(word.substr(0, length));
+      if (id != StringTable::kNone)
+        start_.push_back(id);
+      else
+        for (const char c : word.substr(0, length)) tables_.start_byte(c, start_);
+    }
   }
 
   const Tokenizer::Tables& tables_;
   const Specials specials_;
   std::vector<Token>& out_;
+  std::vector<Token> start_;  // what a word begins as
   Bpe::Scratch scratch_;
+  std::string normalized_;
   std::vector<AddedTokens::Match> matches_, inner_matches_;
 };
 
@@ -68,18 +98,22 @@ Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
 Tokenizer::~Tokenizer() = default;
 
-Result<Tokenizer> Tokenizer::from_json(std::string_view json, std::string_view name,
-                                       std::span<const Extra> extra) {
+Result<Tokenizer> Tokenizer::from(const TokenizerData& data, std::string_view name) {
   return within_memory(name, [&]() -> Result<Tokenizer> {
-    NIB_ASSIGN(std::unique_ptr<Tables> tables, read_tokenizer_tables(json, name, extra));
+    NIB_ASSIGN(std::unique_ptr<Tables> tables, make_tokenizer_tables(data, name));
     return Tokenizer(std::move(tables));
   });
 }
 
+Result<Tokenizer> Tokenizer::from_json(std::string_view json, std::string_view name,
+                                       std::span<const Extra> extra) {
+  NIB_ASSIGN(const TokenizerData data, tokenizer_data_from_json(json, name, extra));
+  return from(data, name);
+}
+
 Status Tokenizer::encode(std::string_view text, Specials specials, std::vector<Token>& out) const {
-  if (text.size() > Bpe::kLongestWord)
-    return {Code::argument,
-            concat("the text has ", text.size(), " bytes, expected at most ", Bpe::kLongestWord)};
+  if (text.size() > kLongestText)
+    return {Code::argument, concat("the text has ", text.size(), " bytes, expected at most ", kLongestText)};
   const std::size_t before = out.size();
   Status status = within_memory("the tokens of a text", [&] {
     Encoding(*tables_, specials, out).text(text);
@@ -88,6 +122,10 @@ Status Tokenizer::encode(std::string_view text, Specials specials, std::vector<T
   if (!status.ok()) out.resize(before);
   return status;
 }
+
+std::span<const Token> Tokenizer::opening() const { return tables_->opening; }
+std::span<const Token> Tokenizer::closing() const { return tables_->closing; }
+bool Tokenizer::lossless() const { return tables_->lossless(); }
 
 std::string_view Tokenizer::bytes(Token id) const {
   return id < tables_->tokens.size() ? tables_->tokens.at(id) : std::string_view();
@@ -108,6 +146,7 @@ std::string Tokenizer::decode(std::span<const Token> ids, Specials specials) con
   StreamDecoder decoder(*this, specials);
   for (const Token id : ids) decoder.push(id, text);
   decoder.finish(text);
+  if (tables_->strip_prefix && text.starts_with(' ')) text.erase(0, 1);
   return text;
 }
 

@@ -1,6 +1,7 @@
 #include "tokenizer_file.hpp"
 
 #include <nibble/base/concat.hpp>
+#include <nibble/text/tokenizer_data.hpp>
 #include <nibble/text/utf8.hpp>
 
 namespace nib::inline v0 {
@@ -42,8 +43,8 @@ class Reader final : public JsonHandler {
     if (list_ == List::none) return put(Json::of(value));
     const bool id_of_added = list_ == List::added && in_item_ && key_ == "id";
     if (list_ != List::vocab && !id_of_added) return unexpected("a number");
-    if (value < 0 || value > TokenizerFile::kLargestId)
-      return bad(where(), concat("has id ", value, ", expected 0 to ", TokenizerFile::kLargestId));
+    if (value < 0 || value > TokenizerData::kLargestId)
+      return bad(where(), concat("has id ", value, ", expected 0 to ", TokenizerData::kLargestId));
     const auto id = static_cast<Token>(value);
     if (id_of_added) {
       file_.added.back().id = id;

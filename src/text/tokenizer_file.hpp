@@ -15,9 +15,6 @@
 namespace nib::inline v0 {
 
 struct TokenizerFile {
-  // No id is larger, since tables by id are sized by the largest. (Published vocabularies have up to 262,144
-  // tokens.)
-  static constexpr Token kLargestId = (1u << 20) - 1;
   static constexpr Token kNoId = ~Token{0};
 
   struct Added {

@@ -1,18 +1,18 @@
-// From what a tokenizer.json says to tables that can be trusted.
+// From what a reader found to tables that can be trusted.
 #include "tokenizer_tables.hpp"
 
+#include "normalize.hpp"
 #include "tokenizer_file.hpp"
 #include <nibble/base/concat.hpp>
 #include <nibble/text/utf8.hpp>
 
 #include <algorithm>
-#include <array>
 #include <string>
 
 namespace nib::inline v0 {
 namespace {
 
-constexpr Token kNoId = TokenizerFile::kNoId;
+constexpr std::string_view kSpaceSymbol = "\xe2\x96\x81";  // U+2581, which SentencePiece writes for a space
 
 // The byte alphabet of GPT-2, in which vocabularies spell bytes: printable Latin-1 stands for itself, the
 // other 68 byte values are U+0100 and on, in their order. By character: the byte, or -1.
@@ -28,7 +28,207 @@ constexpr std::array<std::int16_t, 0x144> make_alphabet() {
 }
 constexpr auto kAlphabet = make_alphabet();
 
-// The bytes that `spelling` stands for; false when a character is not in the alphabet.
+// Appends `text` with a space for each U+2581.
+void append_spaced(std::string_view text, std::string& out) {
+  for (std::size_t at; (at = text.find(kSpaceSymbol)) != text.npos;) {
+    out += text.substr(0, at);
+    out += ' ';
+    text.remove_prefix(at + kSpaceSymbol.size());
+  }
+  out += text;
+}
+
+// "<0x0A>": the byte, or -1.
+int byte_spelled_in_hex(std::string_view spelling) {
+  constexpr std::string_view kDigits = "0123456789ABCDEF";
+  if (spelling.size() != 6 || !spelling.starts_with("<0x") || spelling.back() != '>') return -1;
+  const std::size_t high = kDigits.find(spelling[3]), low = kDigits.find(spelling[4]);
+  return high == kDigits.npos || low == kDigits.npos ? -1 : static_cast<int>(high * 16 + low);
+}
+
+// Words of SentencePiece: spaces and the others behind them. No token that merges make reaches from others
+// into a space, so pairs across words never merge.
+std::size_t next_spaced_word(std::string_view text) {
+  const std::size_t begin = text.find_first_not_of(' ');
+  return begin == text.npos ? text.size() : std::min(text.find(' ', begin), text.size());
+}
+// Each space begins a word.
+std::size_t next_space(std::string_view text) { return std::min(text.find(' ', 1), text.size()); }
+// Where a token does reach so, or where nobody knows, a text is one word.
+std::size_t next_text(std::string_view text) { return text.size(); }
+
+bool reaches_into_space(std::string_view bytes) {
+  const std::size_t begin = bytes.find_first_not_of(' ');
+  return begin != bytes.npos && bytes.find(' ', begin) != bytes.npos;
+}
+
+class Builder {
+ public:
+  Builder(const TokenizerData& data, std::string_view name, Tokenizer::Tables& tables)
+      : data_(data), name_(name), tables_(tables) {}
+
+  Status build() {
+    if (data_.tokens.size() > TokenizerData::kLargestId + std::size_t{1})
+      return bad(concat("the vocabulary has ", data_.tokens.size(), " tokens, expected at most ",
+                        TokenizerData::kLargestId + 1));
+    tables_.characters = data_.model == TokenizerData::Model::sentencepiece;
+    tables_.nfc = data_.nfc;
+    tables_.whole_words = data_.whole_words;
+    tables_.prefix = tables_.characters ? data_.prefix : TokenizerData::Prefix::none;
+    tables_.prefix_before_space = data_.prefix_before_space;
+    tables_.strip_prefix = tables_.characters && data_.strip_prefix;
+    NIB_TRY(place_added());
+    NIB_TRY(fill_tokens());
+    NIB_TRY(link_merges());
+    NIB_TRY(choose_words());
+    for (const auto* ids : {&data_.opening, &data_.closing})
+      for (const Token id : *ids)
+        if (id >= data_.tokens.size())
+          return bad(concat("token ", id, " is to stand around a text, but there are ", data_.tokens.size()));
+    tables_.opening = data_.opening;
+    tables_.closing = data_.closing;
+    return {};
+  }
+
+ private:
+  Status place_added() {
+    added_.resize(data_.tokens.size());
+    StringTable contents, normalized_contents;
+    std::string normalized;
+    for (const TokenizerData::Added& token : data_.added) {
+      const std::string what = concat("added token ", quoted(token.content));
+      if (token.id >= data_.tokens.size() || token.content.empty())
+        return bad(concat(what, " has id ", token.id, ", but there are ", data_.tokens.size(), " tokens"));
+      if (added_[token.id] || contents.find(token.content) != StringTable::kNone)
+        return bad(concat(what, " or its id ", token.id, " appears twice"));
+      added_[token.id] = &token;
+      contents.intern(token.content);
+      if (token.normalized) {
+        tables_.normalize(token.content, true, normalized);
+        normalized_contents.intern(normalized);
+      }
+    }
+    std::vector<AddedTokens::Spelling> before, after;
+    for (const TokenizerData::Added& token : data_.added) {
+      if (token.normalized) {
+        tables_.normalize(token.content, true, normalized);
+        after.push_back(
+            {normalized_contents.at(normalized_contents.find(normalized)), token.id, token.special});
+      } else {
+        before.push_back({token.content, token.id, token.special});
+      }
+      if (!token.special) continue;
+      tables_.special_contents.intern(token.content);
+      tables_.special_ids.push_back(token.id);
+    }
+    tables_.before = AddedTokens(before);
+    tables_.after_normalizer = AddedTokens(after);
+    return {};
+  }
+
+  // A special token is found by no word, even where the vocabulary has it too: a text in which nothing is
+  // special can spell its letters, but not it. Of two tokens that spell the same the first is found.
+  Status fill_tokens() {
+    tables_.special.resize(data_.tokens.size());
+    tables_.byte_tokens.fill(TokenizerFile::kNoId);
+    std::size_t total = 0;
+    for (const std::string& token : data_.tokens) total += token.size();
+    for (const TokenizerData::Added& token : data_.added) total += token.content.size();
+    tables_.tokens.reserve(data_.tokens.size(), total);
+    std::string bytes;
+    for (Token id = 0; id < data_.tokens.size(); ++id) {
+      const auto* added = added_[id];
+      tables_.special[id] = added && added->special;
+      const std::string_view spelling = added ? added->content : data_.tokens[id];
+      const bool findable = token_bytes(spelling, id, added != nullptr, bytes);
+      if (findable && !tables_.special[id] && tables_.tokens.find(bytes) == StringTable::kNone)
+        tables_.tokens.intern(bytes);
+      else
+        tables_.tokens.append(bytes);
+    }
+    for (unsigned byte = 0; byte < 256; ++byte) {
+      const char text = static_cast<char>(byte);
+      Token& token = tables_.byte_tokens[byte];
+      if (!tables_.characters) token = tables_.tokens.find({&text, 1});
+      const bool in_utf8 = byte < 0xc0 || (byte > 0xc1 && byte < 0xf5);
+      if (token == StringTable::kNone) tables_.all_bytes = false;
+      if (token == StringTable::kNone && in_utf8)
+        return bad(
+            concat("the vocabulary has no token for byte ", byte, ", expected one for each byte of UTF-8"));
+    }
+    return {};
+  }
+
+  // What the token stands for, and whether words may be made of it. An added token stands for its content;
+  // merges may make it where its spelling in the alphabet is the same.
+  bool token_bytes(std::string_view spelling, Token id, bool added, std::string& bytes) {
+    bytes.clear();
+    if (spelling.empty()) return false;
+    if (tables_.characters) {
+      const int byte = added ? -1 : byte_spelled_in_hex(spelling);
+      if (byte >= 0) {
+        bytes = static_cast<char>(byte);
+        tables_.byte_tokens[static_cast<std::size_t>(byte)] = id;
+        return false;
+      }
+      if (added)
+        bytes = spelling;
+      else
+        append_spaced(spelling, bytes);
+      return true;
+    }
+    if (spelled_bytes(spelling, bytes) && !(added && bytes != spelling)) return true;
+    bytes = spelling;
+    return false;
+  }
+
+  Status link_merges() {
+    PairTable<Bpe::Merge> merges(data_.merges.size());
+    std::string joined;
+    for (const TokenizerData::Merge& merge : data_.merges) {
+      const std::size_t count = data_.tokens.size();
+      if (merge.left >= count || merge.right >= count || merge.result >= count)
+        return bad(concat("a merge has a token outside the ", count, " of the vocabulary"));
+      joined = tables_.tokens.at(merge.left);
+      joined += tables_.tokens.at(merge.right);
+      if (tables_.special[merge.result])
+        return bad(concat("a merge makes the special token ", quoted(joined)));
+      if (joined != tables_.tokens.at(merge.result))
+        return bad(concat("a merge makes ", quoted(tables_.tokens.at(merge.result)), " of ", quoted(joined)));
+      reaches_into_space_ = reaches_into_space_ || reaches_into_space(joined);
+      merges.at(merge.left, merge.right) = {merge.rank, merge.result};
+    }
+    tables_.bpe = Bpe(std::move(merges));
+    return {};
+  }
+
+  Status choose_words() {
+    if (tables_.characters) {
+      tables_.next_word = data_.split_spaces    ? next_space
+                          : reaches_into_space_ ? next_text
+                                                : next_spaced_word;
+      return {};
+    }
+    const SplitPattern* pattern = find_split_pattern(data_.split);
+    if (!pattern)
+      return {Code::unsupported, concat(name_, ": the split pattern ", quoted(data_.split, 1000),
+                                        " is not known, nibble supports those of GPT-2, Llama 3, Qwen 2, "
+                                        "Tekken and o200k")};
+    tables_.next_word = pattern->next;
+    return {};
+  }
+
+  Status bad(std::string_view sentence) const { return {Code::format, concat(name_, ": ", sentence)}; }
+
+  const TokenizerData& data_;
+  std::string_view name_;
+  Tokenizer::Tables& tables_;
+  std::vector<const TokenizerData::Added*> added_;  // by id
+  bool reaches_into_space_ = false;
+};
+
+}  // namespace
+
 bool spelled_bytes(std::string_view spelling, std::string& out) {
   out.clear();
   while (!spelling.empty()) {
@@ -42,243 +242,27 @@ bool spelled_bytes(std::string_view spelling, std::string& out) {
   return true;
 }
 
-class Builder {
- public:
-  Builder(TokenizerFile& file, std::string_view name, Tokenizer::Tables& tables)
-      : file_(file), name_(name), tables_(tables) {}
-
-  Status build(std::span<const Tokenizer::Extra> extra) {
-    NIB_TRY(check_settings());
-    NIB_TRY(place_vocabulary(extra));
-    NIB_TRY(place_added(extra));
-    fill_tokens();
-    return link_merges();
+void Tokenizer::Tables::normalize(std::string_view text, bool first_piece, std::string& out) const {
+  using Prefix = TokenizerData::Prefix;
+  out.clear();
+  if (!characters) {
+    if (nfc)
+      append_nfc(text, out);
+    else
+      out = text;
+    return;
   }
+  const bool spaced = text.starts_with(' ') || text.starts_with(kSpaceSymbol);
+  if ((prefix == Prefix::every_piece || (prefix == Prefix::first_piece && first_piece)) &&
+      (prefix_before_space || !spaced))
+    out += ' ';
+  append_spaced(text, out);
+}
 
- private:
-  // Settings
-  // -----------------------------------------------------------------------------------------------------
-
-  Status check_settings() {
-    const Json& settings = file_.settings;
-    if (const Json* version = present(settings, "version"); version && text(settings, "version") != "1.0")
-      return refuse("version", quoted(text(settings, "version")), "\"1.0\"");
-    if (const Json* normalizer = present(settings, "normalizer"))
-      return refuse("normalizer", quoted(text(*normalizer, "type")), "none");
-    if (const Json* decoder = present(settings, "decoder"); decoder && text(*decoder, "type") != "ByteLevel")
-      return refuse("decoder", quoted(text(*decoder, "type")), "ByteLevel");
-    NIB_TRY(check_model(*settings.find("model")));
-    const Json* pre_tokenizer = present(settings, "pre_tokenizer");
-    if (!pre_tokenizer)
-      return refuse("pre_tokenizer", "none", "ByteLevel, or a Sequence of Split and ByteLevel");
-    return check_pre_tokenizer(*pre_tokenizer);
-  }
-
-  Status check_model(const Json& model) {
-    if (present(model, "type") && text(model, "type") != "BPE")
-      return refuse("model.type", quoted(text(model, "type")), "BPE");
-    for (const std::string_view key : {"continuing_subword_prefix", "end_of_word_suffix"})
-      if (!text(model, key).empty()) return refuse(concat("model.", key), quoted(text(model, key)), "none");
-    if (const Json* dropout = present(model, "dropout");
-        dropout && dropout->is_number() && dropout->as_double() != 0)
-      return refuse("model.dropout", "a chance", "none");
-    // unk_token, fuse_unk and byte_fallback are about bytes that have no token; link_merges() sees that all
-    // have one.
-    tables_.whole_words = flag(model, "ignore_merges", false);
-    return {};
-  }
-
-  // ByteLevel alone (it then splits by GPT-2's pattern), or after a Split.
-  Status check_pre_tokenizer(const Json& pre_tokenizer) {
-    const Json* split = nullptr;
-    const Json* byte_level = &pre_tokenizer;
-    if (text(pre_tokenizer, "type") == "Sequence") {
-      const Json* steps = present(pre_tokenizer, "pretokenizers");
-      if (!steps || steps->items().size() != 2)
-        return refuse("pre_tokenizer", "a Sequence of other than two steps", "Split and ByteLevel");
-      split = &steps->items()[0];
-      byte_level = &steps->items()[1];
-      if (text(*split, "type") != "Split")
-        return refuse("pre_tokenizer", quoted(text(*split, "type")), "Split");
-    }
-    if (text(*byte_level, "type") != "ByteLevel")
-      return refuse("pre_tokenizer", quoted(text(*byte_level, "type")), "ByteLevel");
-    if (flag(*byte_level, "add_prefix_space", true))
-      return refuse("pre_tokenizer: ByteLevel", "add_prefix_space", "none");
-    if (flag(*byte_level, "use_regex", true) == (split != nullptr))
-      return refuse("pre_tokenizer",
-                    split ? "ByteLevel with use_regex after Split" : "ByteLevel without use_regex",
-                    "one split pattern");
-    if (!split) {
-      tables_.pattern = find_split_pattern(kGpt2Pattern);
-      return {};
-    }
-    if (text(*split, "behavior") != "Isolated")
-      return refuse("pre_tokenizer: Split behavior", quoted(text(*split, "behavior")), "Isolated");
-    if (flag(*split, "invert", false)) return refuse("pre_tokenizer: Split", "invert", "none");
-    const Json* pattern = present(*split, "pattern");
-    const std::string_view regex = pattern ? text(*pattern, "Regex") : std::string_view();
-    tables_.pattern = find_split_pattern(regex);
-    if (!tables_.pattern)
-      return refuse("pre_tokenizer: the pattern of Split", quoted(regex, 1000),
-                    "a pattern of GPT-2, Llama 3, Qwen 2 or o200k");
-    return {};
-  }
-
-  // Ids
-  // ----------------------------------------------------------------------------------------------------------
-
-  // What has which id: places in file_.spellings and file_.added.
-  struct Place {
-    std::uint32_t spelling = StringTable::kNone, added = StringTable::kNone;
-    bool free() const { return spelling == StringTable::kNone && added == StringTable::kNone; }
-  };
-
-  Status place_vocabulary(std::span<const Tokenizer::Extra> extra) {
-    Token largest = 0;
-    for (const Token id : file_.ids)
-      if (id != kNoId) largest = std::max(largest, id);
-    for (const TokenizerFile::Added& token : file_.added) largest = std::max(largest, token.id);
-    for (const Tokenizer::Extra& token : extra) {
-      if (token.id > TokenizerFile::kLargestId || token.content.empty())
-        return {Code::argument, concat(name_, ": extra token ", quoted(token.content), " has id ", token.id,
-                                       ", expected a text and an id up to ", TokenizerFile::kLargestId)};
-      largest = std::max(largest, token.id);
-    }
-    places_.resize(largest + std::size_t{1});
-    for (std::uint32_t i = 0; i < file_.spellings.size(); ++i) {
-      if (file_.ids[i] == kNoId) continue;
-      Place& place = places_[file_.ids[i]];
-      if (!place.free())
-        return bad(concat("model.vocab: ", quoted(file_.spellings.at(place.spelling)), " and ",
-                          quoted(file_.spellings.at(i)), " both have id ", file_.ids[i]));
-      place.spelling = i;
-    }
-    return {};
-  }
-
-  Status place_added(std::span<const Tokenizer::Extra> extra) {
-    StringTable contents;
-    for (std::uint32_t i = 0; i < file_.added.size(); ++i) NIB_TRY(place_added(i, contents));
-    for (const Tokenizer::Extra& token : extra) {
-      if (!places_[token.id].free()) continue;
-      file_.added.push_back({.id = token.id, .content = token.content, .special = true, .normalized = false});
-      NIB_TRY(place_added(static_cast<std::uint32_t>(file_.added.size() - 1), contents));
-    }
-    std::vector<AddedTokens::Spelling> before, after;
-    for (const TokenizerFile::Added& token : file_.added) {
-      (token.normalized ? after : before).push_back({token.content, token.id, token.special});
-      if (!token.special) continue;
-      tables_.special_contents.intern(token.content);
-      tables_.special_ids.push_back(token.id);
-    }
-    tables_.before = AddedTokens(before);
-    tables_.after_normalizer = AddedTokens(after);
-    return {};
-  }
-
-  Status place_added(std::uint32_t index, StringTable& contents) {
-    const TokenizerFile::Added& token = file_.added[index];
-    const std::string what = concat("added_tokens: ", quoted(token.content));
-    if (token.single_word) return refuse(what, "single_word", "plain ones");
-    if (token.lstrip) return refuse(what, "lstrip", "plain ones");
-    if (token.rstrip) return refuse(what, "rstrip", "plain ones");
-    Place& place = places_[token.id];
-    if (place.added != StringTable::kNone || contents.find(token.content) != StringTable::kNone)
-      return bad(concat(what, " or its id ", token.id, " appears twice"));
-    const Token in_vocabulary = file_.id_of(token.content);
-    if (in_vocabulary != kNoId ? in_vocabulary != token.id : place.spelling != StringTable::kNone)
-      return bad(concat(what, " has id ", token.id,
-                        ", but model.vocab gives it another, or gives that id to another token"));
-    std::string bytes;
-    if (in_vocabulary != kNoId && spelled_bytes(token.content, bytes) && bytes != token.content)
-      return bad(concat(what, " is in model.vocab, where that spelling stands for other bytes"));
-    place.added = index;
-    contents.intern(token.content);
-    return {};
-  }
-
-  // Tables
-  // -------------------------------------------------------------------------------------------------------
-
-  // A special token is found by no word, even where the vocabulary has it too: a text in which nothing is
-  // special can spell its letters, but not it.
-  void fill_tokens() {
-    tables_.special.resize(places_.size());
-    std::string bytes;
-    for (Token id = 0; id < places_.size(); ++id) {
-      const Place& place = places_[id];
-      const auto* added = place.added == StringTable::kNone ? nullptr : &file_.added[place.added];
-      const bool in_vocabulary = place.spelling != StringTable::kNone;
-      tables_.special[id] = added && added->special;
-      if (in_vocabulary && !tables_.special[id] && spelled_bytes(file_.spellings.at(place.spelling), bytes))
-        tables_.tokens.intern(bytes);
-      else
-        tables_.tokens.append(added           ? std::string_view(added->content)
-                              : in_vocabulary ? file_.spellings.at(place.spelling)
-                                              : std::string_view());
-    }
-  }
-
-  Status link_merges() {
-    std::array<Token, 256> byte_tokens;
-    for (unsigned byte = 0; byte < 256; ++byte) {
-      const char text = static_cast<char>(byte);
-      byte_tokens[byte] = tables_.tokens.find({&text, 1});
-      if (byte_tokens[byte] == StringTable::kNone)
-        return bad(concat("model.vocab has no token for byte ", byte, ", expected one for each of 256"));
-    }
-    PairTable<Bpe::Merge> merges(file_.merges.size());
-    std::string joined;
-    for (std::uint32_t rank = 0; rank < file_.merges.size(); ++rank) {
-      const auto [left, right] = file_.merges[rank];
-      joined = file_.spellings.at(left);
-      joined += file_.spellings.at(right);
-      const Token result = file_.id_of(joined);
-      if (file_.ids[left] == kNoId || file_.ids[right] == kNoId || result == kNoId)
-        return bad(concat("model.merges[", rank, "]: ", quoted(file_.spellings.at(left)), " and ",
-                          quoted(file_.spellings.at(right)), " or what they make is not in model.vocab"));
-      if (tables_.special[result])
-        return bad(concat("model.merges[", rank, "] makes the special token ", quoted(joined)));
-      merges.at(file_.ids[left], file_.ids[right]) = {rank, result};
-    }
-    tables_.bpe = Bpe(byte_tokens, std::move(merges));
-    return {};
-  }
-
-  // ---------------------------------------------------------------------------------------------------------------
-
-  // The value of `key`, unless it is null or missing.
-  static const Json* present(const Json& object, std::string_view key) {
-    const Json* value = object.find(key);
-    return value && !value->is_null() ? value : nullptr;
-  }
-  static std::string_view text(const Json& object, std::string_view key) {
-    const Json* value = object.find(key);
-    return value && value->is_string() ? std::string_view(value->as_string()) : std::string_view();
-  }
-  static bool flag(const Json& object, std::string_view key, bool otherwise) {
-    const Json* value = object.find(key);
-    return value && value->is_bool() ? value->as_bool() : otherwise;
-  }
-  Status bad(std::string_view sentence) const { return {Code::format, concat(name_, ": ", sentence)}; }
-  Status refuse(std::string_view key, std::string_view found, std::string_view supported) const {
-    return {Code::unsupported, concat(name_, ": ", key, " is ", found, ", nibble supports ", supported)};
-  }
-
-  TokenizerFile& file_;
-  std::string_view name_;
-  Tokenizer::Tables& tables_;
-  std::vector<Place> places_;  // by id
-};
-
-}  // namespace
-
-Result<std::unique_ptr<Tokenizer::Tables>> read_tokenizer_tables(std::string_view json, std::string_view name,
-                                                                 std::span<const Tokenizer::Extra> extra) {
-  NIB_ASSIGN(TokenizerFile file, read_tokenizer_file(json, name));
+Result<std::unique_ptr<Tokenizer::Tables>> make_tokenizer_tables(const TokenizerData& data,
+                                                                 std::string_view name) {
   auto tables = std::make_unique<Tokenizer::Tables>();
-  NIB_TRY(Builder(file, name, *tables).build(extra));
+  NIB_TRY(Builder(data, name, *tables).build());
   return tables;
 }
 

@@ -242,9 +242,8 @@ TEST_CASE("configuration: needed unless told otherwise, an object, and of a know
   check_refused(files, "m", Code::format, "m/config.json: byte 6: ");
   files.add("m/config.json", std::string((16 << 20) + 1, ' '));
   check_refused(files, "m", Code::format, "m/config.json: has 16777217 bytes");
-  files.add("m/config.json", R"({"quantization_config":{"quant_method":"bitsandbytes"}})");
-  check_refused(files, "m", Code::unsupported,
-                "m/config.json: quantization_config.quant_method is 'bitsandbytes'");
+  files.add("m/config.json", R"({"quantization_config":{"quant_method":"gptq"}})");
+  check_refused(files, "m", Code::unsupported, "m/config.json: quantization_config.quant_method is 'gptq'");
   files.add("m/config.json", R"({"quantization_config":{"load_in_4bit":true}})");
   check_refused(files, "m", Code::unsupported, "names no quant_method");
   files.add("m/config.json", R"({"quantization_config":null})");
@@ -286,16 +285,52 @@ TEST_CASE("the chat template: its own file, else the tokenizer's configuration")
   }
 }
 
+TEST_CASE("chat_template.json counts before the tokenizer's configuration and after chat_template.jinja") {
+  FaultyFileSystem files;
+  files.add("v/tokenizer_config.json", R"({"chat_template":"from config"})");
+  files.add("v/chat_template.json", R"({"chat_template":"from json"})");
+  const CheckpointNeeds nothing = {.config = false, .weights = false};
+  CHECK(open_checkpoint("v", files, nothing)->chat_template == "from json");
+  files.add("v/chat_template.jinja", "from jinja");
+  CHECK(open_checkpoint("v", files, nothing)->chat_template == "from jinja");
+  files.remove("v/chat_template.jinja");
+  files.add("v/chat_template.json", "{}");
+  CHECK(open_checkpoint("v", files, nothing)->chat_template == "from config");
+  files.add("v/chat_template.json", "[");
+  CHECK(open_checkpoint("v", files, nothing).status().message().find("v/chat_template.json: byte") == 0);
+}
+
+TEST_CASE("a directory called original borrows the tokenizer of the one above") {
+  FaultyFileSystem files;
+  test::add_tiny_sharded(files);
+  for (const std::string& path : files.paths()) files.add("m/original" + path.substr(1), files.content(path));
+  files.add("m/tokenizer.json", "t");
+  files.add("m/chat_template.jinja", "above");
+  files.add("m/generation_config.json", R"({"eos_token_id":7})");
+  for (const char* path : {"m/original", "m/original/model-00001-of-00001.safetensors"}) {
+    const auto checkpoint = open_checkpoint(path, files);
+    REQUIRE_MESSAGE(checkpoint.ok(), checkpoint.status().message());
+    CHECK(checkpoint->tokenizer_path == "m/tokenizer.json");
+    CHECK(checkpoint->chat_template == "above");
+    CHECK(checkpoint->generation_config->find("eos_token_id")->as_integer() == 7);
+    CHECK(checkpoint->files.size() == 2);
+  }
+  files.add("m/original/tokenizer.json", "its own");
+  CHECK(open_checkpoint("m/original", files)->tokenizer_path == "m/original/tokenizer.json");
+  files.add("m/other/config.json", "{}");
+  CHECK_FALSE(open_checkpoint("m/other", files, {.weights = false})->tokenizer_path.has_value());
+}
+
 TEST_CASE("what is no checkpoint says what it is") {
   FaultyFileSystem files;
   for (const char* name :
-       {"x/model.gguf", "x/pytorch_model.bin", "x/notes.txt", "b/pytorch_model.bin", "e/readme"})
+       {"x/model.onnx", "x/pytorch_model.bin", "x/notes.txt", "b/pytorch_model.bin", "e/readme"})
     files.add(name, "x");
   check_refused(files, "nowhere", Code::not_found, "nowhere: no such file or directory");
-  check_refused(files, "x/model.gguf", Code::unsupported, "x/model.gguf: is a GGUF file");
+  check_refused(files, "x/model.onnx", Code::unsupported, "x/model.onnx: is an ONNX file");
   check_refused(files, "x/pytorch_model.bin", Code::unsupported, "is a PyTorch pickle file");
   check_refused(files, "x/notes.txt", Code::unsupported, "give the directory of the model");
-  check_refused(files, "x", Code::unsupported, "x/model.gguf: is a GGUF file");
+  check_refused(files, "x", Code::unsupported, "x/model.onnx: is an ONNX file");
   check_refused(files, "b", Code::unsupported, "b/pytorch_model.bin: is a PyTorch");
   check_refused(files, "e", Code::not_found, "e: holds no weights");
 }

@@ -74,8 +74,8 @@ TEST_CASE("the configuration of original/") {
     "rope_scaling_factor": 32.0, "rope_ntk_alpha": 1.0, "rope_ntk_beta": 32.0})");
   REQUIRE_MESSAGE(parsed.ok(), parsed.status().message());
   CHECK(parsed->max_context == 131072);
-  CHECK(parsed->rope.beta_fast == 32);
-  CHECK(parsed->rope.beta_slow == 1);
+  CHECK(parsed->rope.fast == 32);
+  CHECK(parsed->rope.slow == 1);
   CHECK_FALSE(parsed->rope.truncate);
 }
 

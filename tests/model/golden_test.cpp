@@ -1,37 +1,12 @@
 // Logits against those that an independent implementation recorded, for every shape of the checkpoint and
 // every backend.
-#include "support/data.hpp"
-#include "support/model_rig.hpp"
-
-#include <cmath>
-#include <limits>
+#include "support/goldens.hpp"
+#include "support/route_recorder.hpp"
 
 #include <doctest/doctest.h>
 
 namespace nib::test {
 namespace {
-
-struct Case {
-  const char* folder;  // of data/models
-  const char* shape;   // sub-folder of the checkpoint
-  double bf16_tolerance;
-  std::size_t first_flip;  // position at which rounding to bf16 flips a router choice
-};
-// The tolerances are those of data/models/README.md.
-constexpr Case kCases[] = {{"gpt-oss-a", "", 0.2, 30},
-                           {"gpt-oss-a", "/original", 0.2, 30},
-                           {"gpt-oss-b", "", 0.2, 156},
-                           {"gpt-oss-bf16", "", 0.2, 40}};
-constexpr double kF32Tolerance = 1e-3;
-
-double largest_difference(std::span<const float> a, std::span<const float> b) {
-  double most = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    if (std::isnan(a[i]) || std::isnan(b[i])) return std::numeric_limits<double>::infinity();
-    most = std::max(most, std::abs(static_cast<double>(a[i]) - b[i]));
-  }
-  return most;
-}
 
 std::uint32_t best(std::span<const float> logits) {
   return static_cast<std::uint32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
@@ -48,41 +23,71 @@ std::vector<std::uint32_t> greedy(ModelRig& rig, std::span<const std::uint32_t> 
   return ids;
 }
 
+bool supported(const GoldenCase& c) {
+  for (const char* later : {"bnb", "fp8", "nvfp4"})
+    if (c.name.find(later) != std::string::npos) return false;
+  return true;
+}
+
 TEST_CASE("f32: logits within the recorded tolerance, greedy ids the same") {
   NIB_REQUIRE_DATA(data);
-  for (const Backend* backend : present_backends())
-    for (const Case& c : kCases) {
-      CAPTURE(c.folder);
-      CAPTURE(c.shape);
+  for (const GoldenCase& c : golden_cases(data)) {
+    if (!supported(c)) continue;
+    const Golden golden = c.golden();
+    for (const Backend* backend : present_backends()) {
+      CAPTURE(c.name);
       CAPTURE(backend->name);
-      const std::string folder = data + "/models/" + c.folder;
-      const Golden golden = Golden::load(folder);
-      ModelRig rig(folder + c.shape, {.backend = backend, .numerics = Numerics::f32});
+      ModelRig rig(c.path, {.backend = backend, .numerics = Numerics::f32});
       auto cache = rig.cache();
       const std::vector<float> logits = rig.feed(*cache, golden.input_ids);
       REQUIRE(logits.size() == golden.logits.size());
-      CHECK(largest_difference(logits, golden.logits) < kF32Tolerance);
+      CHECK(largest_difference(logits, golden.logits) < c.tolerances.f32);
       CHECK(greedy(rig, golden.input_ids, golden.greedy_ids.size()) == golden.greedy_ids);
     }
+  }
 }
 
-TEST_CASE("bf16: logits within the recorded tolerance before the first router flip, greedy ids the same") {
+// The median over positions of the largest difference of a logit.
+double median_difference(std::span<const float> a, std::span<const float> b, std::size_t vocabulary) {
+  std::vector<double> each;
+  for (std::size_t at = 0; at < a.size(); at += vocabulary)
+    each.push_back(largest_difference(a.subspan(at, vocabulary), b.subspan(at, vocabulary)));
+  std::nth_element(each.begin(), each.begin() + static_cast<std::ptrdiff_t>(each.size() / 2), each.end());
+  return each[each.size() / 2];
+}
+
+// A choice between experts that are nearly equal may flip when activations are rounded, here or in the
+// reference, and moves a position by much more than rounding does: before the first flip every position is
+// held to the tolerance, and the median everywhere.
+TEST_CASE("bf16: logits within the recorded tolerance before the first router flip, greedy ids as recorded") {
   NIB_REQUIRE_DATA(data);
-  for (const Backend* backend : present_backends())
-    for (const Case& c : kCases) {
-      CAPTURE(c.folder);
-      CAPTURE(c.shape);
+  for (const GoldenCase& c : golden_cases(data)) {
+    if (!supported(c)) continue;
+    const Golden golden = c.golden();
+    const auto rows = static_cast<std::int64_t>(golden.input_ids.size());
+    for (const Backend* backend : present_backends()) {
+      CAPTURE(c.name);
       CAPTURE(backend->name);
-      const std::string folder = data + "/models/" + c.folder;
-      const Golden golden = Golden::load(folder);
-      ModelRig rig(folder + c.shape, {.backend = backend, .numerics = Numerics::bf16});
-      auto cache = rig.cache();
-      const std::vector<float> logits = rig.feed(*cache, golden.input_ids);
-      const std::size_t compared = c.first_flip * rig.config.vocabulary;
+      const auto run = [&](Numerics numerics, std::vector<float>& logits) {
+        const RouteRecorder recorder(*backend);
+        ModelRig rig(c.path, {.backend = &recorder.backend(), .numerics = numerics, .rows = rows});
+        auto cache = rig.cache();
+        logits = rig.feed(*cache, golden.input_ids);
+        return RouteRecorder::choices();
+      };
+      std::vector<float> logits;
+      const auto unrounded = run(Numerics::f32, logits), rounded = run(Numerics::bf16, logits);
+      const std::size_t ours = RouteRecorder::first_difference(unrounded, rounded, golden.input_ids.size());
+      const std::size_t vocabulary = golden.logits.size() / golden.input_ids.size();
+      const std::size_t compared = std::min(c.tolerances.flip, ours) * vocabulary;
       CHECK(largest_difference(std::span(logits).first(compared), std::span(golden.logits).first(compared)) <
-            c.bf16_tolerance);
-      CHECK(greedy(rig, golden.input_ids, golden.greedy_ids.size()) == golden.greedy_ids);
+            c.tolerances.bf16);
+      CHECK(median_difference(logits, golden.logits, vocabulary) < c.tolerances.bf16_median);
+      ModelRig rig(c.path, {.backend = backend, .numerics = Numerics::bf16});
+      const auto ids = greedy(rig, golden.input_ids, c.tolerances.greedy);
+      CHECK(std::equal(ids.begin(), ids.end(), golden.greedy_ids.begin()));
     }
+  }
 }
 
 }  // namespace

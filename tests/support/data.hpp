@@ -1,5 +1,5 @@
-// Where the large test data lies (real vocabularies, checkpoints with recorded logits), and how a test says that it
-// was skipped because nobody told.
+// Where the large test data lies (real vocabularies, checkpoints with recorded logits), and how a test says
+// that it was skipped because nobody told.
 #pragma once
 
 #include <cstdlib>
@@ -26,9 +26,9 @@ inline std::string read_text(const std::string& path) {
 }  // namespace nib::test
 
 // First line of a test that needs the data folder: declares `std::string name` or leaves the test, saying so.
-#define NIB_REQUIRE_DATA(name)                                            \
-  const std::string name = ::nib::test::data_root();                      \
-  if (name.empty()) {                                                     \
-    MESSAGE("skipped: NIBBLE_TEST_DATA is not set");                      \
-    return;                                                               \
+#define NIB_REQUIRE_DATA(name)                       \
+  const std::string name = ::nib::test::data_root(); \
+  if (name.empty()) {                                \
+    MESSAGE("skipped: NIBBLE_TEST_DATA is not set"); \
+    return;                                          \
   }

@@ -2,11 +2,10 @@
 // hands.
 #pragma once
 
+#include "support/backends.hpp"
 #include <nibble/base/pool.hpp>
 #include <nibble/io/checkpoint.hpp>
 #include <nibble/model/transformer.hpp>
-
-#include "support/backends.hpp"
 
 #include <algorithm>
 #include <memory>
@@ -117,6 +116,14 @@ struct Golden {
       }
     FAIL(path << " has no tensor " << name);
     return {};
+  }
+  static bool has(const std::string& path, std::string_view name) {
+    auto file = disk_file_system().open(path);
+    REQUIRE_MESSAGE(file.ok(), file.status().message());
+    auto header = read_safetensors_header(**file);
+    REQUIRE_MESSAGE(header.ok(), header.status().message());
+    return std::any_of(header->tensors.begin(), header->tensors.end(),
+                       [&](const TensorEntry& entry) { return entry.name == name; });
   }
   static std::vector<std::uint32_t> ids(const std::string& path, std::string_view name) {
     const auto bytes = read(path, name);

@@ -30,7 +30,7 @@ void check_promises(const Tokenizer& tokenizer) {
       REQUIRE(id < tokenizer.size());
       bytes += tokenizer.bytes(id);
     }
-    CHECK(bytes == text);
+    if (tokenizer.lossless()) CHECK(bytes == text);
   }
 }
 

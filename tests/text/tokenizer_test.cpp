@@ -208,7 +208,7 @@ TEST_CASE("what nibble does not do is refused by name") {
   const std::string json = tiny.json();
   const std::pair<std::string, std::string> changes[] = {
       {R"("version":"1.0")", R"("version":"2.0")"},
-      {R"("normalizer":null)", R"("normalizer":{"type":"NFC"})"},
+      {R"("normalizer":null)", R"("normalizer":{"type":"NFKC"})"},
       {R"("type":"BPE")", R"("type":"Unigram")"},
       {R"("dropout":null)", R"("dropout":0.1)"},
       {R"("dropout":null)", R"("end_of_word_suffix":"</w>")"},
@@ -224,11 +224,13 @@ TEST_CASE("what nibble does not do is refused by name") {
       {R"("rstrip":false)", R"("rstrip":true)"},
       {R"("single_word":false)", R"("single_word":true)"},
       {R"(\\p{N}{1,3})", R"(\\p{N}{1,4})"},
+      {R"("post_processor":null)", R"("post_processor":{"type":"BertProcessing"})"},
   };
   const std::string_view named[] = {
-      "2.0",    "NFC",         "Unigram",    "dropout", "end_of_word_suffix", "##",           "Metaspace",
-      "Digits", "Whitespace",  "Removed",    "invert",  "use_regex",          "prefix_space", "lstrip",
-      "rstrip", "single_word", "\\p{N}{1,4}"};
+      "2.0",         "NFKC",        "Unigram",       "dropout",    "end_of_word_suffix",
+      "##",          "Metaspace",   "Digits",        "Whitespace", "Removed",
+      "invert",      "use_regex",   "prefix_space",  "lstrip",     "rstrip",
+      "single_word", "\\p{N}{1,4}", "BertProcessing"};
   for (std::size_t i = 0; i < std::size(changes); ++i) {
     const Status status = status_of(replace(json, changes[i].first, changes[i].second));
     CAPTURE(status.message());

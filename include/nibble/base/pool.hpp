@@ -1,8 +1,9 @@
 // Room base: Pool: a team of threads that does one parallel phase at a time, with a static split.
 //
-// The calling thread works too. Between phases the others spin for a moment and then sleep, so a pool that
-// shares its cores with others does not burn them. Which thread does what never changes a result: threads
-// split outputs, never a sum.
+// The calling thread works too, and takes over parts of threads that have not begun when it is done with its
+// own. Between phases the others spin for a moment and then sleep, so a pool that shares its cores with
+// others does not burn them. Which thread does what never changes a result: threads split outputs, never a
+// sum.
 #pragma once
 
 #include <nibble/base/float_scope.hpp>

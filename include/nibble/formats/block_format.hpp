@@ -8,6 +8,7 @@
 #pragma once
 
 #include <nibble/formats/format.hpp>
+#include <nibble/formats/rounding.hpp>
 
 #include <concepts>
 #include <cstddef>
@@ -15,22 +16,36 @@
 
 namespace nib::inline v0 {
 
-// What every storage format offers; the plain ones (plain.hpp) are groups of one value without a scale.
-//   level(code)                          what a code means before scaling, exact
+// What every storage format offers. The plain ones (plain.hpp) are groups of one value without a scale; those
+// whose scales lie inside the codes (ggml.hpp) ignore the scale pointer, which may be null.
 //   decode_group(codes, scale, out)      `group` values to float or double
-//   encode_group(values, codes, scale)   `group` values from float, by the format's scale rule
 template <class F>
-concept BlockFormat = requires(const std::byte* stored, std::byte* store, const float* values, float* single,
-                               double* exact, typename F::Code code) {
+concept StoredFormat = requires(const std::byte* stored, float* single, double* exact) {
   { F::id } -> std::convertible_to<Format>;
-  { F::bits } -> std::convertible_to<int>;
+  { F::bits } -> std::convertible_to<int>;  // of one code, scales not counted
   { F::group } -> std::convertible_to<int>;
   { F::code_bytes } -> std::convertible_to<std::size_t>;
   { F::scale_bytes } -> std::convertible_to<std::size_t>;
-  { F::level(code) } -> std::same_as<float>;
   F::decode_group(stored, stored, single);
   F::decode_group(stored, stored, exact);
+};
+
+// One that can be written a group at a time.
+//   encode_group(values, codes, scale)   `group` values from float, by the format's scale rule
+template <class F>
+concept BlockFormat = StoredFormat<F> && requires(const float* values, std::byte* store) {
   F::encode_group(values, store, store);
+};
+
+// One whose f32 scales each tensor shares in its own way (ScaleSharing): a group is what one byte holds, and
+// decode_group takes the address of the f32 that belongs to it. Its scale is chosen over all values that
+// share it, which are no group, so it is written in two steps.
+//   scale_of(largest)                    the scale of values of that largest magnitude
+//   encode_codes(values, scale, codes)   `group` values under a scale
+template <class F>
+concept SharedScaleFormat = StoredFormat<F> && requires(const float* values, float scale, std::byte* store) {
+  { F::scale_of(scale) } -> std::same_as<float>;
+  F::encode_codes(values, scale, store);
 };
 
 // An element: a code of `bits` bits that means a number.
@@ -124,19 +139,24 @@ struct Block {
     for (int i = 0; i < Group; ++i) out[i] = static_cast<T>(level(unpacked[i])) * factor;
   }
 
-  // `group` values into `code_bytes` and `scale_bytes` bytes: the scale by the rule, then every value to the
-  // nearest level in units of it.
-  static constexpr void encode_group(const float* values, std::byte* codes, std::byte* scale) {
+  // `group` values into `code_bytes` and `scale_bytes` bytes: the scale by the rule, then every value to a
+  // level in units of it, the nearest unless a rounding says otherwise.
+  template <class Rounding = RoundNearest>
+  static constexpr void encode_group(const float* values, std::byte* codes, std::byte* scale,
+                                     const Rounding& rounding = {}) {
     const ScaleCode chosen = Rule::template choose<Element, Scale>(values, Group);
     store_little_endian(chosen, scale);
-    encode_codes(values, chosen, codes);
+    encode_codes(values, chosen, codes, rounding);
   }
 
   // The codes alone, under a scale that is already known.
-  static constexpr void encode_codes(const float* values, ScaleCode scale, std::byte* codes) {
-    Code nearest[Group] = {};
-    for (int i = 0; i < Group; ++i) nearest[i] = Element::encode(Scale::quotient(values[i], scale));
-    Order<bits>::pack(nearest, Group, codes);
+  template <class Rounding = RoundNearest>
+  static constexpr void encode_codes(const float* values, ScaleCode scale, std::byte* codes,
+                                     const Rounding& rounding = {}) {
+    Code chosen[Group] = {};
+    for (int i = 0; i < Group; ++i)
+      chosen[i] = rounding.template encode<Element>(Scale::quotient(values[i], scale), i);
+    Order<bits>::pack(chosen, Group, codes);
   }
 };
 

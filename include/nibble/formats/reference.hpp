@@ -4,6 +4,7 @@
 // Runs in the default floating-point environment: where subnormals are flushed, they read as zero here too.
 #pragma once
 
+#include <nibble/formats/scaling.hpp>
 #include <nibble/formats/visit.hpp>
 
 #include <cassert>
@@ -13,13 +14,27 @@
 namespace nib::inline v0 {
 
 // W [rows, k] in a format that is not none; borrowed planes, row after row without padding. k is a multiple
-// of the format's group; `scales` is null where the format has none.
+// of the format's group; `scales` is null where the format has no such plane.
 struct EncodedMatrix {
   Format format = Format::none;
   std::int64_t rows = 0, k = 0;
   const std::byte* codes = nullptr;
   const std::byte* scales = nullptr;
+  ScaleSharing sharing = {};  // of formats with shared scales: whose multiples no group may straddle
+  float tensor_scale = 1;     // of formats that have one
 };
+
+// Group `i` of row `row`: F::group values; double exact, float with one rounding more under a tensor scale.
+template <StoredFormat F, class T>
+constexpr void decode_group_of(const EncodedMatrix& w, std::int64_t row, std::int64_t i, T* out) {
+  const std::int64_t index = row * (w.k / F::group) + i;
+  std::int64_t scale = index;
+  if constexpr (format_info(F::id).scales == Scales::shared) scale = w.sharing.index(row, i * F::group, w.k);
+  F::decode_group(w.codes + index * static_cast<std::int64_t>(F::code_bytes),
+                  w.scales + scale * static_cast<std::int64_t>(F::scale_bytes), out);
+  if constexpr (format_info(F::id).tensor_scale)
+    for (int j = 0; j < F::group; ++j) out[j] *= static_cast<T>(w.tensor_scale);
+}
 
 // A dot product, and what its terms weigh: sum |w * x|. The rounding error of any order of summation in f32
 // is within about k * 2^-24 * magnitude, which is how a test derives its tolerance.
@@ -34,11 +49,7 @@ constexpr void decode_row(const EncodedMatrix& w, std::int64_t row, T* out) {
   [[maybe_unused]] const bool known = visit_format(w.format, [&](auto format) {
     using F = decltype(format);
     const std::int64_t groups = w.k / F::group;
-    for (std::int64_t i = 0; i < groups; ++i) {
-      const std::int64_t index = row * groups + i;
-      F::decode_group(w.codes + index * static_cast<std::int64_t>(F::code_bytes),
-                      w.scales + index * static_cast<std::int64_t>(F::scale_bytes), out + i * F::group);
-    }
+    for (std::int64_t i = 0; i < groups; ++i) decode_group_of<F>(w, row, i, out + i * F::group);
   });
   assert(known);
 }
@@ -51,10 +62,8 @@ constexpr ReferenceDot dot_row(const EncodedMatrix& w, std::int64_t row, const X
     using F = decltype(format);
     const std::int64_t groups = w.k / F::group;
     for (std::int64_t i = 0; i < groups; ++i) {
-      const std::int64_t index = row * groups + i;
       double weights[F::group] = {};
-      F::decode_group(w.codes + index * static_cast<std::int64_t>(F::code_bytes),
-                      w.scales + index * static_cast<std::int64_t>(F::scale_bytes), weights);
+      decode_group_of<F>(w, row, i, weights);
       for (int j = 0; j < F::group; ++j) {
         const double term = weights[j] * static_cast<double>(x[i * F::group + j]);
         dot.value += term;

@@ -50,6 +50,22 @@ concept PowerOfTwoScale = requires(int exponent) {
   { T::nan } -> std::convertible_to<typename T::Code>;
 };
 
+// A scale codec that holds floats of few or many bits, and a NaN for groups that have no scale:
+// float_scales.hpp.
+template <class T>
+concept FloatScale = requires(float ratio) {
+  { T::nearest(ratio) } -> std::same_as<typename T::Code>;
+  { T::nan } -> std::convertible_to<typename T::Code>;
+};
+
+// One whose codes 0..largest are few enough to be searched, in ascending order of their values.
+template <class T>
+concept SearchableScale = FloatScale<T> && requires {
+  { T::codes_per_octave } -> std::convertible_to<int>;
+  { T::smallest } -> std::convertible_to<typename T::Code>;
+  { T::largest } -> std::convertible_to<typename T::Code>;
+};
+
 // A rule is a type with choose<Element, Scale>(values, count) -> Scale::Code.
 struct FloorScale {
   static constexpr const char* name = "floor";
@@ -77,22 +93,58 @@ struct RoundUpScale {
     return Scale::from_exponent(magnitude.exponent - kMax.exponent +
                                 (magnitude.significand > kMax.significand ? 1 : 0));
   }
+
+  // Of a float scale: its smallest value not below a / m.
+  template <class Element, SearchableScale Scale>
+  static constexpr typename Scale::Code choose(const float* values, int count) {
+    const float a = largest_magnitude(values, count);
+    if (std::bit_cast<std::uint32_t>(a) >= 0x7f80'0000u) return Scale::nan;
+    const typename Scale::Code nearest = Scale::nearest(a / Element::max());
+    const double reached = static_cast<double>(Scale::decode(nearest)) * static_cast<double>(Element::max());
+    const bool short_of = reached < static_cast<double>(a) && nearest < Scale::largest;
+    return static_cast<typename Scale::Code>(nearest + (short_of ? 1 : 0));
+  }
 };
 
 struct LeastErrorScale {
   static constexpr const char* name = "least-error";
 
-  // Searches downwards from the round-up scale. Above it nothing can be gained: the levels of a doubled scale
-  // are among those of the scale itself, up to the largest. Below it the largest value is clipped, and once
-  // that alone costs as much as the best so far, smaller scales only cost more. Of equals the larger scale
-  // wins.
+  // Searches downwards from just below twice the round-up scale. Above it nothing can be gained: the levels
+  // of a doubled scale are among those of the scale itself, up to the largest. Below it the largest value is
+  // clipped, and once that alone costs as much as the best so far, smaller scales only cost more. Of equals
+  // the larger scale wins, but the round-up scale above all.
   template <class Element, PowerOfTwoScale Scale>
   static constexpr typename Scale::Code choose(const float* values, int count) {
+    return search<Element, Scale>(values, count, 0, 0);
+  }
+  template <class Element, SearchableScale Scale>
+  static constexpr typename Scale::Code choose(const float* values, int count) {
+    return search<Element, Scale>(values, count, Scale::codes_per_octave - 1, Scale::smallest);
+  }
+
+  // Sum over the group of (value - its nearest level * scale)^2.
+  template <class Element, class Scale>
+  static constexpr double squared_error(const float* values, int count, typename Scale::Code code) {
+    const double scale = Scale::decode(code);
+    double sum = 0;
+    for (int i = 0; i < count; ++i) {
+      const double level = Element::decode(Element::encode(Scale::quotient(values[i], code)));
+      const double error = static_cast<double>(values[i]) - level * scale;
+      sum += error * error;
+    }
+    return sum;
+  }
+
+ private:
+  template <class Element, class Scale>
+  static constexpr typename Scale::Code search(const float* values, int count, int above, int smallest) {
     typename Scale::Code best = RoundUpScale::choose<Element, Scale>(values, count);
     if (best == Scale::nan) return best;
     const double largest = largest_magnitude(values, count);
     double least = squared_error<Element, Scale>(values, count, best);
-    for (int candidate = best - 1; candidate >= 0; --candidate) {
+    int candidate = best + above;
+    if constexpr (SearchableScale<Scale>) candidate = candidate < Scale::largest ? candidate : Scale::largest;
+    for (; candidate >= smallest; --candidate) {
       const auto code = static_cast<typename Scale::Code>(candidate);
       const double clipped = largest - static_cast<double>(Element::max()) * Scale::decode(code);
       if (clipped > 0 && clipped * clipped >= least) break;
@@ -103,19 +155,6 @@ struct LeastErrorScale {
       }
     }
     return best;
-  }
-
-  // Sum over the group of (value - its nearest level * scale)^2.
-  template <class Element, PowerOfTwoScale Scale>
-  static constexpr double squared_error(const float* values, int count, typename Scale::Code code) {
-    const double scale = Scale::decode(code);
-    double sum = 0;
-    for (int i = 0; i < count; ++i) {
-      const double level = Element::decode(Element::encode(Scale::quotient(values[i], code)));
-      const double error = static_cast<double>(values[i]) - level * scale;
-      sum += error * error;
-    }
-    return sum;
   }
 };
 

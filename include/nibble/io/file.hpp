@@ -64,6 +64,9 @@ class FileSystem {
 // The one of the operating system; static storage.
 const FileSystem& disk_file_system();
 
+// What a writer does when its path exists already: refuse, or replace it.
+enum class Overwrite : std::uint8_t { no, yes };
+
 // The whole file as text. Errors: format (larger than `max_bytes`), memory, those of read_at.
 Result<std::string> read_all(const File& file, std::uint64_t max_bytes);
 

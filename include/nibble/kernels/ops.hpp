@@ -28,9 +28,13 @@ struct OpContext {
   std::int64_t tile_floats;  // R * 64
 };
 
+// rms: x / sqrt(mean(x^2) + epsilon) * weight; layer: (x - mean) / sqrt(variance + epsilon) * weight + bias.
+enum class NormKind : std::uint8_t { rms, layer };
 struct Norm {
   const float* weight;  // [row_stride(H)]
   float epsilon;
+  NormKind kind = NormKind::rms;
+  const float* bias = nullptr;  // [row_stride(H)], of a layer norm
 };
 
 // Geometry of the key/value pages of one layer kind. A page holds kPagePositions positions of every layer of
@@ -57,21 +61,25 @@ struct KvRow {
   std::int64_t position;  // of this row's token; its key is in the page table already
 };
 
-// x_norm = rms_norm(x); [q k v] = W x_norm + b; q and k rotated; k and v appended to the row's pages.
+// x_norm = norm(x); [q k v] = W x_norm + b; each head of q and k normed where there are weights for it; their
+// first `rotary` dimensions rotated, in halves; k and v appended to the row's pages.
 struct QkvArgs {
   const float* x;  // [R][stride H]
   std::int64_t rows;
   Norm norm;
   const PackedWeight* weight;  // [(Hq + 2 Hk) D, H]
-  const float* bias;           // [(Hq + 2 Hk) D], padded to strips
+  const float* bias;           // [(Hq + 2 Hk) D], padded to strips; or null
   int heads;
   KvLayout kv;
   std::size_t layer_offset;  // of this layer inside a page
   const KvRow* kv_rows;      // [R]
-  const float* cos;          // [R][D / 2], concentration included
+  const float* cos;          // [R][rotary / 2], concentration included
   const float* sin;
-  float* normed;  // scratch [R][stride H]
-  float* qkv;     // out [R][stride (Hq + 2 Hk) D]; q is read by attention
+  float* normed;                  // scratch [R][stride H]
+  float* qkv;                     // out [R][stride (Hq + 2 Hk) D]; q is read by attention
+  int rotary = 0;                 // even; 0: all of D
+  const float* q_norm = nullptr;  // rms norm of each head, [D] padded to sixteen; or null
+  const float* k_norm = nullptr;
 };
 
 // out[r, h] = softmax over visible keys of (q . k * scale), the sink in its denominator, times v.
@@ -90,7 +98,7 @@ struct AttentionArgs {
   std::int64_t out_stride;
 };
 
-// x += W in + b.
+// x += W in + b; b may be null.
 struct ProjectArgs {
   const float* in;  // [R][stride k]
   std::int64_t rows;
@@ -110,20 +118,32 @@ struct Routing {
   float* chosen_weight;        // [R T]
 };
 
-// normed = rms_norm(x); logits = W normed + b; the T largest (lowest id on ties), softmax over these.
+// normed = norm(x); logits = W normed + b; the T largest (lowest id on ties), weighted by the softmax over
+// these, or over all (`weights_of_all`). Without W every row goes to the one expert with weight 1: a dense
+// layer.
 struct RouteArgs {
   const float* x;
   std::int64_t rows;
   Norm norm;
-  const PackedWeight* weight;  // [E, H]
-  const float* bias;
+  const PackedWeight* weight;  // [E, H], or null
+  const float* bias;           // or null
   int experts, experts_per_token;
   float* normed;    // out [R][stride H]: what the experts read
   float* logits;    // out [R][stride E]
   Routing routing;  // out
+  bool weights_of_all = false;
+  std::int64_t width = 0;  // H, where there is no W to say it
 };
 
-// The gate of gpt-oss: min(g, limit) * sigmoid(alpha g) * (clamp(u, limit) + 1).
+// What stands between the two matrices of an expert. The first two have a gate g and a value u for each unit,
+// the others the value alone.
+enum class Activation : std::uint8_t {
+  clamped_swiglu,  // of gpt-oss: min(g, limit) * sigmoid(alpha g) * (clamp(u, limit) + 1)
+  swiglu,          // g * sigmoid(g) * u
+  gelu,            // u * (1 + erf(u / sqrt 2)) / 2
+  gelu_tanh,       // u * (1 + tanh(sqrt(2 / pi) (u + 0.044715 u^3))) / 2
+};
+constexpr bool is_gated(Activation activation) { return activation <= Activation::swiglu; }
 struct GateLimits {
   float alpha, limit;
 };
@@ -134,17 +154,19 @@ struct ExpertsArgs {
   std::int64_t rows;
   int experts, experts_per_token;
   Routing routing;
-  const PackedWeight* gate_up;  // [E] of [2 stride(I), H]: strips gate, up, gate, up
-  const float* gate_up_bias;    // [E][2 stride(I)] in the order of the strips
-  const PackedWeight* down;     // [E] of [H, I]
-  const float* down_bias;       // [E][stride H]
-  std::int64_t width;           // I
+  const PackedWeight*
+      gate_up;                // [E] of [2 stride(I), H], strips gate, up, gate, up; or [I, H] without a gate
+  const float* gate_up_bias;  // [E][its rows, padded to strips] in the order of the strips; or null
+  const PackedWeight* down;   // [E] of [H, I]
+  const float* down_bias;     // [E][stride H]; or null
+  std::int64_t width;         // I
   GateLimits gate;
   float* outputs;  // scratch [R T][stride H]
   float* x;        // [R][stride H]
+  Activation activation = Activation::clamped_swiglu;
 };
 
-// logits = W rms_norm(x[picked]).
+// logits = W norm(x[picked]).
 struct HeadArgs {
   const float* x;
   const std::int32_t* picked;  // [count] rows that want logits

@@ -34,8 +34,8 @@ inline constexpr std::int64_t kGroupStrips = 4;
 // the bf16 pair dot consumes the pairs (0,4) (1,5) (2,6) (3,7), the odd element of each pair first.
 inline constexpr int kChainOrder[8] = {4, 0, 5, 1, 6, 2, 7, 3};
 
-// Bytes of one tile that holds `k` (1..128) inputs of one strip. A multiple of 64. Always inlined: files
-// compiled for one instruction set may not leave shared functions behind.
+// Bytes of one tile that holds `k` (1..128) inputs of one strip: a multiple of 64, 0 for a format without tiles. Always
+// inlined: files compiled for one instruction set may not leave shared functions behind.
 [[gnu::always_inline]] constexpr std::size_t tile_bytes(Format format, std::int64_t k) {
   const auto padded = static_cast<std::size_t>(round_up(k, kOctet));
   switch (format) {
@@ -48,10 +48,9 @@ inline constexpr int kChainOrder[8] = {4, 0, 5, 1, 6, 2, 7, 3};
       return padded * 16 * 2;
     case Format::f32:
       return padded * 16 * 4;
-    case Format::none:
-      break;
+    default:  // no tile: a format that no kernel multiplies yet
+      return 0;
   }
-  return 0;
 }
 
 // Scale bytes (E8M0) under which every kernel of MXFP4 multiplies exactly; tensors with others need a kernel

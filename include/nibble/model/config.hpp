@@ -15,6 +15,9 @@ namespace nib::inline v0 {
 
 struct Architecture;
 
+// Whether a model has a tensor: as its files please, where they are the only ones that know.
+enum class Presence : std::uint8_t { no, yes, if_stored };
+
 // Every number is at least 1 unless said otherwise, and small enough that products of two fit 63 bits.
 struct ModelConfig {
   const Architecture* architecture = nullptr;  // never null after parsing
@@ -23,13 +26,19 @@ struct ModelConfig {
   std::uint32_t vocabulary = 0;
   std::uint32_t heads = 0, kv_heads = 0,
                 head_dim = 0;  // heads is a multiple of kv_heads, head_dim even, at most 256
-  std::uint32_t experts = 0, experts_per_token = 0, expert_width = 0;
+  bool routed = true;          // false: a dense layer, which is one expert without a router
+  std::uint32_t experts = 1, experts_per_token = 1, expert_width = 0;
+  bool weights_of_all = false;         // experts are weighted by the softmax over all, not over the chosen
   std::uint32_t max_context = 0;       // positions the model was made for
   std::vector<std::uint32_t> windows;  // [layers] keys visible including the token's own; 0: all
   float norm_epsilon = 1e-5f;
   double rope_theta = 10000;
+  std::uint32_t rotary_dim = 0;  // dimensions of a head that are rotated; even
   RopeScaling rope;
+  bool parallel_residual = false;  // attention and experts read the same x
+  Activation activation = Activation::clamped_swiglu;
   GateLimits gate{1.702f, 7.0f};
+  Presence qkv_bias = Presence::yes, output_bias = Presence::yes, expert_bias = Presence::yes;
   bool tied_embeddings = false;
   std::vector<std::uint32_t> stop_ids;  // eos_token_id, may be empty
 

@@ -75,6 +75,9 @@ class Transformer {
   void embed(std::span<const BatchRow> batch, Workspace& workspace) const;
   void place(std::span<const BatchRow> batch, Workspace& workspace) const;
   void attend(std::uint32_t layer, std::int64_t rows, const OpContext& context, Workspace& workspace) const;
+  void project(std::uint32_t layer, std::int64_t rows, const OpContext& context, Workspace& workspace) const;
+  void route(std::uint32_t layer, std::int64_t rows, const OpContext& context, Workspace& workspace) const;
+  Norm norm(const float* weight, const float* bias) const;
   void mix_experts(std::uint32_t layer, std::int64_t rows, const OpContext& context,
                    Workspace& workspace) const;
 

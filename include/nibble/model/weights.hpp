@@ -17,9 +17,12 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace nib::inline v0 {
+
+struct TensorNames;
 
 // Rows in their natural order and plain format, for lookups: [rows, width].
 struct PlainRows {
@@ -28,19 +31,22 @@ struct PlainRows {
   const std::byte* data = nullptr;
 };
 
-// The tensors of one layer. Shapes in the letters of ops.hpp; vectors are f32, padded with zeros to sixteen.
+// The tensors of one layer. Shapes in the letters of ops.hpp; vectors are f32, padded with zeros to sixteen,
+// and null where the model has none.
 struct LayerWeights {
-  const float* attention_norm = nullptr;  // [H]
-  PackedWeight qkv;                       // [(Hq + 2 Hk) D, H]
+  const float *attention_norm = nullptr, *attention_norm_bias = nullptr;  // [H]
+  PackedWeight qkv;                                                       // [(Hq + 2 Hk) D, H]
   const float* qkv_bias = nullptr;
-  const float* sinks = nullptr;  // [Hq]
-  PackedWeight output;           // [H, Hq D]
+  const float *q_norm = nullptr, *k_norm = nullptr;  // [D]
+  const float* sinks = nullptr;                      // [Hq]
+  PackedWeight output;                               // [H, Hq D]
   const float* output_bias = nullptr;
-  const float* mlp_norm = nullptr;
-  PackedWeight router;  // [E, H]
+  const float *mlp_norm = nullptr, *mlp_norm_bias = nullptr;
+  PackedWeight router;  // [E, H]; without rows in a dense layer
   const float* router_bias = nullptr;
-  std::vector<PackedWeight> gate_up;    // [E] of [2 stride(I), H], strips gate, up, gate, up
-  const float* gate_up_bias = nullptr;  // [E][2 stride(I)] in the order of the strips
+  std::vector<PackedWeight>
+      gate_up;  // [E] of [2 stride(I), H], strips gate, up, gate, up; [I, H] without a gate
+  const float* gate_up_bias = nullptr;  // [E][its rows] in the order of the strips
   std::vector<PackedWeight> down;       // [E] of [H, I]
   const float* down_bias = nullptr;     // [E][stride(H)]
 };
@@ -48,7 +54,7 @@ struct LayerWeights {
 struct Weights {
   PlainRows embedding;  // [V, H]
   std::vector<LayerWeights> layers;
-  const float* final_norm = nullptr;
+  const float *final_norm = nullptr, *final_norm_bias = nullptr;
   PackedWeight head;  // [V, H]
   Buffer memory;      // holds all of it
 };
@@ -82,40 +88,81 @@ class WeightLayout {
 
  private:
   friend class WeightLoader;
-  // A matrix to pack: its rows come from one tensor after another, `expert` of each.
-  struct Matrix {
-    std::vector<const CheckpointTensor*> parts;
-    Format format = Format::none;
-    std::int64_t rows = 0, k = 0;  // logical; rows already padded when interleaved
-    std::int64_t width = 0;        // interleaved: units; natural rows 2u (gate) and 2u + 1 (up)
-    std::int64_t experts = 1;
-    bool interleaved = false;
-    bool transposed = false;   // stored [experts, k, rows]
-    std::uint64_t offset = 0;  // of expert 0; the others follow
-    PackedWeight shape() const { return {format, rows, k, nullptr, nullptr}; }
+  // What follows is the same for all layers: how rows of the file become rows of a packed matrix or values of
+  // a vector.
+  struct RowMap {
+    enum class Order : std::uint8_t {
+      stacked,      // the parts one after another
+      alternating,  // one part, rows 2u (gate) and 2u + 1 (up), to strips gate, up, gate, up
+      halves,       // two parts, gate and up, to the same strips
+      per_head,     // QkvOrder::per_head
+      pairs,        // QkvOrder::pairs
+    };
+    Order order = Order::stacked;
+    std::int64_t units = 0;                        // of alternating and halves
+    std::vector<std::int64_t> part_rows;           // rows of each part
+    std::int64_t head_dim = 0, rotated_heads = 0;  // of per_head and pairs; heads of q (and k) in one part
+
+    struct Source {
+      std::size_t part;
+      std::int64_t row;  // of that part
+    };
+    bool in_strips() const { return order == Order::alternating || order == Order::halves; }
+    // Rows of the result, padding of the strips included.
+    std::int64_t rows() const;
+    // Where row `row` of the result comes from; false: it is padding.
+    bool find(std::int64_t row, Source& source) const;
   };
-  // A vector to widen to f32, `lists` of them, each padded to sixteen.
-  struct Vector {
-    std::vector<const CheckpointTensor*> parts;
-    std::int64_t width = 0;  // of one list
-    std::int64_t lists = 1;
-    bool interleaved = false;
-    std::uint64_t offset = 0;
-    std::int64_t padded() const {
-      return interleaved ? 2 * round_up(width / 2, std::int64_t{16}) : round_up(width, std::int64_t{16});
+  // The tensors of a matrix or vector: `map.part_rows.size()` for each expert, or for all when the tensors
+  // have a leading dimension of experts.
+  struct Stored {
+    std::vector<const CheckpointTensor*> tensors;
+    RowMap map;
+    std::int64_t experts = 1;
+    bool experts_inside = false;
+
+    const CheckpointTensor& tensor(std::int64_t expert, std::size_t part) const {
+      const std::size_t of_expert = experts_inside ? 0 : static_cast<std::size_t>(expert);
+      return *tensors[of_expert * map.part_rows.size() + part];
+    }
+    // Row of the tensor at which the part of an expert begins.
+    std::int64_t first_row(std::int64_t expert, std::size_t part) const {
+      return experts_inside ? expert * map.part_rows[part] : 0;
     }
   };
+  struct Matrix {
+    Stored stored;
+    Format format = Format::none;
+    std::int64_t k = 0;
+    bool transposed = false;   // stored [experts, k, rows]
+    std::uint64_t offset = 0;  // of expert 0; the others follow
+    bool exists() const { return !stored.tensors.empty(); }
+    PackedWeight shape() const { return {format, stored.map.rows(), k, nullptr, nullptr}; }
+  };
+  // To be widened to f32, one list for each expert, each padded to sixteen.
+  struct Vector {
+    Stored stored;
+    std::uint64_t offset = 0;
+    bool exists() const { return !stored.tensors.empty(); }
+    std::int64_t padded() const { return round_up(stored.map.rows(), std::int64_t{16}); }
+    std::int64_t values() const { return stored.experts * padded(); }
+  };
   struct Layer {
-    Vector attention_norm, qkv_bias, sinks, output_bias, mlp_norm, router_bias, gate_up_bias, down_bias;
+    Vector attention_norm, attention_norm_bias, qkv_bias, q_norm, k_norm, sinks, output_bias, mlp_norm,
+        mlp_norm_bias, router_bias, gate_up_bias, down_bias;
     Matrix qkv, output, router, gate_up, down;
   };
-
-  std::uint64_t reserve(std::uint64_t bytes);
+  class Builder;
+  static void add_attention(Builder& builder, const TensorNames& names, const ModelConfig& config,
+                            unsigned index, Layer& layer);
+  static void add_experts(Builder& builder, const TensorNames& names, const ModelConfig& config,
+                          unsigned index, Layer& layer);
+  static bool has(const Builder& builder, Presence presence, std::string_view pattern, unsigned layer);
 
   const CheckpointTensor* embedding_ = nullptr;
   std::uint64_t embedding_offset_ = 0;
   std::vector<Layer> layers_;
-  Vector final_norm_;
+  Vector final_norm_, final_norm_bias_;
   Matrix head_;
   std::uint64_t bytes_ = 0;
   std::vector<WeightGroup> groups_;

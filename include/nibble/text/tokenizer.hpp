@@ -16,6 +16,7 @@
 namespace nib::inline v0 {
 
 using Token = std::uint32_t;
+struct TokenizerData;  // tokenizer_data.hpp
 
 // Whether spellings of special tokens in a text (<|start|>) become those tokens or stay ordinary bytes.
 enum class Specials : std::uint8_t { ordinary, recognised };
@@ -29,24 +30,38 @@ class Tokenizer {
     Token id;
   };
 
-  // From the text of a Hugging Face tokenizer.json: byte-level BPE without a normalizer, split by the pattern
-  // of o200k, Llama 3, Qwen 2 or GPT-2. `name` is used in messages. Ids go up to 2^20 - 1, the file to 256
-  // MiB. Errors: format (a key is missing or wrong, the file contradicts itself; the message names the
-  // place), unsupported (a normalizer, pre-tokenizer, model or kind of added token that nibble does not know,
-  // by name), argument (an extra token without a spelling, or with an id too large), memory.
+  // From the text of a Hugging Face tokenizer.json: byte-level BPE, split by the pattern of o200k, Llama 3
+  // (cl100k), Qwen 2, Tekken or GPT-2, and SentencePiece's BPE with byte fallback. `name` is used in
+  // messages. Ids go up to 2^20 - 1, the file to 256 MiB. Errors: format (a key is missing or wrong, the file
+  // contradicts itself; the message names the place), unsupported (a normalizer, pre-tokenizer, model or kind
+  // of added token that nibble does not know, by name), argument (an extra token without a spelling, or with
+  // an id too large), memory.
   static Result<Tokenizer> from_json(std::string_view json, std::string_view name,
                                      std::span<const Extra> extra = {});
+
+  // From what a reader of any kind of file found. Errors: format (it contradicts itself), unsupported (a
+  // split pattern that nibble does not know), memory.
+  static Result<Tokenizer> from(const TokenizerData& data, std::string_view name);
 
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;
   ~Tokenizer();
 
   // Appends the ids of `text` (any bytes; invalid UTF-8 is encoded byte by byte as it stands, each such byte
-  // counting as a symbol where words are split). No BOS is added. Added tokens that are not special are found
-  // in either case. Time is linear in the text, and n log n in the length of a word, whatever the text;
-  // memory is at most 48 bytes for each byte of the longest word and 24 for each added token found. Errors:
-  // argument (a text of 4 GiB), memory; `out` is then as it was.
+  // counting as a symbol where words are split). opening() and closing() are not added. Added tokens that are
+  // not special are found in either case. Time is linear in the text, and n log n in the length of a word,
+  // whatever the text; memory is at most 64 bytes for each byte of the longest word, 24 for each added token
+  // found, and where the text is normalized 16 for each byte of it. Errors: argument (a text of 1 GiB),
+  // memory; `out` is then as it was.
   Status encode(std::string_view text, Specials specials, std::vector<Token>& out) const;
+
+  // The ids that the model wants before and behind a whole text: BOS, EOS, or none.
+  std::span<const Token> opening() const;
+  std::span<const Token> closing() const;
+  // Whether the bytes of the tokens of any text are that text: no normalizer changes it, no space is put
+  // before it, and every byte has a token. (Where one has none, which can only be a byte that UTF-8 does not
+  // have, it is encoded as U+FFFD.)
+  bool lossless() const;
 
   // The bytes of one token (not necessarily whole characters); special tokens give their spelling. Empty for
   // an id that the vocabulary does not have. Borrowed: lives as long as the tokenizer.
@@ -57,8 +72,9 @@ class Tokenizer {
   // One more than the largest id.
   std::size_t size() const;
 
-  // All ids at once, as UTF-8: bytes that are none become U+FFFD as in StreamDecoder. Special tokens are
-  // spelled out when `specials` is recognised and left out when it is ordinary.
+  // All ids of a text, as UTF-8: bytes that are none become U+FFFD as in StreamDecoder. Special tokens are
+  // spelled out when `specials` is recognised and left out when it is ordinary. The space that
+  // SentencePiece's models put before a text is dropped.
   std::string decode(std::span<const Token> ids, Specials specials) const;
 
   struct Tables;  // private to the room; public by name so that its reader can be a function of its own
@@ -70,7 +86,7 @@ class Tokenizer {
 
 // Turns ids into text as they come, and never emits half a character: bytes that may still become a whole
 // UTF-8 character are held back; bytes that cannot are replaced by U+FFFD. Special tokens are left out unless
-// asked for.
+// asked for. What comes need not be the beginning of a text, so a space at its front stays.
 class StreamDecoder {
  public:
   explicit StreamDecoder(const Tokenizer& tokenizer, Specials specials = Specials::ordinary)

@@ -83,7 +83,7 @@ void pack_rows(const OpContext& context, const PackedWeight& weight, const float
   });
 }
 
-// rms_norm of each row into `normed`, and packed for `weight`.
+// The norm of each row into `normed`, and packed for `weight`.
 template <class A>
 void norm_and_pack(const OpContext& context, const Norm& norm, const PackedWeight& weight, const float* x,
                    const std::int32_t* picked, std::int64_t rows, float* normed) {
@@ -91,8 +91,7 @@ void norm_and_pack(const OpContext& context, const Norm& norm, const PackedWeigh
   context.pool->run_if(rows > kFewRows, [&](int index, int count) {
     const Range mine = split(rows, index, count);
     for (std::int64_t r = mine.begin; r < mine.end; ++r) {
-      rms_norm<A>(x + (picked ? picked[r] : r) * stride, norm.weight, weight.k, norm.epsilon,
-                  normed + r * stride);
+      norm_row<A>(x + (picked ? picked[r] : r) * stride, norm, weight.k, normed + r * stride);
       pack_row<A>(context, weight, normed + r * stride, context.activations, r, rows);
     }
   });
@@ -145,6 +144,19 @@ void multiply(const OpContext& context, const PackedWeight& weight, std::int64_t
 // ---- ops
 // ---------------------------------------------------------------------------------------------------------
 
+// A head of a query or a key, finished: normed where there are weights, its first `rotary` dimensions turned.
+template <class A>
+void finish_head(float* head, const QkvArgs& args, const float* norm, std::int64_t row) {
+  const int dim = args.kv.head_dim, rotary = args.rotary ? args.rotary : dim;
+  if (norm) {
+    alignas(64) float padded[256] = {};  // what lies behind the head is another head
+    std::copy_n(head, dim, padded);
+    rms_norm<A>(padded, norm, dim, args.norm.epsilon, padded);
+    std::copy_n(padded, dim, head);
+  }
+  rotate<A>(head, rotary, args.cos + row * (rotary / 2), args.sin + row * (rotary / 2));
+}
+
 template <class A>
 void qkv(const OpContext& context, const QkvArgs& args) {
   const std::int64_t stride = row_stride(args.weight->rows);
@@ -157,11 +169,9 @@ void qkv(const OpContext& context, const QkvArgs& args) {
       const std::int64_t r = i / kv_heads;
       const auto h = static_cast<int>(i % kv_heads);
       float* row = args.qkv + r * stride;
-      const float* cos = args.cos + r * (dim / 2);
-      const float* sin = args.sin + r * (dim / 2);
-      for (int q = h * per_kv; q < (h + 1) * per_kv; ++q) rotate<A>(row + q * dim, dim, cos, sin);
+      for (int q = h * per_kv; q < (h + 1) * per_kv; ++q) finish_head<A>(row + q * dim, args, args.q_norm, r);
       float* key = row + (args.heads + h) * dim;
-      rotate<A>(key, dim, cos, sin);
+      finish_head<A>(key, args, args.k_norm, r);
       const KvRow& kv = args.kv_rows[r];
       std::byte* page = kv.pages[kv.position / kPagePositions - kv.first_page] + args.layer_offset;
       append_key_value<A>(args.kv, page + static_cast<std::size_t>(h) * 2 * args.kv.block_bytes(),
@@ -185,8 +195,10 @@ void head(const OpContext& context, const HeadArgs& args) {
 }
 
 // The `k` largest logits of a row, largest first, lowest id on ties; not-a-number counts as the smallest.
+// Their weights are shares of the softmax over these, or over all.
 template <class A>
-void pick_experts(const float* logits, int experts, int k, std::int32_t* ids, float* weights) {
+void pick_experts(const float* logits, int experts, int k, bool weights_of_all, std::int32_t* ids,
+                  float* weights) {
   for (int slot = 0; slot < k; ++slot) {
     int best = -1;
     for (int e = 0; e < experts; ++e) {
@@ -203,11 +215,34 @@ void pick_experts(const float* logits, int experts, int k, std::int32_t* ids, fl
     weights[slot] = exp1<A>(logits[ids[slot]] - logits[ids[0]]);
     total += weights[slot];
   }
+  if (weights_of_all) {
+    total = 0;
+    for (int e = 0; e < experts; ++e) total += exp1<A>(logits[e] - logits[ids[0]]);
+  }
   for (int slot = 0; slot < k; ++slot) weights[slot] /= total;
+}
+
+// Every row to the one expert there is.
+template <class A>
+void route_dense(const OpContext& context, const RouteArgs& args) {
+  const std::int64_t stride = row_stride(args.width);
+  context.pool->run_if(args.rows > kFewRows, [&](int index, int count) {
+    const Range mine = split(args.rows, index, count);
+    for (std::int64_t r = mine.begin; r < mine.end; ++r)
+      norm_row<A>(args.x + r * stride, args.norm, args.width, args.normed + r * stride);
+  });
+  const Routing& routing = args.routing;
+  routing.first[0] = 0;
+  routing.first[1] = static_cast<std::int32_t>(args.rows);
+  for (std::int64_t r = 0; r < args.rows; ++r) {
+    routing.row[r] = routing.entry_of_row[r] = static_cast<std::int32_t>(r);
+    routing.weight[r] = 1.0f;
+  }
 }
 
 template <class A>
 void route(const OpContext& context, const RouteArgs& args) {
+  if (!args.weight) return route_dense<A>(context, args);
   const std::int64_t stride = row_stride(args.weight->rows);
   const int k = args.experts_per_token;
   const Routing& routing = args.routing;
@@ -217,7 +252,7 @@ void route(const OpContext& context, const RouteArgs& args) {
   context.pool->run_if(args.rows > kFewRows, [&](int index, int count) {
     const Range mine = split(args.rows, index, count);
     for (std::int64_t r = mine.begin; r < mine.end; ++r)
-      pick_experts<A>(args.logits + r * stride, args.experts, k, routing.chosen + r * k,
+      pick_experts<A>(args.logits + r * stride, args.experts, k, args.weights_of_all, routing.chosen + r * k,
                       routing.chosen_weight + r * k);
   });
   // Counting sort by expert; inside an expert rows stay in order.
@@ -273,14 +308,30 @@ class ExpertDeal {
   std::int64_t strips_, grain_, total_ = 0;
 };
 
-// act(g, u) of sixteen units. min and max give their second operand when one is not a number: it stays
-// visible.
+// The activation of sixteen units with a gate. min and max give their second operand when one is not a
+// number: it stays visible.
 template <class A>
-typename A::F gate(typename A::F g, typename A::F u, GateLimits limits) {
+typename A::F gated(Activation activation, typename A::F g, typename A::F u, GateLimits limits) {
+  if (activation == Activation::swiglu) return A::mul(A::mul(g, sigmoid<A>(g)), u);
   const auto limit = A::set(limits.limit), one = A::set(1.0f);
   g = A::min(limit, g);
   u = A::max(A::sub(A::set(0.0f), limit), A::min(limit, u));
   return A::mul(A::mul(g, sigmoid<A>(A::mul(g, A::set(limits.alpha)))), A::add(u, one));
+}
+
+// And of sixteen without. (1 + tanh y) / 2 is the sigmoid of 2 y.
+template <class A>
+typename A::F ungated(Activation activation, typename A::F u) {
+  if (activation == Activation::gelu) return A::mul(u, normal_share<A>(u));
+  const auto cubic = A::fma(A::mul(A::mul(u, u), A::set(0.044715f)), u, u);
+  return A::mul(u, sigmoid<A>(A::mul(cubic, A::set(0x1.988454p0f))));  // 2 sqrt(2 / pi)
+}
+
+// Sixteen columns of a tile with their bias, which may be null.
+template <class A>
+typename A::F biased(const float* tile, const float* bias, std::int64_t column) {
+  const auto y = A::load(tile);
+  return bias ? A::add(y, A::load(bias + column)) : y;
 }
 
 template <class A>
@@ -308,25 +359,29 @@ void experts(const OpContext& context, const ExpertsArgs& args) {
     }
   });
 
-  const ExpertDeal up_deal(routing, args.experts, up_shape.strips(), 2);
+  const int per_unit = is_gated(args.activation) ? 2 : 1;  // strips that make one strip of units
+  const ExpertDeal up_deal(routing, args.experts, up_shape.strips(), per_unit);
   context.pool->run([&](int index, int count) {  // gate, up, activation
     up_deal.for_each(index, count, [&](int e, Range strips) {
       const std::int64_t rows = entry_rows(e);
       const PackedWeight& next = args.down[e];
       std::byte* out = packed_rows(context.expert_inputs, next, e);
-      const float* bias = args.gate_up_bias + e * up_shape.strips() * kStripRows;
+      const float* bias =
+          args.gate_up_bias ? args.gate_up_bias + e * up_shape.strips() * kStripRows : nullptr;
       const std::size_t row_bytes = activation_bytes(next.kernel->x, next.k_padded());
       multiply_strips(args.gate_up[e], packed_rows(context.activations, args.gate_up[e], e), rows, strips,
                       context.tiles + index * context.tile_floats,
                       [&](const float* tile, std::int64_t column, std::int64_t columns) {
                         for (std::int64_t r = 0; r < rows; ++r) {
                           const Block block = block_of<A>(out, r, rows, row_bytes);
-                          for (std::int64_t c = 0; c < columns; c += 32) {
+                          for (std::int64_t c = 0; c < columns; c += 16 * per_unit) {
                             const float* at = tile + r * kTileWidth + c;
-                            const auto g = A::add(A::load(at), A::load(bias + column + c));
-                            const auto u = A::add(A::load(at + 16), A::load(bias + column + c + 16));
-                            pack16<A>(next.kernel->x, round, gate<A>(g, u, args.gate), block.data,
-                                      (column + c) / 2, block.row, block.width, next.k_padded());
+                            auto y = biased<A>(at, bias, column + c);
+                            y = per_unit == 2 ? gated<A>(args.activation, y,
+                                                         biased<A>(at + 16, bias, column + c + 16), args.gate)
+                                              : ungated<A>(args.activation, y);
+                            pack16<A>(next.kernel->x, round, y, block.data, (column + c) / per_unit,
+                                      block.row, block.width, next.k_padded());
                           }
                         }
                       });
@@ -337,7 +392,7 @@ void experts(const OpContext& context, const ExpertsArgs& args) {
   context.pool->run([&](int index, int count) {  // down, bias, weighting
     down_deal.for_each(index, count, [&](int e, Range strips) {
       const std::int64_t rows = entry_rows(e);
-      const float* bias = args.down_bias + e * out_stride;
+      const float* bias = args.down_bias ? args.down_bias + e * out_stride : nullptr;
       multiply_strips(args.down[e], packed_rows(context.expert_inputs, args.down[e], e), rows, strips,
                       context.tiles + index * context.tile_floats,
                       [&](const float* tile, std::int64_t column, std::int64_t columns) {
@@ -345,8 +400,7 @@ void experts(const OpContext& context, const ExpertsArgs& args) {
                           const std::int64_t entry = routing.first[e] + r;
                           const auto weight = A::set(routing.weight[entry]);
                           for (std::int64_t c = 0; c < columns; c += 16) {
-                            const auto y =
-                                A::add(A::load(tile + r * kTileWidth + c), A::load(bias + column + c));
+                            const auto y = biased<A>(tile + r * kTileWidth + c, bias, column + c);
                             A::store(args.outputs + entry * out_stride + column + c, A::mul(y, weight));
                           }
                         }

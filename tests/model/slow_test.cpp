@@ -1,0 +1,35 @@
+// The bit equality that takes minutes where an instruction set is slow or emulated; labelled `slow` in CTest.
+#include "support/model_rig.hpp"
+
+#include <cstring>
+#include <random>
+
+#include <doctest/doctest.h>
+
+namespace nib::test {
+namespace {
+
+TEST_CASE("tales, 2,500 tokens: every logit of every position has the same bits on every backend") {
+  const std::string folder = NIBBLE_TALES;
+  std::mt19937 random(8);
+  std::vector<std::uint32_t> prompt(2500);
+  for (std::uint32_t& id : prompt) id = static_cast<std::uint32_t>(random() % 4000);
+  for (const Numerics numerics : {Numerics::bf16, Numerics::f32}) {
+    CAPTURE(numerics_name(numerics));
+    std::vector<float> expected;
+    for (const Backend* backend : present_backends()) {
+      CAPTURE(backend->name);
+      // The scalar backend multiplies by the same function under both.
+      if (numerics == Numerics::f32 && backend == cpu_backends().back()) continue;
+      ModelRig rig(folder, {.backend = backend, .numerics = numerics, .threads = 2, .rows = 300});
+      auto cache = rig.cache();
+      const auto logits = rig.feed(*cache, prompt);
+      if (expected.empty()) expected = logits;
+      REQUIRE(logits.size() == expected.size());
+      CHECK(std::memcmp(logits.data(), expected.data(), logits.size() * sizeof(float)) == 0);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace nib::test

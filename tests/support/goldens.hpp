@@ -1,0 +1,86 @@
+// The recorded models of the data folder, whichever there are: each container of each folder with the logits
+// and the tolerances recorded for it.
+#pragma once
+
+#include "data.hpp"
+#include "model_rig.hpp"
+#include <nibble/base/json.hpp>
+
+#include <cmath>
+#include <filesystem>
+#include <limits>
+#include <string>
+#include <vector>
+
+namespace nib::test {
+
+// What golden.json says of one set of logits. The tolerances are those of the README beside it.
+struct Tolerances {
+  double f32 = 1e-3;  // 20 times the noise of f32 itself, at least 0.001
+  double bf16 = 0;  // twice the drift under rounding, before a router choice flips; its last digit rounded up
+  double bf16_median = 0;   // twice the recorded median over positions
+  std::size_t flip = 0;     // the first position at which one flips
+  std::size_t greedy = 24;  // greedy steps that stay equal under rounding
+
+  static Tolerances of(const Json& record) {
+    const auto number = [&](const char* key) {
+      const Json* value = record.find(key);
+      return value && value->is_number() ? value->as_double() : 0.0;
+    };
+    Tolerances t;
+    t.f32 = std::max(1e-3, 20 * number("f32_noise"));
+    t.flip = static_cast<std::size_t>(number("bf16_first_flip"));
+    const double bound = t.flip > 0 ? 2 * number("bf16_activation_drift_before_first_flip")
+                                    : 4 * number("bf16_activation_drift_median");
+    const double digit = std::pow(10.0, std::floor(std::log10(bound)));
+    t.bf16 = std::ceil(bound / digit) * digit;
+    t.bf16_median = 2 * number("bf16_activation_drift_median");
+    t.greedy = static_cast<std::size_t>(number("bf16_greedy_agrees"));
+    return t;
+  }
+};
+
+struct GoldenCase {
+  std::string name;  // folder and container
+  std::string path;  // what is opened
+  Tolerances tolerances;
+  std::string record;  // the file of logits
+  std::string logits;  // their name in it
+
+  Golden golden() const {
+    return {Golden::ids(record, "input_ids"), Golden::ids(record, "greedy_ids"),
+            Golden::floats(record, logits.c_str())};
+  }
+};
+
+inline std::vector<GoldenCase> golden_cases(const std::string& data) {
+  namespace fs = std::filesystem;
+  std::vector<GoldenCase> cases;
+  std::vector<fs::path> folders;
+  for (const auto& entry : fs::directory_iterator(data + "/models"))
+    if (fs::exists(entry.path() / "golden.safetensors")) folders.push_back(entry.path());
+  std::sort(folders.begin(), folders.end());
+  for (const fs::path& folder : folders) {
+    const std::string name = folder.filename().string(), record = (folder / "golden.safetensors").string();
+    const Json all = parse_json(read_text((folder / "golden.json").string()), "golden.json").take();
+    if (!all.find("f32_noise")) continue;  // tales has tests of its own
+    // Where the reference rounds dequantized weights, the logits of those that were not rounded.
+    const char* logits = Golden::has(record, "logits_f32_weights") ? "logits_f32_weights" : "logits";
+    const Tolerances tolerances = Tolerances::of(all);
+    cases.push_back({name, folder.string(), tolerances, record, logits});
+    if (fs::exists(folder / "original"))
+      cases.push_back({name + "/original", (folder / "original").string(), tolerances, record, logits});
+  }
+  return cases;
+}
+
+inline double largest_difference(std::span<const float> a, std::span<const float> b) {
+  double most = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    if (std::isnan(a[i]) || std::isnan(b[i])) return std::numeric_limits<double>::infinity();
+    most = std::max(most, std::abs(static_cast<double>(a[i]) - b[i]));
+  }
+  return most;
+}
+
+}  // namespace nib::test
