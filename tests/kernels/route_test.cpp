@@ -206,6 +206,32 @@ TEST_CASE("route: logits so far apart that the lesser ones have no weight") {
   }
 }
 
+TEST_CASE("route: a logit that is not a number is chosen last") {
+  NIB_RANDOM(random);
+  for (const int per_token : {3, 7}) {
+    const RouteCase c(Numerics::f32, random_weights(Format::bf16, 7, 32, random), per_token, 9, random);
+    const int bad = random.below(7);
+    c.bias.data()[bad] = std::numeric_limits<float>::quiet_NaN();
+    for (const Way& way : ways()) {
+      CAPTURE(in_words(way));
+      const Rows got = c.run(way, {0, 9});
+      for (std::int64_t r = 0; r < 9; ++r) {
+        const float* logits = got.row(r) + 32;
+        const float* chosen = logits + 16;
+        const auto smallest_if_bad = [&](int e) {
+          return std::isnan(logits[e]) ? -std::numeric_limits<float>::infinity() : logits[e];
+        };
+        const std::vector<int> want = c.largest(smallest_if_bad);
+        REQUIRE(std::isnan(logits[bad]));
+        for (int slot = 0; slot < per_token; ++slot) {
+          REQUIRE(static_cast<int>(chosen[slot]) == want[static_cast<std::size_t>(slot)]);
+          REQUIRE(std::isnan(chosen[per_token + slot]) == (per_token == 7));  // and then stays visible
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("route: what one row holds reaches no other, and its choice stays one") {
   NIB_RANDOM(random);
   for (const Numerics numerics : kBoth) {

@@ -308,13 +308,14 @@ class ExpertDeal {
   std::int64_t strips_, grain_, total_ = 0;
 };
 
-// The activation of sixteen units with a gate.
+// The activation of sixteen units with a gate. min and max give their second operand when one is not a
+// number: it stays visible.
 template <class A>
 typename A::F gated(Activation activation, typename A::F g, typename A::F u, GateLimits limits) {
   if (activation == Activation::swiglu) return A::mul(A::mul(g, sigmoid<A>(g)), u);
   const auto limit = A::set(limits.limit), one = A::set(1.0f);
-  g = A::min(g, limit);
-  u = A::max(A::min(u, limit), A::sub(A::set(0.0f), limit));
+  g = A::min(limit, g);
+  u = A::max(A::sub(A::set(0.0f), limit), A::min(limit, u));
   return A::mul(A::mul(g, sigmoid<A>(A::mul(g, A::set(limits.alpha)))), A::add(u, one));
 }
 
