@@ -77,7 +77,12 @@ TEST_CASE("ScaleSharing: the scale of every value, counted out") {
   const auto expect = [&](const ScaleSharing& sharing, std::int64_t count, auto index) {
     CHECK(sharing.count(rows, k) == count);
     for (std::int64_t r = 0; r < rows; ++r)
-      for (std::int64_t c = 0; c < k; ++c) CHECK(sharing.index(r, c, k) == index(r, c));
+      for (std::int64_t c = 0; c < k; ++c) {
+        CHECK(sharing.index(r, c, k) == index(r, c));
+        std::int64_t end = c + 1;
+        while (end < k && index(r, end) == index(r, c)) ++end;
+        CHECK(sharing.end_of_scale(r, c, k) == end);
+      }
   };
   expect(ScaleSharing::per_tensor(), 1, [](std::int64_t, std::int64_t) { return 0; });
   expect(ScaleSharing::per_row(), 5, [](std::int64_t r, std::int64_t) { return r; });

@@ -86,6 +86,14 @@ struct BitStream {
 
   template <class Code>
   static constexpr void pack(const Code* codes, int group, std::byte* out) {
+    if constexpr (Bits == 8) {  // the common ones, without a window
+      for (int i = 0; i < group; ++i) out[i] = static_cast<std::byte>(codes[i]);
+      return;
+    }
+    if constexpr (Bits == 4) {
+      for (int i = 0; i < group; i += 2) out[i / 2] = static_cast<std::byte>(codes[i] | codes[i + 1] << 4);
+      return;
+    }
     std::uint32_t window = 0;
     int filled = 0;
     for (int i = 0; i < group; ++i) {

@@ -64,7 +64,7 @@ constexpr Extent extent(const float* values, int count) {
   return found;
 }
 
-constexpr float reciprocal(float d) { return d != 0 && d - d == 0 ? 1.0f / d : 0.0f; }
+constexpr float reciprocal(float d) { return d != 0 && is_finite(d) ? 1.0f / d : 0.0f; }
 
 // value + bias without its fraction, as a code of 0..highest; for non-negative sums, and NaN (0).
 constexpr std::uint32_t truncated(float sum, int highest) {
@@ -170,9 +170,11 @@ struct Q8_0 {
   static constexpr void encode_codes(const float* values, float d, std::byte* block) {
     const float inverse = ggml_detail::reciprocal(d);
     for (int i = 0; i < 32; ++i) {
-      const double x = static_cast<double>(values[i] * inverse);
-      const bool number = x >= -128 && x <= 128;
-      const int code = number ? static_cast<int>(x < 0 ? x - 0.5 : x + 0.5) : 0;
+      const float product = values[i] * inverse;
+      const float x = product >= -128 && product <= 128 ? product : 0.0f;
+      const auto whole = static_cast<int>(x);
+      const float rest = x - static_cast<float>(whole);  // exact
+      const int code = whole + static_cast<int>(rest >= 0.5f) - static_cast<int>(rest <= -0.5f);
       block[2 + i] = static_cast<std::byte>(code & 0xff);
     }
   }

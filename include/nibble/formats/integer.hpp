@@ -15,15 +15,13 @@ namespace nib::inline v0 {
 
 // To the nearest integer, ties to even, clipped to [low, high]; both within +-2^23. NaN is 0.
 constexpr std::int32_t round_to_int(float value, std::int32_t low, std::int32_t high) {
-  if (value >= static_cast<float>(high)) return high;
-  if (value <= static_cast<float>(low)) return low;
-  if (!(value == value)) return 0;
-  const auto whole = static_cast<std::int32_t>(value);
-  const float rest = value - static_cast<float>(whole);  // exact
-  const std::int32_t odd = whole & 1;
-  if (rest > 0.5f || (rest == 0.5f && odd)) return whole + 1;
-  if (rest < -0.5f || (rest == -0.5f && odd)) return whole - 1;
-  return whole;
+  const auto lowest = static_cast<float>(low), highest = static_cast<float>(high);
+  const float x = value >= lowest ? value <= highest ? value : highest : value < lowest ? lowest : 0.0f;
+  const auto whole = static_cast<std::int32_t>(x);
+  const float rest = x - static_cast<float>(whole);  // exact
+  const auto odd = static_cast<bool>(whole & 1);
+  return whole + static_cast<std::int32_t>((rest > 0.5f) | ((rest == 0.5f) & odd)) -
+         static_cast<std::int32_t>((rest < -0.5f) | ((rest == -0.5f) & odd));
 }
 
 template <int B>

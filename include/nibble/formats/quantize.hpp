@@ -86,12 +86,10 @@ constexpr void measure_rows(const float* values, std::int64_t rows, std::int64_t
                             const ScaleSharing& sharing, std::int64_t first_row, float* largest) {
   for (std::int64_t row = 0; row < rows; ++row)
     for (std::int64_t column = 0; column < k;) {
-      const std::int64_t index = sharing.index(first_row + row, column, k);
-      std::int64_t end = column + 1;
-      while (end < k && end - column < 32 && sharing.index(first_row + row, end, k) == index) ++end;
-      const float here = largest_magnitude(values + row * k + column, static_cast<int>(end - column));
-      const float both[2] = {largest[index], here};
-      largest[index] = largest_magnitude(both, 2);
+      const std::int64_t end = sharing.end_of_scale(first_row + row, column, k);
+      float& of = largest[sharing.index(first_row + row, column, k)];
+      const float both[2] = {of, largest_magnitude(values + row * k + column, end - column)};
+      of = largest_magnitude(both, 2);
       column = end;
     }
 }
@@ -106,10 +104,14 @@ constexpr void quantize_shared_rows(const float* values, std::int64_t rows, std:
       rows, quantize_detail::at_least_one(quantize_detail::kPiece / quantize_detail::at_least_one(k)),
       parallel, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t row = begin; row < end; ++row)
-          for (std::int64_t column = 0; column < k; column += F::group) {
-            const std::int64_t at = row * k + column;
-            F::encode_codes(values + at, scales[sharing.index(how.first_row + row, column, k)],
-                            codes + at / F::group, how.rounding.at(how.first_row * k + at));
+          for (std::int64_t column = 0; column < k;) {
+            const std::int64_t last = sharing.end_of_scale(how.first_row + row, column, k);
+            const float scale = scales[sharing.index(how.first_row + row, column, k)];
+            for (; column < last; column += F::group) {
+              const std::int64_t at = row * k + column;
+              F::encode_codes(values + at, scale, codes + at / F::group,
+                              how.rounding.at(how.first_row * k + at));
+            }
           }
       });
 }

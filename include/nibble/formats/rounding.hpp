@@ -10,10 +10,16 @@
 // scale, and at(position), itself for a group that begins there. Any thread.
 #pragma once
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 
 namespace nib::inline v0 {
+
+// Neither infinity nor NaN. By its bits: arithmetic on them is no constant expression.
+constexpr bool is_finite(float value) {
+  return (std::bit_cast<std::uint32_t>(value) & 0x7f80'0000u) != 0x7f80'0000u;
+}
 
 struct RoundNearest {
   template <class Element>
@@ -36,7 +42,7 @@ struct SortedLevels {
     for (int c = 0; c < codes; ++c) {
       const auto as_code = static_cast<typename Element::Code>(c);
       const float value = Element::decode(as_code);
-      if (!(value - value == 0)) continue;
+      if (!is_finite(value)) continue;
       int place = 0;
       while (place < count && level[place] < value) ++place;
       if (place < count && level[place] == value) continue;

@@ -34,9 +34,9 @@ struct Magnitude {
 };
 
 // The largest magnitude of `values`, or a NaN or an infinity when there is one. `count` values.
-constexpr float largest_magnitude(const float* values, int count) {
+constexpr float largest_magnitude(const float* values, std::int64_t count) {
   std::uint32_t largest = 0;  // magnitudes order as their bits do, with infinity and NaN above all numbers
-  for (int i = 0; i < count; ++i) {
+  for (std::int64_t i = 0; i < count; ++i) {
     const std::uint32_t word = std::bit_cast<std::uint32_t>(values[i]) & 0x7fff'ffffu;
     largest = word > largest ? word : largest;
   }

@@ -32,6 +32,15 @@ struct ScaleSharing {
     return (rows ? row / rows : 0) * across + (columns ? column / columns : 0);
   }
 
+  // The first column behind `column` whose value may have another scale; k when there is none.
+  constexpr std::int64_t end_of_scale(std::int64_t row, std::int64_t column, std::int64_t k) const {
+    const std::int64_t step = run ? run : columns;
+    if (step == 0) return k;
+    const std::int64_t at = run ? row * k + column : column;
+    const std::int64_t end = column + step - at % step;
+    return end < k ? end : k;
+  }
+
   // Scales of a whole matrix of `height` rows.
   constexpr std::int64_t count(std::int64_t height, std::int64_t k) const {
     return height == 0 || k == 0 ? 0 : index(height - 1, k - 1, k) + 1;

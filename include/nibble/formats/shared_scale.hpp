@@ -18,6 +18,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 
 namespace nib::inline v0 {
 
@@ -37,7 +38,7 @@ struct ScaleIsAbsmax {  // the same, of levels up to 1; bitsandbytes multiplies 
   }
   static constexpr float of(float largest, float) { return largest; }
   static constexpr float units(float value, float scale) {
-    if (!(scale <= 0x1.fffffep127f)) return 0;
+    if (!is_finite(scale)) return 0;
     const float x = value * (1.0f / (scale > 1e-38f ? scale : 1e-38f));
     return x < -1 ? -1.0f : x > 1 ? 1.0f : x;
   }
@@ -49,7 +50,7 @@ struct ScaleIsAbsmaxOf127 {  // value = code * scale / 127; both ways by a recip
   }
   static constexpr float of(float largest, float) { return largest; }
   static constexpr float units(float value, float scale) {
-    return scale - scale == 0 && scale != 0 ? value * (127.0f / scale) : 0.0f;
+    return is_finite(scale) && scale != 0 ? value * (127.0f / scale) : 0.0f;
   }
 };
 
@@ -90,10 +91,10 @@ struct SharedScale {
     for (int i = 0; i < group; ++i) out[i] = Units::multiply(static_cast<T>(level(unpacked[i])), factor);
   }
 
-  // The scale of values of that largest magnitude; NaN and infinity stay what they are, and every value that
-  // shares them decodes to NaN.
+  // The scale of values of that largest magnitude; NaN where it is infinite or NaN, and every value that
+  // shares it decodes to NaN.
   static constexpr float scale_of(float largest) {
-    return largest - largest == 0 ? Units::of(largest, Element::max()) : largest - largest;
+    return is_finite(largest) ? Units::of(largest, Element::max()) : std::numeric_limits<float>::quiet_NaN();
   }
 
   template <class Rounding = RoundNearest>
