@@ -72,7 +72,8 @@ TEST_CASE("reference: rows, dot products and matrix products in every format") {
   std::vector<float> x(kN * kK);
   for (float& value : x) value = normal(random);
 
-  for (const nib::Format format : {nib::Format::f32, nib::Format::f16, nib::Format::bf16, nib::Format::mxfp4}) {
+  for (const nib::Format format :
+       {nib::Format::f32, nib::Format::f16, nib::Format::bf16, nib::Format::mxfp4}) {
     const nib::FormatInfo& info = nib::format_info(format);
     CAPTURE(info.name);
     const RandomMatrix matrix(info.format, seed);

@@ -3,8 +3,10 @@
 #include "support/data.hpp"
 #include <nibble/base/float16.hpp>
 #include <nibble/base/json.hpp>
+#include <nibble/formats/code_books.hpp>
 #include <nibble/formats/e2m1.hpp>
 #include <nibble/formats/e8m0.hpp>
+#include <nibble/formats/ggml.hpp>
 #include <nibble/formats/minifloat.hpp>
 
 #include <bit>
@@ -104,16 +106,27 @@ TEST_CASE("vectors: every float encodes to the published codes") {
   }
 }
 
-TEST_CASE("vectors: the code book of MXFP4's elements") {
+TEST_CASE("vectors: code books") {
   NIB_REQUIRE_DATA(root);
   auto books = nib::parse_json(nib::test::read_text(root + "/formats/codebooks.json"), "codebooks.json");
   REQUIRE(books.ok());
-  const nib::Json* levels = books->find("mxfp4");
-  REQUIRE(levels != nullptr);
-  REQUIRE(levels->items().size() == 16);
-  for (std::uint8_t code = 0; code < 16; ++code) {
-    const double level = levels->items()[code].as_double();
-    CHECK(static_cast<double>(nib::E2M1::decode(code)) == level);
-    CHECK(std::signbit(nib::E2M1::decode(code)) == std::signbit(level));
-  }
+  const auto check = [&](const char* name, auto level, double divisor) {
+    CAPTURE(std::string(name));
+    const nib::Json* levels = books->find(name);
+    REQUIRE(levels != nullptr);
+    REQUIRE(levels->items().size() == 16);
+    for (std::uint8_t code = 0; code < 16; ++code) {
+      const float expected =
+          static_cast<float>(levels->items()[code].as_double()) / static_cast<float>(divisor);
+      CHECK(level(code) == expected);
+      if (expected == 0) CHECK(std::signbit(level(code)) == std::signbit(expected));
+    }
+  };
+  const nib::Json* divisor = books->find("fp4_divisor");
+  REQUIRE(divisor != nullptr);
+  check("mxfp4", nib::E2M1::decode, 1);
+  check("nf4", nib::Nf4Levels::decode, 1);
+  check("fp4_unnormalized", nib::BnbFp4Levels::decode, divisor->as_double());
+  check(
+      "iq4_nl", [](std::uint8_t code) { return static_cast<float>(nib::kIq4Levels[code]); }, 1);
 }

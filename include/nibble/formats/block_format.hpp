@@ -8,6 +8,7 @@
 #pragma once
 
 #include <nibble/formats/format.hpp>
+#include <nibble/formats/rounding.hpp>
 
 #include <concepts>
 #include <cstddef>
@@ -138,19 +139,24 @@ struct Block {
     for (int i = 0; i < Group; ++i) out[i] = static_cast<T>(level(unpacked[i])) * factor;
   }
 
-  // `group` values into `code_bytes` and `scale_bytes` bytes: the scale by the rule, then every value to the
-  // nearest level in units of it.
-  static constexpr void encode_group(const float* values, std::byte* codes, std::byte* scale) {
+  // `group` values into `code_bytes` and `scale_bytes` bytes: the scale by the rule, then every value to a
+  // level in units of it, the nearest unless a rounding says otherwise.
+  template <class Rounding = RoundNearest>
+  static constexpr void encode_group(const float* values, std::byte* codes, std::byte* scale,
+                                     const Rounding& rounding = {}) {
     const ScaleCode chosen = Rule::template choose<Element, Scale>(values, Group);
     store_little_endian(chosen, scale);
-    encode_codes(values, chosen, codes);
+    encode_codes(values, chosen, codes, rounding);
   }
 
   // The codes alone, under a scale that is already known.
-  static constexpr void encode_codes(const float* values, ScaleCode scale, std::byte* codes) {
-    Code nearest[Group] = {};
-    for (int i = 0; i < Group; ++i) nearest[i] = Element::encode(Scale::quotient(values[i], scale));
-    Order<bits>::pack(nearest, Group, codes);
+  template <class Rounding = RoundNearest>
+  static constexpr void encode_codes(const float* values, ScaleCode scale, std::byte* codes,
+                                     const Rounding& rounding = {}) {
+    Code chosen[Group] = {};
+    for (int i = 0; i < Group; ++i)
+      chosen[i] = rounding.template encode<Element>(Scale::quotient(values[i], scale), i);
+    Order<bits>::pack(chosen, Group, codes);
   }
 };
 

@@ -13,7 +13,8 @@
 // Nibbles: byte j of n holds element j in bits 3..0 and element j + n in bits 7..4: halves, not neighbours.
 // The fifth bit of element j is bit j of the 32. iq4_nl is read only. Encoders follow the reference
 // of ggml, whose scale is the unrounded one: exactly the same bytes where no product is fused with a sum.
-// A value that is not finite makes the scale NaN (or infinite), so that the loss stays visible.
+// A value that is not finite makes the scale NaN (or infinite), so that the loss stays visible; gguf_nvfp4
+// alone has no way to say it: ggml reads the NaN among its scales as zero.
 #pragma once
 
 #include <nibble/base/float16.hpp>
@@ -105,23 +106,27 @@ struct GgmlNibbles {
 
   static constexpr void encode_group(const float* values, std::byte* block, std::byte*) {
     using namespace ggml_detail;
-    float d = 0, subtract = 0, bias = 0;
+    float d = 0, minimum = 0;
     if constexpr (WithMinimum) {
       const Extent found = extent(values, 32);
       d = (found.high - found.low) / (levels - 1);
-      subtract = found.low;
-      bias = 0.5f;
-      store_half(found.low, block + 2);
+      minimum = found.low;
+      store_half(minimum, block + 2);
     } else {
       d = extreme(values, 32) / (-levels / 2);
-      bias = levels / 2 + 0.5f;
     }
     store_half(d, block);
+    encode_codes(values, d, minimum, block);
+  }
+
+  // The codes alone, into a block whose scale (and minimum, where it has one) are known.
+  static constexpr void encode_codes(const float* values, float d, float minimum, std::byte* block) {
+    using namespace ggml_detail;
     const float inverse = reciprocal(d);
     std::uint32_t codes[32] = {}, fifth = 0;
     for (int i = 0; i < 32; ++i) {
-      const float x = (values[i] - subtract) * inverse;
-      codes[i] = truncated(x + bias, levels - 1);
+      const float x = (WithMinimum ? values[i] - minimum : values[i]) * inverse;
+      codes[i] = truncated(x + (WithMinimum ? 0.5f : levels / 2 + 0.5f), levels - 1);
       fifth |= (codes[i] >> 4) << i;
     }
     if constexpr (Bits == 5) store_little_endian(fifth, block + high_at);
@@ -158,7 +163,12 @@ struct Q8_0 {
     const float largest = extreme(values, 32);
     const float d = (largest < 0 ? -largest : largest) / 127;
     store_half(d, block);
-    const float inverse = reciprocal(d);
+    encode_codes(values, d, block);
+  }
+
+  // The codes alone, under a scale that is already known.
+  static constexpr void encode_codes(const float* values, float d, std::byte* block) {
+    const float inverse = ggml_detail::reciprocal(d);
     for (int i = 0; i < 32; ++i) {
       const double x = static_cast<double>(values[i] * inverse);
       const bool number = x >= -128 && x <= 128;

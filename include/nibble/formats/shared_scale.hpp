@@ -42,13 +42,15 @@ struct ScaleIsAbsmax {  // the same, of levels up to 1; bitsandbytes multiplies 
     return x < -1 ? -1.0f : x > 1 ? 1.0f : x;
   }
 };
-struct ScaleIsAbsmaxOf127 {  // value = code * scale / 127, the division as bitsandbytes multiplies it
+struct ScaleIsAbsmaxOf127 {  // value = code * scale / 127; both ways by a reciprocal, as in bitsandbytes
   template <class T>
   static constexpr T multiply(T level, T scale) {
     return level * scale * (T{1} / T{127});
   }
   static constexpr float of(float largest, float) { return largest; }
-  static constexpr float units(float value, float scale) { return divided_by_scale(value * 127.0f, scale); }
+  static constexpr float units(float value, float scale) {
+    return scale - scale == 0 && scale != 0 ? value * (127.0f / scale) : 0.0f;
+  }
 };
 
 // Two 4-bit codes a byte, the first in the high nibble.
@@ -94,10 +96,13 @@ struct SharedScale {
     return largest - largest == 0 ? Units::of(largest, Element::max()) : largest - largest;
   }
 
-  static constexpr void encode_codes(const float* values, float scale, std::byte* codes) {
-    Code nearest[group] = {};
-    for (int i = 0; i < group; ++i) nearest[i] = Element::encode(Units::units(values[i], scale));
-    Order<bits>::pack(nearest, group, codes);
+  template <class Rounding = RoundNearest>
+  static constexpr void encode_codes(const float* values, float scale, std::byte* codes,
+                                     const Rounding& rounding = {}) {
+    Code chosen[group] = {};
+    for (int i = 0; i < group; ++i)
+      chosen[i] = rounding.template encode<Element>(Units::units(values[i], scale), i);
+    Order<bits>::pack(chosen, group, codes);
   }
 };
 
