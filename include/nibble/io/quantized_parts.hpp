@@ -38,7 +38,6 @@ enum class Part : std::uint8_t {
   scales,
   tensor_scale,   // f32; nvfp4: what values are divided by
   nested_scales,  // f32, one for 256 scales
-  nested_map,     // f32, 256
   description,    // what bitsandbytes_state says
   fixed,          // bytes that are known already
 };
