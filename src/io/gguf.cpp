@@ -152,8 +152,8 @@ class GgufParser {
     const std::uint64_t pairs_end = at_;
     for (std::uint64_t i = 0; i < tensor_count_; ++i) NIB_TRY(read_tensor());
     NIB_TRY(place_tensors());
-    bytes().resize(pairs_end);
-    bytes().shrink_to_fit();
+    bytes() =
+        std::vector<std::byte>(bytes().begin(), bytes().begin() + static_cast<std::ptrdiff_t>(pairs_end));
     return std::move(header_);
   }
 

@@ -417,7 +417,9 @@ class Joiner {
     };
     ScaleSharing sharing;
     const QuantizationConfig& block = quantization_;
-    if (count == 1) {
+    if (count == 1 && matrices == 1) {
+      sharing = ScaleSharing::per_tensor();
+    } else if (count == 1) {  // for the whole stack
       sharing =
           ScaleSharing::per_run(std::max<std::int64_t>(1, static_cast<std::int64_t>(codes.entry->bytes)));
     } else if (is_grid(block.block_rows, block.block_columns)) {

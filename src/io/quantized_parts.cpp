@@ -150,7 +150,7 @@ class PartList {
     add(name_ + ".absmax", layout_.nested ? DType::u8 : DType::f32, {scales}, Part::scales);
     if (layout_.nested) {
       add(name_ + ".nested_absmax", DType::f32, {ceil_div(scales, kNestedGroup)}, Part::nested_scales);
-      add(name_ + ".nested_quant_map", DType::f32, {256}, Part::nested_map);
+      add(name_ + ".nested_quant_map", DType::f32, {256}, Part::fixed, bytes_of(kDynamicMap.level));
     }
     add(name_ + ".quant_map", DType::f32, {16}, Part::fixed,
         bytes_of(nf4 ? Nf4Levels::levels : BnbFp4Levels::levels));

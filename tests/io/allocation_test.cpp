@@ -2,7 +2,10 @@
 // leak that the next opening would notice.
 #include "io/temporary.hpp"
 #include "io/tiny.hpp"
+#include "io/tiny_gguf.hpp"
+#include "io/tiny_quantized.hpp"
 #include <nibble/io/checkpoint.hpp>
+#include <nibble/io/gguf_writer.hpp>
 #include <nibble/io/safetensors_writer.hpp>
 
 #include <cstdlib>
@@ -57,6 +60,14 @@ int fail_each_allocation(bool once, Work work) {
 
 void* operator new(std::size_t bytes) { return allocate(bytes); }
 void* operator new[](std::size_t bytes) { return allocate(bytes); }
+void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
+  try {
+    return allocate(bytes);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
+void operator delete(void* pointer, const std::nothrow_t&) noexcept { std::free(pointer); }
 void operator delete(void* pointer) noexcept { std::free(pointer); }
 void operator delete[](void* pointer) noexcept { std::free(pointer); }
 void operator delete(void* pointer, std::size_t) noexcept { std::free(pointer); }
@@ -71,6 +82,41 @@ TEST_CASE("opening a checkpoint survives every failing allocation") {
   for (const bool once : {false, true}) {
     CHECK(fail_each_allocation(once, [&] { return open_checkpoint(path).status().code(); }) > 100);
     CHECK(open_checkpoint(path).ok());
+  }
+}
+
+TEST_CASE("opening quantized checkpoints and GGUF files survives every failing allocation") {
+  for (const test::TinyQuantized& tiny : test::TinyQuantizer(1).all()) {
+    CAPTURE(tiny.kind);
+    const test::TemporaryDirectory directory;
+    test::FaultyFileSystem files;
+    test::add_tiny_quantized(files, tiny);
+    for (const std::string& path : files.paths()) directory.write(name_of(path), files.content(path));
+    const std::string path = directory.path();
+    CHECK(fail_each_allocation(false, [&] { return open_checkpoint(path).status().code(); }) > 50);
+    const auto checkpoint = open_checkpoint(path);
+    REQUIRE(checkpoint.ok());
+    std::vector<float> values(tiny.values.size());
+    const CheckpointTensor& tensor = *checkpoint->find(tiny.name);
+    CHECK(fail_each_allocation(false, [&] {
+            return read_values(*checkpoint, tensor, 0, std::span<float>(values)).code();
+          }) > 0);
+  }
+  const test::TemporaryDirectory directory;
+  test::TinyGguf gguf;
+  gguf.pairs = {test::gguf_text("general.architecture", "llama"), test::gguf_u32("a key of some length", 1)};
+  gguf.tensors = {{"blk.0.attn_q.weight", {64, 2}, 40, test::random_bytes(72, 2)},
+                  {"blk.0.attn_q.scale", {1}, 0, std::string(4, '?')}};
+  const std::string path = directory.write("model.gguf", gguf.file()), copy = directory.path("copy.gguf");
+  for (const bool once : {false, true}) {
+    CHECK(fail_each_allocation(once, [&] { return open_checkpoint(path).status().code(); }) > 10);
+    const std::vector<GgufTensorSpec> specs = {{"a tensor with a long name", GgufType::q8_0, {2, 32}}};
+    GgufPairs pairs;
+    pairs.add("general.architecture", "llama");
+    CHECK(fail_each_allocation(once, [&] {
+            return GgufWriter::create(copy, pairs, specs, Overwrite::yes).status().code();
+          }) > 10);
+    CHECK(disk_file_system().list_directory(directory.path())->size() == 1);
   }
 }
 

@@ -1,11 +1,10 @@
 // What checkpoint_peer.py asks of the library:
 //
-//   checkpoint_tool values PATH     for every tensor a line "name<TAB>format<TAB>type<TAB>2x3" and, unless
-//   the format is
-//                                   "none", its values as raw doubles
+//   checkpoint_tool values PATH     a line "name<TAB>format<TAB>type<TAB>2x3" for every tensor and, unless
+//   the
+//                                   format is "none", its values as raw doubles
 //   checkpoint_tool copy IN OUT     a GGUF file written anew, tensor by tensor
-//   checkpoint_tool write DIR SEED  directories DIR/0, DIR/1, ...: a random weight in every layout that can
-//   be written
+//   checkpoint_tool write DIR SEED  directories DIR/0, DIR/1, ...: random weights, one in every layout
 #include "io/written.hpp"
 #include <nibble/base/concat.hpp>
 #include <nibble/io/checkpoint.hpp>

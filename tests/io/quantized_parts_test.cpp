@@ -2,8 +2,10 @@
 // what no published layout holds is refused.
 #include "io/temporary.hpp"
 #include "io/written.hpp"
+#include "support/data.hpp"
 #include <nibble/io/checkpoint.hpp>
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
 
@@ -53,12 +55,15 @@ TEST_CASE("every layout that is written opens as what it was") {
     CHECK(plane_text(*checkpoint, tensor.codes) == written->bytes.at(Part::codes));
     if (written->bytes.contains(Part::scales))
       CHECK(plane_text(*checkpoint, tensor.scales) == written->bytes.at(Part::scales));
-    if (format_info(layout.format).scales == Scales::shared && layout.sharing != ScaleSharing::per_tensor())
-      CHECK(tensor.scaling.sharing == layout.sharing);
+    if (format_info(layout.format).scales == Scales::shared) CHECK(tensor.scaling.sharing == layout.sharing);
     if (layout.nested) {
       CHECK(plane_text(*checkpoint, tensor.scaling.nested_scales) == written->bytes.at(Part::nested_scales));
-      CHECK(std::memcmp(tensor.scaling.nested_map.data(), written->bytes.at(Part::nested_map).data(), 1024) ==
-            0);
+      // The signed dynamic map: symmetric but for its ends.
+      REQUIRE(tensor.scaling.nested_map.size() == 256);
+      CHECK(tensor.scaling.nested_map[127] == 0);
+      CHECK(tensor.scaling.nested_map[255] == 1);
+      for (std::size_t i = 1; i < 128; ++i)
+        CHECK(tensor.scaling.nested_map[127 - i] == -tensor.scaling.nested_map[127 + i]);
       CHECK(tensor.scaling.nested_offset == 0.1f);
       CHECK(tensor.scaling.nested_group == 256);
     }
@@ -96,6 +101,27 @@ TEST_CASE("the description of bitsandbytes has one length, and keeps every offse
     REQUIRE_MESSAGE(json.ok(), state);
     CHECK(static_cast<float>(json->find("nested_offset")->as_double()) == offset);
   }
+}
+
+TEST_CASE("the maps that are written are those of published checkpoints") {
+  NIB_REQUIRE_DATA(root);
+  const auto checkpoint = open_checkpoint(root + "/models/llama-bnb-nf4-double");
+  REQUIRE_MESSAGE(checkpoint.ok(), checkpoint.status().message());
+  QuantizedLayout layout = layout_of(Format::nf4, {4, 64}, ScaleSharing::per_run(64));
+  layout.nested = true;
+  const auto parts = quantized_parts("w", layout);
+  REQUIRE(parts.ok());
+  int compared = 0;
+  for (const CheckpointTensor& tensor : checkpoint->tensors) {
+    if (tensor.scaling.nested_map.empty()) continue;
+    const auto map = std::find_if(parts->begin(), parts->end(), [](const StoredPart& part) {
+      return part.spec.name == "w.nested_quant_map";
+    });
+    REQUIRE(map->bytes.size() == 1024);
+    CHECK(std::memcmp(map->bytes.data(), tensor.scaling.nested_map.data(), 1024) == 0);
+    ++compared;
+  }
+  CHECK(compared > 0);
 }
 
 TEST_CASE("what no layout holds is refused by name") {

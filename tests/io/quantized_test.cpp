@@ -214,6 +214,34 @@ TEST_CASE("what quantization_config must say") {
             ": a block size must be");
 }
 
+TEST_CASE("tensors tell what they are without a configuration that says so") {
+  // ModelOpt describes itself in a file of its own, and people take the configuration out by hand.
+  for (TinyQuantized& tiny : test::TinyQuantizer(5).all()) {
+    if (tiny.kind == "fp8 block") continue;  // the size of blocks is said nowhere else
+    CAPTURE(tiny.kind);
+    tiny.config = "null";
+    FaultyFileSystem files;
+    test::add_tiny_quantized(files, tiny);
+    const auto checkpoint = open_checkpoint("m", files);
+    REQUIRE_MESSAGE(checkpoint.ok(), checkpoint.status().message());
+    check_values<float>(*checkpoint, tiny);
+  }
+}
+
+TEST_CASE("one scale for a stack of matrices") {
+  FaultyFileSystem files;
+  files.add("m/config.json", "{}");
+  const float scale = 0.5f;
+  files.add("m/model.safetensors", safetensors_of(std::vector<TinyTensor>{
+                                       {"w", "F8_E4M3", "[2,2,3]", std::string(12, '\x38')},
+                                       {"w_scale", "F32", "[]", test::bytes_of(std::span(&scale, 1))}}));
+  const auto checkpoint = open_checkpoint("m", files);
+  REQUIRE_MESSAGE(checkpoint.ok(), checkpoint.status().message());
+  std::vector<float> values(12);
+  REQUIRE(read_values(*checkpoint, *checkpoint->find("w"), 0, std::span(values)).ok());
+  CHECK(values == std::vector<float>(12, 0.5f));
+}
+
 TEST_CASE("what is no weight format has no values") {
   FaultyFileSystem files;
   files.add("m/config.json", "{}");

@@ -5,20 +5,17 @@
 // What files store in several tensors is one tensor here, with several planes, possibly in several files. X
 // is the name it has here:
 //
-//   MXFP4 (gpt-oss)            X_blocks U8 [..., G, 16] and X_scales U8 [..., G]; X.blocks and X.scales (the
-//   original
-//                              layout)
-//   NVFP4                      X U8 [..., in / 2], X_scale F8_E4M3 [..., in / 16], X_scale_2 F32 (ModelOpt);
-//                              X_packed, X_scale, X_global_scale (compressed-tensors; a divisor)
-//   FP8                        X F8_E4M3 or F8_E5M2 with X_scale_inv, one for each block of
-//   weight_block_size, or
-//                              X_scale, one for each tensor, row or block
-//   bitsandbytes nf4, fp4      X U8, X.absmax, X.quant_map, X.quant_state.bitsandbytes__nf4 (__fp4) and, for
-//   double
-//                              quantization, X.nested_absmax, X.nested_quant_map
-//   bitsandbytes int8          Y.weight I8 and Y.SCB: Y.weight
-//   int8 (compressed-tensors)  X I8 with X_scale
-//   NVFP4 in GGUF              Y.weight NVFP4 and, where there is one, Y.scale: Y.weight
+//   MXFP4                 X_blocks U8 [..., G, 16] and X_scales U8 [..., G]; in the original layout X.blocks
+//                         and X.scales
+//   NVFP4                 X U8 [..., in / 2], X_scale F8_E4M3 [..., in / 16], X_scale_2 F32 (ModelOpt);
+//                         X_packed, X_scale, X_global_scale, which divides (compressed-tensors)
+//   FP8                   X F8_E4M3 or F8_E5M2 with X_scale_inv, one for each block of weight_block_size, or
+//                         with X_scale, one for each tensor, row or block
+//   bitsandbytes 4 bits   X U8, X.absmax, X.quant_map, X.quant_state.bitsandbytes__nf4 (or __fp4) and, where
+//                         scales are quantized too, X.nested_absmax, X.nested_quant_map
+//   LLM.int8              Y.weight I8 and Y.SCB are Y.weight
+//   int8                  X I8 with X_scale (compressed-tensors)
+//   NVFP4 in GGUF         Y.weight and, where there is one, Y.scale are Y.weight
 #pragma once
 
 #include <nibble/base/json.hpp>
@@ -104,12 +101,11 @@ struct Checkpoint {
 };
 
 // Opens what `path` names:
-//   a directory            through model.safetensors.index.json, else model.safetensors, else every
-//   *.safetensors
+//   a directory            by model.safetensors.index.json, else model.safetensors, else every *.safetensors
 //                          in it, else the one GGUF file in it
-//   an index or a shard    the directory it lies in (a shard is named "...-00001-of-00002.safetensors")
+//   an index or a shard    the directory it lies in (a shard: "...-00001-of-00002.safetensors")
 //   another .safetensors   that file alone, with the configuration beside it
-//   a .gguf file           that file alone; named "...-00001-of-00002.gguf", all files of the split
+//   a .gguf file           that file alone; if it is "...-00001-of-00002.gguf", all files of the split
 // With an index, its weight_map decides what exists and where; other tensors of the shards are ignored. What
 // a directory called "original" lacks of the tokenizer is looked for in the one above it.
 //

@@ -38,7 +38,6 @@ enum class Part : std::uint8_t {
   scales,
   tensor_scale,   // f32; nvfp4: what values are divided by
   nested_scales,  // f32, one for 256 scales
-  nested_map,     // f32, 256
   description,    // what bitsandbytes_state says
   fixed,          // bytes that are known already
 };
@@ -49,10 +48,10 @@ struct StoredPart {
   std::string bytes;  // of fixed
 };
 
-// The stored tensors of the weight called `name`, in the order in which they should be written: codes first.
-// Errors: unsupported (a format that no published layout holds, sharing that it does not have), argument
-// (rows that are no whole number of groups; llm_int8 under a name that does not end in ".weight"). Any
-// thread.
+// The stored tensors of the weight called `name`, codes first. A file with many of them is put in order by
+// order_by_width and filled through SafetensorsWriter::write, part by part. Errors: unsupported (a format
+// that no published layout holds, sharing that it does not have), argument (rows that are no whole number of
+// groups; llm_int8 under a name that does not end in ".weight"). Any thread.
 Result<std::vector<StoredPart>> quantized_parts(const std::string& name, const QuantizedLayout& layout);
 
 // The bytes of Part::description: JSON text padded to the length that its spec has, whatever the offset (of
