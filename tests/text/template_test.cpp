@@ -114,7 +114,8 @@ TEST_CASE("what nibble does not know is refused at load, by line and name") {
       {"{% set x = 1, 2 %}", "a tuple without brackets"},
       {"{% for x in y %}{% macro m() %}{% endmacro %}{% endfor %}", "the macro m inside a loop"},
   };
-  for (const auto& [source, message] : unknown) {
+  for (const auto& row : unknown) {
+    const std::string_view source = row.first, message = row.second;
     const auto parsed = Template::parse(source, "t");
     CAPTURE(source);
     REQUIRE(!parsed.ok());
