@@ -61,6 +61,8 @@ Result<bool> template_test(std::string_view name, const TemplateValue& in,
                            const std::vector<TemplateValue>& arguments);
 Result<TemplateValue> template_method(std::string_view name, const TemplateValue& of,
                                       const TemplateArguments& arguments, TemplateWork& work);
+// a + b, -, *, // or % of whole numbers.
+Result<TemplateValue> template_whole(std::string_view sign, std::int64_t a, std::int64_t b);
 // strftime of Python, in English.
 Result<std::string> template_date(std::string_view format, const TemplateDate& date);
 

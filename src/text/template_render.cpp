@@ -367,7 +367,8 @@ class Machine {
       if (value->is(ValueKind::undefined)) return at(node, template_attribute(*value, ""));
     if (!a.is_number() || !b.is_number())
       return bad(node, concat(sign, " between values that are ", a.kind_name(), " and ", b.kind_name()));
-    if (a.is_integer() && b.is_integer() && sign != "/") return whole(node, a.integer(), b.integer());
+    if (a.is_integer() && b.is_integer() && sign != "/")
+      return at(node, template_whole(sign, a.integer(), b.integer()));
     const double x = a.number(), y = b.number();
     if (sign == "+") return Value::of(x + y);
     if (sign == "-") return Value::of(x - y);
@@ -377,30 +378,6 @@ class Machine {
     double rest = std::fmod(x, y);
     if (rest != 0 && (rest < 0) != (y < 0)) rest += y;
     return Value::of(sign == "%" ? rest : std::floor((x - rest) / y + 0.5));
-  }
-
-  Evaluated whole(const Node& node, std::int64_t a, std::int64_t b) {
-    std::int64_t out = 0;
-    switch (node.text[0]) {
-      case '+':
-        if (__builtin_add_overflow(a, b, &out)) return bad(node, kTooLarge);
-        break;
-      case '-':
-        if (__builtin_sub_overflow(a, b, &out)) return bad(node, kTooLarge);
-        break;
-      case '*':
-        if (__builtin_mul_overflow(a, b, &out)) return bad(node, kTooLarge);
-        break;
-      default: {
-        if (b == 0) return bad(node, "a division by zero");
-        if (b == -1 && __builtin_sub_overflow(std::int64_t{0}, a, &out)) return bad(node, kTooLarge);
-        if (b == -1) return Value::of(node.text == "%" ? 0 : out);
-        // Python rounds down.
-        const bool down = a % b != 0 && (a % b < 0) != (b < 0);
-        out = node.text == "%" ? a % b + (down ? b : 0) : a / b - (down ? 1 : 0);
-      }
-    }
-    return Value::of(out);
   }
 
   Evaluated repeat(const Node& node, const std::string& text, std::int64_t times) {

@@ -4,7 +4,6 @@
 #include <nibble/text/utf8.hpp>
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <unordered_map>
 
@@ -356,25 +355,6 @@ Status TemplateValue::dump(std::string& out, int indent, int level) const {
     return {Code::format, concat("tojson of a value that is ", kind_name())};
   }
   return {};
-}
-
-// The shortest digits that read back as the same number; an exponent below -4 and from 16 on.
-std::string python_number(double value) {
-  if (std::isnan(value)) return "nan";
-  if (std::isinf(value)) return value > 0 ? "inf" : "-inf";
-  char buffer[32];
-  const auto scientific = std::to_chars(buffer, buffer + sizeof buffer, value, std::chars_format::scientific);
-  const std::string_view text(buffer, static_cast<std::size_t>(scientific.ptr - buffer));
-  int exponent = 0;
-  const std::size_t e = text.find('e');
-  const std::size_t digits = e + (text[e + 1] == '+' ? 2 : 1);
-  std::from_chars(text.data() + digits, text.data() + text.size(), exponent);
-  if (exponent < -4 || exponent >= 16) return std::string(text);
-  char fixed[64];
-  const auto end = std::to_chars(fixed, fixed + sizeof fixed, value, std::chars_format::fixed).ptr;
-  std::string out(fixed, end);
-  if (out.find('.') == out.npos) out += ".0";
-  return out;
 }
 
 bool is_python_space(char32_t c) {
