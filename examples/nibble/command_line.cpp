@@ -25,6 +25,7 @@ constexpr const char* kProgramFooter = R"(Examples:
   nibble chat -m openai/gpt-oss-20b            talk with a model from your Hugging Face cache
   nibble inspect /models/gpt-oss-120b -c 8192  what is in it, and does it fit
   nibble doctor                                what this computer can do
+  echo -n "Once upon" | nibble tokenize        the ids of a text
 
 Every option may also be set in the environment, --top-k as NIBBLE_TOP_K and so on; what is typed wins.
 
@@ -62,6 +63,17 @@ constexpr const char* kDoctorFooter = R"(Measures for about a second.
 
 Example:
   nibble doctor --json
+)";
+
+constexpr const char* kTokenizeFooter =
+    R"(Reads stdin to its end. Ids stand on one line, separated by spaces; nothing is put before or behind them.
+A directory with nothing but a tokenizer.json will do.
+
+Examples:
+  echo -n "Once upon a time" | nibble tokenize
+  nibble tokenize -m openai/gpt-oss-20b < story.txt | wc -w
+  echo 9707 1879 | nibble tokenize -m ./model --decode
+  find . -name '*.txt' -exec cat {} \; -printf '\0' | nibble tokenize -0
 )";
 
 // CLI11's own, with options described by what was written for them alone.
@@ -244,6 +256,22 @@ void add_doctor(CLI::App& program, std::function<int()>& chosen) {
   verb->callback([=, &chosen] { chosen = [flags] { return doctor(*flags); }; });
 }
 
+void add_tokenize(CLI::App& program, std::function<int()>& chosen) {
+  CLI::App* verb =
+      add_verb(program, "tokenize", "Turn text into token ids, or ids into text", kTokenizeFooter);
+  const auto flags = std::make_shared<TokenizeFlags>();
+  Section section(*verb, "Text");
+  section.value(
+      "-m,--model", "PATH", flags->model,
+      "a tokenizer.json, a directory that has one, or OWNER/NAME in the Hugging Face cache\n(default: "
+      "the model that comes with nibble)");
+  section.flag("--special", flags->specials,
+               "read and print special tokens such as <|start|> by their spelling");
+  section.flag("--decode", flags->decode, "from ids to text");
+  section.flag("-0,--null", flags->many, "many texts, each ended by a zero byte, and a line of ids for each");
+  verb->callback([=, &chosen] { chosen = [flags] { return tokenize(*flags); }; });
+}
+
 // llama.cpp's only option of several letters behind one dash; CLI11 would read it as -s ys.
 std::vector<std::string> spelled_out(int count, const char* const* arguments) {
   std::vector<std::string> words(arguments + 1, arguments + count);
@@ -277,6 +305,7 @@ int command_line(int count, const char* const* arguments) {
   add_chat(program, chosen);
   add_inspect(program, chosen);
   add_doctor(program, chosen);
+  add_tokenize(program, chosen);
 
   std::vector<std::string> words = spelled_out(count, arguments);
   if (words.empty()) {

@@ -61,4 +61,11 @@ struct DoctorFlags {
   bool json = false;
 };
 
+struct TokenizeFlags {
+  std::string model;      // as typed; empty: the one that comes with the program
+  bool specials = false;  // special tokens are read, and written, by their spelling
+  bool decode = false;
+  bool many = false;  // texts end with NUL, their ids with a line
+};
+
 }  // namespace nib::program

@@ -9,5 +9,6 @@ int run(const RunFlags& flags);
 int chat(const ChatFlags& flags);
 int inspect(const InspectFlags& flags);
 int doctor(const DoctorFlags& flags);
+int tokenize(const TokenizeFlags& flags);
 
 }  // namespace nib::program
