@@ -194,9 +194,12 @@ bool OnTerminal::wait_for(std::string_view text) {
 int OnTerminal::leave() {
   for (const auto deadline = Clock::now() + kPatience; Clock::now() < deadline;) {
     type(kCtrlD);
-    if (!receive(1000)) break;
+    // A second's grace whatever it shows: keys typed while it leaves would keep it from draining the
+    // terminal.
+    for (const auto grace = Clock::now() + std::chrono::seconds(1); Clock::now() < grace;)
+      if (!receive(100)) return finish();
   }
-  return finish();
+  return -1;
 }
 
 int OnTerminal::finish() {
