@@ -193,6 +193,7 @@ bool OnTerminal::wait_for(std::string_view text) {
 
 int OnTerminal::leave() {
   for (const auto deadline = Clock::now() + kPatience; Clock::now() < deadline;) {
+    type(kCtrlU);
     type(kCtrlD);
     // A second's grace whatever it shows: keys typed while it leaves would keep it from draining the
     // terminal.

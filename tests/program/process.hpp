@@ -49,8 +49,8 @@ class OnTerminal {
   const std::string& shown() const { return shown_; }
   // Waits for the end; exit code, or -1.
   int finish();
-  // Ctrl-D until that ends it: libedit shows its prompt a moment before it takes the terminal over, and one that
-  // falls between is lost. Exit code, or -1.
+  // Ctrl-D on an empty line until that ends it: libedit shows its prompt a moment before it takes the
+  // terminal over, and what falls between is lost or taken for text. Exit code, or -1.
   int leave();
 
  private:
@@ -81,5 +81,6 @@ class Folder {
 
 inline constexpr const char* kCtrlC = "\x03";
 inline constexpr const char* kCtrlD = "\x04";
+inline constexpr const char* kCtrlU = "\x15";  // forgets the line
 
 }  // namespace nib::test
