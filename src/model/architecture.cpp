@@ -3,7 +3,7 @@
 namespace nib::inline v0 {
 namespace {
 
-constexpr TensorNames kGptOss[] = {
+constexpr TensorNames kGptOssFiles[] = {
     {
         .embedding = "model.embed_tokens.weight",
         .final_norm = "model.norm.weight",
@@ -95,30 +95,93 @@ constexpr TensorNames qwen3_moe() {
   return names;
 }
 
-constexpr TensorNames kLlama[] = {kLlamaLike};
-constexpr TensorNames kQwen3[] = {with_head_norms(kLlamaLike)};
-constexpr TensorNames kMixtral[] = {mixtral()};
-constexpr TensorNames kQwen3Moe[] = {qwen3_moe()};
+// The names of GGUF files, and what its architectures do otherwise.
+constexpr TensorNames kGguf = {
+    .embedding = "token_embd.weight",
+    .final_norm = "output_norm.weight",
+    .head = "output.weight",
+    .attention_norm = "blk.{}.attn_norm.weight",
+    .qkv = {"blk.{}.attn_q.weight", "blk.{}.attn_k.weight", "blk.{}.attn_v.weight"},
+    .qkv_bias = {"blk.{}.attn_q.bias", "blk.{}.attn_k.bias", "blk.{}.attn_v.bias"},
+    .output = "blk.{}.attn_output.weight",
+    .output_bias = "blk.{}.attn_output.bias",
+    .mlp_norm = "blk.{}.ffn_norm.weight",
+    .gate = "blk.{}.ffn_gate.weight",
+    .gate_bias = "blk.{}.ffn_gate.bias",
+    .up = "blk.{}.ffn_up.weight",
+    .up_bias = "blk.{}.ffn_up.bias",
+    .down = "blk.{}.ffn_down.weight",
+    .down_bias = "blk.{}.ffn_down.bias",
+    .rope_divisors = "rope_freqs.weight",
+};
 
-constexpr TensorNames kNeox[] = {{
-    .embedding = "gpt_neox.embed_in.weight",
-    .final_norm = "gpt_neox.final_layer_norm.weight",
-    .final_norm_bias = "gpt_neox.final_layer_norm.bias",
-    .head = "embed_out.weight",
-    .attention_norm = "gpt_neox.layers.{}.input_layernorm.weight",
-    .attention_norm_bias = "gpt_neox.layers.{}.input_layernorm.bias",
-    .qkv = {"gpt_neox.layers.{}.attention.query_key_value.weight", "", ""},
-    .qkv_bias = {"gpt_neox.layers.{}.attention.query_key_value.bias", "", ""},
-    .qkv_order = QkvOrder::per_head,
-    .output = "gpt_neox.layers.{}.attention.dense.weight",
-    .output_bias = "gpt_neox.layers.{}.attention.dense.bias",
-    .mlp_norm = "gpt_neox.layers.{}.post_attention_layernorm.weight",
-    .mlp_norm_bias = "gpt_neox.layers.{}.post_attention_layernorm.bias",
-    .up = "gpt_neox.layers.{}.mlp.dense_h_to_4h.weight",
-    .up_bias = "gpt_neox.layers.{}.mlp.dense_h_to_4h.bias",
-    .down = "gpt_neox.layers.{}.mlp.dense_4h_to_h.weight",
-    .down_bias = "gpt_neox.layers.{}.mlp.dense_4h_to_h.bias",
-}};
+constexpr TensorNames gguf_experts(TensorNames names) {
+  names.router = "blk.{}.ffn_gate_inp.weight";
+  names.gate = "blk.{}.ffn_gate_exps.weight";
+  names.gate_bias = "blk.{}.ffn_gate_exps.bias";
+  names.up = "blk.{}.ffn_up_exps.weight";
+  names.up_bias = "blk.{}.ffn_up_exps.bias";
+  names.down = "blk.{}.ffn_down_exps.weight";
+  names.down_bias = "blk.{}.ffn_down_exps.bias";
+  return names;
+}
+constexpr TensorNames gguf_pairs(TensorNames names) {
+  names.qkv_order = QkvOrder::pairs;
+  return names;
+}
+constexpr TensorNames gguf_head_norms(TensorNames names) {
+  names.q_norm = "blk.{}.attn_q_norm.weight";
+  names.k_norm = "blk.{}.attn_k_norm.weight";
+  return names;
+}
+constexpr TensorNames gguf_gpt_oss() {
+  TensorNames names = gguf_experts(kGguf);
+  names.router_bias = "blk.{}.ffn_gate_inp.bias";
+  names.mlp_norm = "blk.{}.post_attention_norm.weight";
+  names.sinks = "blk.{}.attn_sinks.weight";
+  return names;
+}
+constexpr TensorNames gguf_neox() {
+  TensorNames names = kGguf;
+  names.final_norm_bias = "output_norm.bias";
+  names.attention_norm_bias = "blk.{}.attn_norm.bias";
+  names.qkv[0] = "blk.{}.attn_qkv.weight";
+  names.qkv_bias[0] = "blk.{}.attn_qkv.bias";
+  names.qkv[1] = names.qkv[2] = names.qkv_bias[1] = names.qkv_bias[2] = "";
+  names.mlp_norm_bias = "blk.{}.ffn_norm.bias";
+  names.gate = names.gate_bias = "";
+  return names;
+}
+
+constexpr TensorNames kLlama[] = {kLlamaLike, gguf_pairs(kGguf)};
+constexpr TensorNames kQwen2[] = {kLlamaLike, kGguf};
+constexpr TensorNames kQwen3[] = {with_head_norms(kLlamaLike), gguf_head_norms(kGguf)};
+constexpr TensorNames kMixtral[] = {mixtral(), gguf_pairs(gguf_experts(kGguf))};
+constexpr TensorNames kQwen3Moe[] = {qwen3_moe(), gguf_head_norms(gguf_experts(kGguf))};
+
+constexpr TensorNames kGptOss[] = {kGptOssFiles[0], kGptOssFiles[1], gguf_gpt_oss()};
+
+constexpr TensorNames kNeox[] = {
+    {
+        .embedding = "gpt_neox.embed_in.weight",
+        .final_norm = "gpt_neox.final_layer_norm.weight",
+        .final_norm_bias = "gpt_neox.final_layer_norm.bias",
+        .head = "embed_out.weight",
+        .attention_norm = "gpt_neox.layers.{}.input_layernorm.weight",
+        .attention_norm_bias = "gpt_neox.layers.{}.input_layernorm.bias",
+        .qkv = {"gpt_neox.layers.{}.attention.query_key_value.weight", "", ""},
+        .qkv_bias = {"gpt_neox.layers.{}.attention.query_key_value.bias", "", ""},
+        .qkv_order = QkvOrder::per_head,
+        .output = "gpt_neox.layers.{}.attention.dense.weight",
+        .output_bias = "gpt_neox.layers.{}.attention.dense.bias",
+        .mlp_norm = "gpt_neox.layers.{}.post_attention_layernorm.weight",
+        .mlp_norm_bias = "gpt_neox.layers.{}.post_attention_layernorm.bias",
+        .up = "gpt_neox.layers.{}.mlp.dense_h_to_4h.weight",
+        .up_bias = "gpt_neox.layers.{}.mlp.dense_h_to_4h.bias",
+        .down = "gpt_neox.layers.{}.mlp.dense_4h_to_h.weight",
+        .down_bias = "gpt_neox.layers.{}.mlp.dense_4h_to_h.bias",
+    },
+    gguf_neox()};
 
 constexpr Architecture kArchitectures[] = {
     {.name = "gpt-oss",
@@ -142,7 +205,7 @@ constexpr Architecture kArchitectures[] = {
      .windows = WindowRule::all_layers},
     {.name = "qwen2",
      .model_type = "qwen2",
-     .dialects = kLlama,
+     .dialects = kQwen2,
      .windows = WindowRule::upper_layers,
      .qkv_bias = true},
     {.name = "qwen3", .model_type = "qwen3", .dialects = kQwen3, .windows = WindowRule::upper_layers},

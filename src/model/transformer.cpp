@@ -21,6 +21,8 @@ Transformer::Transformer(const ModelConfig& config, const Weights& weights, cons
       frequencies_(config.rotary_dim / 2) {
   const FloatScope scope;
   rope_frequencies(config.rope_theta, static_cast<int>(config.rotary_dim), config.rope, frequencies_);
+  for (std::size_t i = 0; weights.rope_divisors && i < frequencies_.size(); ++i)
+    frequencies_[i] /= weights.rope_divisors[i];
 }
 
 // x = the tokens' rows of the embedding, widened.

@@ -301,6 +301,8 @@ Result<WeightLayout> WeightLayout::make(const Checkpoint& checkpoint, const Mode
   layout.final_norm_ = builder.vector(names.final_norm, 0, hidden);
   if (!names.final_norm_bias.empty())
     layout.final_norm_bias_ = builder.vector(names.final_norm_bias, 0, hidden);
+  if (!names.rope_divisors.empty() && builder.stored(names.rope_divisors))
+    layout.rope_divisors_ = builder.vector(names.rope_divisors, 0, config.rotary_dim / 2);
   const bool tied = config.tied_embeddings && !checkpoint.find(names.head);
   layout.head_ = builder.matrix(
       builder.collect(0, {{tied ? names.embedding : names.head, vocabulary}}, hidden), hidden, "head", 1);

@@ -420,6 +420,7 @@ Result<Weights> WeightLayout::load(const Checkpoint& checkpoint, const ModelConf
   }
   NIB_ASSIGN(weights.final_norm, loader.load_vector(final_norm_));
   NIB_ASSIGN(weights.final_norm_bias, loader.load_vector(final_norm_bias_));
+  NIB_ASSIGN(weights.rope_divisors, loader.load_vector(rope_divisors_));
   NIB_TRY(one(head_, weights.head));
   return weights;
 }

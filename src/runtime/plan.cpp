@@ -42,7 +42,7 @@ Result<OpenedHeaders> open_headers(const Runtime& runtime, std::string_view path
   if (model.vocabulary_only) return opened;
 
   NIB_ASSIGN(opened.config,
-             parse_config(opened.checkpoint.config, join_path(opened.checkpoint.directory, "config.json")));
+             read_config(opened.checkpoint));
   const ModelConfig& config = opened.config;
   opened.context = session.context ? session.context : std::min(kDefaultContext, config.max_context);
   if (opened.context > config.max_context)

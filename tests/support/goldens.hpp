@@ -70,6 +70,15 @@ inline std::vector<GoldenCase> golden_cases(const std::string& data) {
     cases.push_back({name, folder.string(), tolerances, record, logits});
     if (fs::exists(folder / "original"))
       cases.push_back({name + "/original", (folder / "original").string(), tolerances, record, logits});
+    const Json* gguf = all.find("gguf");
+    for (std::size_t i = 0; gguf && i < gguf->members().size(); ++i) {
+      const auto& [type, made] = gguf->members()[i];
+      const std::string file = made.find("file")->as_string(),
+                        own = (folder / "gguf" / ("golden." + type + ".safetensors")).string();
+      const Json* told = made.find("record");  // of weights that are not those of the folder
+      cases.push_back({name + "/" + file, (folder / file).string(), told ? Tolerances::of(*told) : tolerances,
+                       told ? own : record, "logits"});
+    }
   }
   return cases;
 }

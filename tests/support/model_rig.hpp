@@ -34,7 +34,7 @@ class ModelRig {
       : options_(options) {
     auto checkpoint = open_checkpoint(path, files);
     REQUIRE_MESSAGE(checkpoint.ok(), checkpoint.status().message());
-    auto parsed = parse_config(checkpoint->config, "config.json");
+    auto parsed = read_config(*checkpoint);
     REQUIRE_MESSAGE(parsed.ok(), parsed.status().message());
     config = parsed.take();
     if (options.mutate_config) options.mutate_config(config);

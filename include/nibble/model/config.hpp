@@ -4,6 +4,7 @@
 
 #include <nibble/base/json.hpp>
 #include <nibble/base/status.hpp>
+#include <nibble/io/checkpoint.hpp>
 #include <nibble/kernels/ops.hpp>
 #include <nibble/kernels/rope.hpp>
 
@@ -50,6 +51,13 @@ struct ModelConfig {
 // nibble does not know, by name), format (a key missing, of the wrong type or out of range; the message names
 // it and what was expected).
 Result<ModelConfig> parse_config(const Json& config, std::string_view name);
+
+// The same from the keys of a GGUF file. `name` is the file. What config.json calls otherwise is named as
+// there.
+Result<ModelConfig> parse_config(const GgufMetadata& metadata, std::string_view name);
+
+// The configuration of an open checkpoint, whichever of the two it has.
+Result<ModelConfig> read_config(const Checkpoint& checkpoint);
 
 // eos_token_id of a configuration: one id or a list; empty when absent. Errors: format.
 Result<std::vector<std::uint32_t>> parse_stop_ids(const Json& config, std::string_view name);

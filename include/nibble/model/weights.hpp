@@ -55,8 +55,9 @@ struct Weights {
   PlainRows embedding;  // [V, H]
   std::vector<LayerWeights> layers;
   const float *final_norm = nullptr, *final_norm_bias = nullptr;
-  PackedWeight head;  // [V, H]
-  Buffer memory;      // holds all of it
+  PackedWeight head;                     // [V, H]
+  const float* rope_divisors = nullptr;  // [rotary / 2] of the frequencies, or null
+  Buffer memory;                         // holds all of it
 };
 
 // What a plan reports: bytes by kind of tensor, as they will lie in memory.
@@ -163,7 +164,7 @@ class WeightLayout {
   const CheckpointTensor* embedding_ = nullptr;
   std::uint64_t embedding_offset_ = 0;
   std::vector<Layer> layers_;
-  Vector final_norm_, final_norm_bias_;
+  Vector final_norm_, final_norm_bias_, rope_divisors_;
   Matrix head_;
   std::uint64_t bytes_ = 0;
   std::vector<WeightGroup> groups_;
