@@ -82,9 +82,7 @@ Result<Findings> look_into(const std::string& path, const InspectFlags& flags) {
     if (info.backend == backend) findings.backend = info.name;
   NIB_ASSIGN(findings.checkpoint, open_checkpoint(path));
 
-  if (auto config =
-          parse_config(findings.checkpoint.config, join_path(findings.checkpoint.directory, "config.json"));
-      config.ok())
+  if (auto config = read_config(findings.checkpoint); config.ok())
     findings.config = config.take();
   else
     note(config.status());
@@ -94,7 +92,7 @@ Result<Findings> look_into(const std::string& path, const InspectFlags& flags) {
   else
     note(plan.status());
   options.vocabulary_only = true;
-  if (findings.checkpoint.tokenizer_path) {
+  if (findings.checkpoint.tokenizer_path || findings.checkpoint.gguf) {
     if (auto model = Model::open(runtime, path, options); model.ok())
       findings.vocabulary = model.take();
     else
@@ -153,7 +151,7 @@ void describe_model(const Findings& findings, Table& table) {
                                                                             : "with a chat template")});
     table.row({"sampling", sampler_text(findings.vocabulary->defaults().sampler)});
     table.row({"ends with", stops_text(*findings.vocabulary)});
-  } else if (!findings.checkpoint.tokenizer_path) {
+  } else if (!findings.checkpoint.tokenizer_path && !findings.checkpoint.gguf) {
     table.row({"tokenizer", "none"});
   }
 }

@@ -5,6 +5,7 @@
 #include "verbs.hpp"
 #include <nibble/base/concat.hpp>
 #include <nibble/io/file.hpp>
+#include <nibble/runtime/vocabulary.hpp>
 #include <nibble/text/tokenizer.hpp>
 
 #include <algorithm>
@@ -35,7 +36,13 @@ Result<Tokenizer> open_tokenizer(const TokenizeFlags& flags, std::string& advice
     }
     path = found->path;
   }
-  if (files.is_directory(path)) path = join_path(path, "tokenizer.json");
+  if (files.is_directory(path) || path.ends_with(".gguf")) {
+    NIB_ASSIGN(const Checkpoint checkpoint,
+               open_checkpoint(path, files, {.config = false, .weights = false}));
+    NIB_ASSIGN(std::optional<Tokenizer> tokenizer, read_tokenizer(checkpoint, 0, files));
+    if (!tokenizer) return Status(Code::not_found, concat(path, ": there is no tokenizer"));
+    return std::move(*tokenizer);
+  }
   NIB_ASSIGN(const std::unique_ptr<File> file, files.open(path));
   NIB_ASSIGN(const std::string text, read_all(*file, kMostTokenizerBytes));
   return Tokenizer::from_json(text, path);

@@ -11,9 +11,12 @@
 namespace nib::inline v0 {
 
 // Format::none for types that hold no weights (integers) or are not decoded here.
+// (Not by find_ggml_type(): under its undefined-behaviour sanitizer, GCC 12 takes no pointer that was tested
+// for null as a constant expression.)
 constexpr Format format_of(GgufType type) {
-  const GgmlType* known = find_ggml_type(static_cast<std::uint32_t>(type));
-  return known ? known->format : Format::none;
+  for (const GgmlType& known : kGgmlTypes)
+    if (known.number == static_cast<std::uint32_t>(type)) return known.format;
+  return Format::none;
 }
 
 // The sizes by which a file is checked are those by which it is decoded.

@@ -234,7 +234,6 @@ Result<ModelConfig> parse_config(const Json& json, std::string_view name) {
     reader.fail(original ? "experts_per_token" : "num_experts_per_tok",
                 concat("at most the number of experts, ", config.experts));
   if (!reader.status().ok()) return reader.status();
-  NIB_ASSIGN(config.stop_ids, parse_stop_ids(json, name));
   return config;
 }
 

@@ -1,9 +1,11 @@
 // The keys of a GGUF file, said in the words of config.json, so that one parser checks them all.
 #include <nibble/base/concat.hpp>
+#include <nibble/io/file.hpp>
 #include <nibble/model/config.hpp>
 
 #include <algorithm>
 #include <array>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -95,15 +97,6 @@ Json rope(const Translator& keys, std::string_view type) {
   return Json::object(std::move(members));
 }
 
-// Ids that end a text: of the vocabulary's keys those that are there.
-Json stop_ids(const GgufMetadata& metadata) {
-  std::vector<Json> ids;
-  for (const char* name : {"eos", "eot", "eom"})
-    if (const auto value = metadata.find(concat("tokenizer.ggml.", name, "_token_id")))
-      if (const auto id = value->as_integer()) ids.push_back(Json::of(*id));
-  return Json::array(std::move(ids));
-}
-
 }  // namespace
 
 Result<ModelConfig> parse_config(const GgufMetadata& metadata, std::string_view name) {
@@ -139,7 +132,6 @@ Result<ModelConfig> parse_config(const GgufMetadata& metadata, std::string_view 
       members.emplace_back("rope_scaling", rope(keys, *kind));
   members.emplace_back("norm_topk_prob", Json::of(true));       // no key says otherwise
   members.emplace_back("tie_word_embeddings", Json::of(true));  // where there is no head
-  members.emplace_back("eos_token_id", stop_ids(metadata));
 
   NIB_ASSIGN(ModelConfig config, parse_config(Json::object(std::move(members)), name));
   if (*architecture == "llama")
@@ -149,7 +141,25 @@ Result<ModelConfig> parse_config(const GgufMetadata& metadata, std::string_view 
 
 Result<ModelConfig> read_config(const Checkpoint& checkpoint) {
   if (checkpoint.gguf) return parse_config(*checkpoint.gguf, checkpoint.path);
-  return parse_config(checkpoint.config, concat(checkpoint.directory, "/config.json"));
+  return parse_config(checkpoint.config, join_path(checkpoint.directory, "config.json"));
+}
+
+Result<std::vector<std::uint32_t>> read_stop_ids(const Checkpoint& checkpoint) {
+  std::vector<std::uint32_t> ids;
+  if (checkpoint.gguf) {
+    for (const char* name : {"eos", "eot", "eom"})
+      if (const auto value = checkpoint.gguf->find(concat("tokenizer.ggml.", name, "_token_id")))
+        if (const auto id = value->as_unsigned();
+            id && *id <= UINT32_MAX && std::find(ids.begin(), ids.end(), *id) == ids.end())
+          ids.push_back(static_cast<std::uint32_t>(*id));
+    return ids;
+  }
+  if (checkpoint.generation_config) {
+    NIB_ASSIGN(ids, parse_stop_ids(*checkpoint.generation_config,
+                                   join_path(checkpoint.directory, "generation_config.json")));
+    if (!ids.empty()) return ids;
+  }
+  return parse_stop_ids(checkpoint.config, join_path(checkpoint.directory, "config.json"));
 }
 
 }  // namespace nib::inline v0

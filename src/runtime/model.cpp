@@ -2,6 +2,7 @@
 #include "state.hpp"
 #include <nibble/base/concat.hpp>
 #include <nibble/model/architecture.hpp>
+#include <nibble/runtime/vocabulary.hpp>
 
 #include <algorithm>
 #include <utility>
@@ -9,23 +10,22 @@
 namespace nib::inline v0 {
 namespace {
 
-constexpr std::uint64_t kMostTokenizerBytes = std::uint64_t{256} << 20;
-
 // A number of generation_config.json, or what it was before.
 float number(const Json& config, std::string_view key, float otherwise) {
   const Json* value = config.find(key);
   return value && value->is_number() ? static_cast<float>(value->as_double()) : otherwise;
 }
 
-Result<ModelDefaults> read_defaults(const Checkpoint& checkpoint, const ModelConfig& config) {
+Result<ModelDefaults> read_defaults(const Checkpoint& checkpoint) {
   ModelDefaults defaults;
-  defaults.stop_ids = config.stop_ids;
+  NIB_ASSIGN(defaults.stop_ids, read_stop_ids(checkpoint));
   if (checkpoint.chat_template) defaults.chat_template = *checkpoint.chat_template;
+  if (checkpoint.gguf)
+    if (const auto bos = checkpoint.gguf->find("tokenizer.ggml.bos_token_id"))
+      if (const auto id = bos->as_unsigned(); id && *id <= UINT32_MAX) defaults.bos = static_cast<Token>(*id);
   if (!checkpoint.generation_config) return defaults;
   const Json& json = *checkpoint.generation_config;
   const std::string name = join_path(checkpoint.directory, "generation_config.json");
-  NIB_ASSIGN(std::vector<std::uint32_t> stops, parse_stop_ids(json, name));
-  if (!stops.empty()) defaults.stop_ids = std::move(stops);
   if (const Json* bos = json.find("bos_token_id"); bos && bos->is_integer() && bos->as_integer() >= 0)
     defaults.bos = static_cast<Token>(bos->as_integer());
   SamplerOptions& sampler = defaults.sampler;
@@ -40,26 +40,6 @@ Result<ModelDefaults> read_defaults(const Checkpoint& checkpoint, const ModelCon
   if (Status status = validate(sampler); !status.ok())
     return Status(Code::format, concat(name, ": ", status.message()));
   return defaults;
-}
-
-// gpt-oss's vocabulary has reserved ids that tokenizer.json leaves unnamed; they are spelled as OpenAI's
-// tokenizer does.
-std::vector<Tokenizer::Extra> reserved_tokens(const ModelConfig& config) {
-  constexpr std::uint32_t kPublishedVocabulary = 201088, kFirstReserved = 200000;
-  std::vector<Tokenizer::Extra> extra;
-  if (config.vocabulary != kPublishedVocabulary) return extra;
-  for (std::uint32_t id = kFirstReserved; id < kPublishedVocabulary; ++id)
-    extra.push_back({concat("<|reserved_", id, "|>"), id});
-  return extra;
-}
-
-Result<std::optional<Tokenizer>> read_tokenizer(const Checkpoint& checkpoint, const FileSystem& files,
-                                                const ModelConfig& config) {
-  if (!checkpoint.tokenizer_path) return std::optional<Tokenizer>();
-  NIB_ASSIGN(const std::unique_ptr<File> file, files.open(*checkpoint.tokenizer_path));
-  NIB_ASSIGN(const std::string text, read_all(*file, kMostTokenizerBytes));
-  NIB_ASSIGN(Tokenizer tokenizer, Tokenizer::from_json(text, file->name(), reserved_tokens(config)));
-  return std::optional<Tokenizer>(std::move(tokenizer));
 }
 
 }  // namespace
@@ -90,8 +70,8 @@ Result<std::shared_ptr<Model>> Model::open(std::shared_ptr<Runtime> runtime, con
   state->plan = plan;
   state->config = std::move(opened.config);
   state->rows = opened.rows;
-  NIB_ASSIGN(state->tokenizer, read_tokenizer(opened.checkpoint, files, state->config));
-  NIB_ASSIGN(state->defaults, read_defaults(opened.checkpoint, state->config));
+  NIB_ASSIGN(state->tokenizer, read_tokenizer(opened.checkpoint, state->config.vocabulary, files));
+  NIB_ASSIGN(state->defaults, read_defaults(opened.checkpoint));
   ModelInfo& info = state->info;
   info.path = plan.path;
   info.backend = opened.backend->name;

@@ -41,7 +41,6 @@ struct ModelConfig {
   GateLimits gate{1.702f, 7.0f};
   Presence qkv_bias = Presence::yes, output_bias = Presence::yes, expert_bias = Presence::yes;
   bool tied_embeddings = false;
-  std::vector<std::uint32_t> stop_ids;  // eos_token_id, may be empty
 
   std::uint32_t qkv_rows() const { return (heads + 2 * kv_heads) * head_dim; }
 };
@@ -61,5 +60,9 @@ Result<ModelConfig> read_config(const Checkpoint& checkpoint);
 
 // eos_token_id of a configuration: one id or a list; empty when absent. Errors: format.
 Result<std::vector<std::uint32_t>> parse_stop_ids(const Json& config, std::string_view name);
+
+// The same of an open checkpoint: of generation_config.json where it has any, else of config.json; of a GGUF
+// file the ids that end a text, a turn or a message. The model itself need not be known. Errors: format.
+Result<std::vector<std::uint32_t>> read_stop_ids(const Checkpoint& checkpoint);
 
 }  // namespace nib::inline v0

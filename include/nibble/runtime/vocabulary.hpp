@@ -1,0 +1,20 @@
+// Room runtime: the tokenizer of a checkpoint, from whichever of its files has it.
+#pragma once
+
+#include <nibble/base/status.hpp>
+#include <nibble/io/checkpoint.hpp>
+#include <nibble/text/tokenizer.hpp>
+
+#include <cstdint>
+#include <optional>
+
+namespace nib::inline v0 {
+
+// From tokenizer.json, or from the keys of a GGUF file; nothing when it has neither. `vocabulary` is the
+// number of ids that the model has (0: not known): where it is that of gpt-oss, the ids that its files leave
+// unnamed are spelled as OpenAI's tokenizer does. Errors: format, unsupported, memory, those of reading; each
+// names the file. Any thread.
+Result<std::optional<Tokenizer>> read_tokenizer(const Checkpoint& checkpoint, std::uint32_t vocabulary,
+                                                const FileSystem& files = disk_file_system());
+
+}  // namespace nib::inline v0

@@ -1,0 +1,106 @@
+#include <nibble/base/concat.hpp>
+#include <nibble/base/within_memory.hpp>
+#include <nibble/runtime/vocabulary.hpp>
+#include <nibble/text/tokenizer_data.hpp>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace nib::inline v0 {
+namespace {
+
+constexpr std::uint64_t kMostTokenizerBytes = std::uint64_t{256} << 20;
+
+// gpt-oss's vocabulary has reserved ids that tokenizer.json leaves unnamed.
+std::vector<Tokenizer::Extra> reserved_tokens(std::uint32_t vocabulary) {
+  constexpr std::uint32_t kPublishedVocabulary = 201088, kFirstReserved = 200000;
+  std::vector<Tokenizer::Extra> extra;
+  if (vocabulary != kPublishedVocabulary) return extra;
+  for (std::uint32_t id = kFirstReserved; id < kPublishedVocabulary; ++id)
+    extra.push_back({concat("<|reserved_", id, "|>"), id});
+  return extra;
+}
+
+class GgufKeys {
+ public:
+  explicit GgufKeys(const GgufMetadata& metadata) : metadata_(metadata) {}
+
+  std::string text(std::string_view key) const {
+    const auto value = metadata_.find(key);
+    return std::string(value ? value->as_string().value_or("") : "");
+  }
+  std::vector<std::string> texts(std::string_view key) const {
+    std::vector<std::string> all;
+    if (const auto value = metadata_.find(key))
+      for (const std::string_view each : value->strings()) all.emplace_back(each);
+    return all;
+  }
+  // What is no whole number of 32 bits is -1, which is no kind of token.
+  std::vector<std::int32_t> kinds(std::string_view key) const {
+    std::vector<std::int32_t> all;
+    const auto value = metadata_.find(key);
+    for (std::uint64_t i = 0; value && value->is_array() && i < value->count(); ++i) {
+      const std::int64_t kind = value->integer_at(i).value_or(-1);
+      all.push_back(kind == static_cast<std::int32_t>(kind) ? static_cast<std::int32_t>(kind) : -1);
+    }
+    return all;
+  }
+  std::vector<float> scores(std::string_view key) const {
+    std::vector<float> all;
+    const auto value = metadata_.find(key);
+    for (std::uint64_t i = 0; value && value->is_array() && i < value->count(); ++i)
+      all.push_back(static_cast<float>(value->number_at(i).value_or(0)));
+    return all;
+  }
+  std::optional<Token> id(std::string_view key) const {
+    const auto value = metadata_.find(key);
+    const auto number = value ? value->as_unsigned() : std::nullopt;
+    return number && *number <= UINT32_MAX ? std::optional(static_cast<Token>(*number)) : std::nullopt;
+  }
+  std::optional<bool> flag(std::string_view key) const {
+    const auto value = metadata_.find(key);
+    return value ? value->as_bool() : std::nullopt;
+  }
+
+ private:
+  const GgufMetadata& metadata_;
+};
+
+GgufVocabulary gguf_vocabulary(const GgufMetadata& metadata) {
+  const GgufKeys keys(metadata);
+  GgufVocabulary v;
+  v.model = keys.text("tokenizer.ggml.model");
+  v.pre = keys.text("tokenizer.ggml.pre");
+  if (v.pre.empty()) v.pre = keys.text("general.architecture");
+  v.tokens = keys.texts("tokenizer.ggml.tokens");
+  v.token_type = keys.kinds("tokenizer.ggml.token_type");
+  v.scores = keys.scores("tokenizer.ggml.scores");
+  v.merges = keys.texts("tokenizer.ggml.merges");
+  v.bos_token_id = keys.id("tokenizer.ggml.bos_token_id");
+  v.eos_token_id = keys.id("tokenizer.ggml.eos_token_id");
+  v.add_bos_token = keys.flag("tokenizer.ggml.add_bos_token");
+  v.add_eos_token = keys.flag("tokenizer.ggml.add_eos_token");
+  v.add_space_prefix = keys.flag("tokenizer.ggml.add_space_prefix");
+  return v;
+}
+
+}  // namespace
+
+Result<std::optional<Tokenizer>> read_tokenizer(const Checkpoint& checkpoint, std::uint32_t vocabulary,
+                                                const FileSystem& files) {
+  if (checkpoint.gguf && checkpoint.gguf->find("tokenizer.ggml.model"))
+    return within_memory(checkpoint.path, [&]() -> Result<std::optional<Tokenizer>> {
+      NIB_ASSIGN(const TokenizerData data,
+                 tokenizer_data_from_gguf(gguf_vocabulary(*checkpoint.gguf), checkpoint.path));
+      NIB_ASSIGN(Tokenizer tokenizer, Tokenizer::from(data, checkpoint.path));
+      return std::optional<Tokenizer>(std::move(tokenizer));
+    });
+  if (!checkpoint.tokenizer_path) return std::optional<Tokenizer>();
+  NIB_ASSIGN(const std::unique_ptr<File> file, files.open(*checkpoint.tokenizer_path));
+  NIB_ASSIGN(const std::string text, read_all(*file, kMostTokenizerBytes));
+  NIB_ASSIGN(Tokenizer tokenizer, Tokenizer::from_json(text, file->name(), reserved_tokens(vocabulary)));
+  return std::optional<Tokenizer>(std::move(tokenizer));
+}
+
+}  // namespace nib::inline v0
