@@ -55,7 +55,7 @@ TEST_CASE("ids that end a text: one, a list or none, and nothing else") {
   CHECK(ids("{}")->empty());
   for (const char* wrong : {R"({"eos_token_id": -1})", R"({"eos_token_id": "x"})",
                             R"({"eos_token_id": [1, 4294967296]})", R"({"eos_token_id": 1.5})"}) {
-    CAPTURE(wrong);
+    CAPTURE(std::string(wrong));
     CHECK(ids(wrong).status().code() == Code::format);
   }
 }
@@ -115,8 +115,8 @@ TEST_CASE("each mistake is named") {
       {"\"rms_norm_eps\": 1e-05", "\"rms_norm_eps\": null", "", Code::ok},
   };
   for (const Mistake& m : mistakes) {
-    CAPTURE(m.from);
-    CAPTURE(m.to);
+    CAPTURE(std::string(m.from));
+    CAPTURE(std::string(m.to));
     const auto parsed = parse(replaced(kHuggingFace, m.from, m.to));
     CHECK(parsed.status().code() == m.code);
     CHECK(parsed.status().message().find(m.named) != std::string::npos);
