@@ -11,6 +11,7 @@
 #include <nibble/base/status.hpp>
 #include <nibble/io/checkpoint.hpp>
 #include <nibble/kernels/backend.hpp>
+#include <nibble/kernels/pack.hpp>
 #include <nibble/model/config.hpp>
 
 #include <cstddef>
@@ -133,13 +134,15 @@ class WeightLayout {
   };
   struct Matrix {
     Stored stored;
-    Format format = Format::none;
+    Format format = Format::none;  // as stored
     std::int64_t k = 0;
     std::int64_t scale_run = 0;  // of formats with shared scales
     bool transposed = false;     // stored [experts, k, rows]
     std::uint64_t offset = 0;    // of expert 0; the others follow
     bool exists() const { return !stored.tensors.empty(); }
-    PackedWeight shape() const { return {format, stored.map.rows(), k, nullptr, nullptr, scale_run}; }
+    PackedWeight shape() const {
+      return {tile_format(format), stored.map.rows(), k, nullptr, nullptr, scale_run};
+    }
   };
   // To be widened to f32, one list for each expert, each padded to sixteen.
   struct Vector {

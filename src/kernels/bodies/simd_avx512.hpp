@@ -13,6 +13,8 @@
 #include <immintrin.h>
 #endif
 
+#include "simd_bytes.hpp"
+
 namespace nib::inline v0::cpu {
 
 #if defined(NIB_EMULATE_AVX512)
@@ -77,10 +79,42 @@ struct Avx512 {
     return _mm512_and_si512(p, _mm512_set1_epi32(static_cast<int>(mask)));
   }
   static F load_f16(const void* from) {
-    const auto* halves = static_cast<const __m128i*>(from);
-    const __m256 low = _mm256_cvtph_ps(_mm_loadu_si128(halves)), high = _mm256_cvtph_ps(_mm_loadu_si128(halves + 1));
-    return _mm512_castpd_ps(
-        _mm512_insertf64x4(_mm512_castpd256_pd512(_mm256_castps_pd(low)), _mm256_castps_pd(high), 1));
+    return halves(_mm256_loadu_si256(static_cast<const __m256i*>(from)));
+  }
+
+  static P shifted_right(P p, int bits) { return _mm512_srli_epi32(p, static_cast<unsigned>(bits)); }
+  static P shifted_left(P p, int bits) { return _mm512_slli_epi32(p, static_cast<unsigned>(bits)); }
+  static P joined(P a, P b) { return _mm512_or_si512(a, b); }
+  static P bytes_less(P p, int n) { return _mm512_sub_epi8(p, _mm512_set1_epi8(static_cast<char>(n))); }
+  static P looked_up(const std::int8_t* levels, P p) {
+    const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(levels));
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(table), p);
+  }
+  static F byte24(P p, int byte) {
+    const P top = _mm512_and_si512(shifted_left(p, 24 - 8 * byte), _mm512_set1_epi32(static_cast<int>(0xff000000u)));
+#if defined(NIB_EMULATE_AVX512)
+    std::int32_t integers[16];
+    float floats[16];
+    _mm512_storeu_si512(integers, top);
+    for (int i = 0; i < 16; ++i) floats[i] = static_cast<float>(integers[i]);
+    return load(floats);
+#else
+    return _mm512_cvtepi32_ps(top);
+#endif
+  }
+  static F table(const float* levels, P raw, int nibble) {
+    return _mm512_permutexvar_ps(shifted_right(raw, 4 * nibble), _mm512_loadu_ps(levels));
+  }
+  static F load_i8(const void* from) {
+    const __m128i bytes = _mm_loadu_si128(static_cast<const __m128i*>(from));
+    return pair(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8))));
+  }
+  static F load_e4m3(const void* from) {
+    return mul(halves(f16_of_e4m3(_mm_loadu_si128(static_cast<const __m128i*>(from)))), set(256.0f));
+  }
+  static F load_e5m2(const void* from) {
+    return halves(f16_of_e5m2(_mm_loadu_si128(static_cast<const __m128i*>(from))));
   }
 
   static F e2m1(P raw, int nibble) {
@@ -130,6 +164,13 @@ struct Avx512 {
   }
 
  private:
+  static F pair(__m256 low, __m256 high) {
+    return _mm512_castpd_ps(
+        _mm512_insertf64x4(_mm512_castpd256_pd512(_mm256_castps_pd(low)), _mm256_castps_pd(high), 1));
+  }
+  static F halves(__m256i words) {
+    return pair(_mm256_cvtph_ps(_mm256_castsi256_si128(words)), _mm256_cvtph_ps(_mm256_extracti128_si256(words, 1)));
+  }
   static __m256 upper(F x) { return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(x), 1)); }
   // Sixteen bytes to sixteen dwords.
   static P widen(const void* from) {
