@@ -74,7 +74,7 @@ void Transformer::attend(std::uint32_t layer, std::int64_t rows, const OpContext
   backend_.ops.qkv(context, {.x = workspace.x,
                              .rows = rows,
                              .norm = norm(w.attention_norm, w.attention_norm_bias),
-                             .weight = &w.qkv,
+                             .weight = w.qkv.data(),
                              .bias = w.qkv_bias,
                              .heads = heads,
                              .kv = kv_.layout,
@@ -86,9 +86,10 @@ void Transformer::attend(std::uint32_t layer, std::int64_t rows, const OpContext
                              .qkv = workspace.qkv,
                              .rotary = static_cast<int>(config_.rotary_dim),
                              .q_norm = w.q_norm,
-                             .k_norm = w.k_norm});
+                             .k_norm = w.k_norm,
+                             .parts = static_cast<int>(w.qkv.size())});
   backend_.ops.attention(context, {.qkv = workspace.qkv,
-                                   .qkv_stride = row_stride(w.qkv.rows),
+                                   .qkv_stride = row_stride(config_.qkv_rows()),
                                    .rows = rows,
                                    .heads = heads,
                                    .kv = kv_.layout,
@@ -144,7 +145,8 @@ void Transformer::mix_experts(std::uint32_t layer, std::int64_t rows, const OpCo
                                  .gate = config_.gate,
                                  .outputs = workspace.expert_outputs,
                                  .x = workspace.x,
-                                 .activation = config_.activation});
+                                 .activation = config_.activation,
+                                 .up = w.up.empty() ? nullptr : w.up.data()});
 }
 
 Status Transformer::forward(std::span<const BatchRow> batch, Workspace& workspace,

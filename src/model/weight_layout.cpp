@@ -156,6 +156,38 @@ class WeightLayout::Builder {
     return m;
   }
 
+  // A matrix whose parts may be in different formats: one where they are in the same, else one for each run
+  // of parts that are, which `map` describes as well.
+  std::vector<Matrix> matrices(unsigned layer, const std::vector<Part>& parts, std::int64_t k,
+                               std::int64_t experts, const RowMap& map, std::string_view kind,
+                               std::int64_t active, bool transposed = false) {
+    const auto format = [&](const Part& part) {
+      const CheckpointTensor* tensor = checkpoint_.find(tensor_name(part.pattern, layer));
+      return tensor ? tensor->format : Format::none;
+    };
+    std::vector<Matrix> made;
+    for (std::size_t first = 0, end; first < parts.size() && ok(); first = end) {
+      RowMap of_these = map;
+      bool all_same = first == 0;
+      for (const Part& part : parts) all_same &= format(part) == format(parts[0]);
+      for (end = first + 1; end < parts.size() && format(parts[end]) == format(parts[first]); ++end)
+        if (!all_same && map.order == RowMap::Order::pairs && end == 2)
+          break;  // v is in another order than k
+      if (!all_same && (map.order == RowMap::Order::halves || first == 2))
+        of_these.order = RowMap::Order::stacked;
+      const std::vector<Part> run(parts.begin() + static_cast<std::ptrdiff_t>(first),
+                                  parts.begin() + static_cast<std::ptrdiff_t>(end));
+      made.push_back(
+          matrix(collect(layer, run, k, experts, of_these, transposed), k, kind, active, transposed));
+      if (ok() && end < parts.size() && made.back().shape().rows % kStripRows != 0 &&
+          map.order != RowMap::Order::halves)
+        fail(Code::unsupported,
+             concat("tensor ", made.back().stored.tensors[0]->name, " has ", made.back().shape().rows,
+                    " rows; beside one in another format ", kStripRows, " must divide them"));
+    }
+    return made;
+  }
+
   Vector vector(Stored stored) {
     Vector v{std::move(stored), 0};
     if (!ok()) return v;
@@ -225,8 +257,7 @@ void WeightLayout::add_attention(Builder& builder, const TensorNames& names, con
   layer.attention_norm = builder.vector(names.attention_norm, l, hidden);
   if (!names.attention_norm_bias.empty())
     layer.attention_norm_bias = builder.vector(names.attention_norm_bias, l, hidden);
-  layer.qkv =
-      builder.matrix(builder.collect(l, qkv_parts(names.qkv), hidden, 0, map), hidden, "attention", 1);
+  layer.qkv = builder.matrices(l, qkv_parts(names.qkv), hidden, 0, map, "attention", 1);
   if (has(builder, config.qkv_bias, names.qkv_bias[0], l))
     layer.qkv_bias = builder.vector(builder.collect(l, qkv_parts(names.qkv_bias), 0, 0, map));
   if (!names.q_norm.empty()) {
@@ -269,13 +300,13 @@ void WeightLayout::add_experts(Builder& builder, const TensorNames& names, const
   const auto transposed = [&](std::string_view pattern) {
     return names.alternating() && builder.plain(tensor_name(pattern, l));
   };
-  const auto expert_matrix = [&](const std::vector<Builder::Part>& from, std::int64_t k, const RowMap& rows) {
-    const bool turned = transposed(from.front().pattern);
-    return builder.matrix(builder.collect(l, from, k, experts, rows, turned), k, kind,
-                          config.experts_per_token, turned);
-  };
-  layer.gate_up = expert_matrix(parts, hidden, map);
-  layer.down = expert_matrix({{names.down, hidden}}, width, {});
+  std::vector<Matrix> gate_up = builder.matrices(l, parts, hidden, experts, map, kind,
+                                                 config.experts_per_token, transposed(parts.front().pattern));
+  if (!gate_up.empty()) layer.gate_up = std::move(gate_up[0]);
+  if (gate_up.size() == 2) layer.up = std::move(gate_up[1]);
+  const bool turned = transposed(names.down);
+  layer.down = builder.matrix(builder.collect(l, {{names.down, hidden}}, width, experts, {}, turned), width,
+                              kind, config.experts_per_token, turned);
   if (has(builder, config.expert_bias, biases.front().pattern, l)) {
     layer.gate_up_bias = builder.vector(builder.collect(l, biases, 0, experts, map));
     layer.down_bias = builder.vector(builder.collect(l, {{names.down_bias, hidden}}, 0, experts));

@@ -103,8 +103,9 @@ class WeightLoader {
     });
   }
 
-  // Packs a matrix and returns its experts' PackedWeights, kernels chosen.
-  Result<std::vector<PackedWeight>> load_matrix(const Matrix& m) {
+  // Packs a matrix and returns its experts' PackedWeights, kernels chosen; `beside`: one that shares its
+  // packed activations with a matrix in another format, so that both take them in f32.
+  Result<std::vector<PackedWeight>> load_matrix(const Matrix& m, bool beside = false) {
     std::vector<PackedWeight> packed;
     if (!m.exists()) return packed;
     wide_ = false;
@@ -121,7 +122,7 @@ class WeightLoader {
                         }));
     for (const CheckpointTensor* tensor : m.stored.tensors)
       done_ += tensor->codes.bytes + tensor->scales.bytes;
-    const MatmulKernel* kernel = find_kernel(backend_, m.shape(), numerics_, wide_);
+    const MatmulKernel* kernel = find_kernel(backend_, m.shape(), beside ? Numerics::f32 : numerics_, wide_);
     if (!kernel)
       return Status(Code::unsupported, concat(checkpoint_.path, ": tensor ", named.name, ": backend ",
                                               backend_.name, " cannot multiply ", format_name(m.format)));
@@ -367,7 +368,8 @@ std::uint64_t WeightLayout::staging_bytes(int threads) const {
     if (m.exists()) most = std::max(most, WeightLoader::pieces_of(m).bytes);
   };
   for (const Layer& layer : layers_) {
-    for (const Matrix* m : {&layer.qkv, &layer.output, &layer.router, &layer.gate_up, &layer.down}) look(*m);
+    for (const Matrix& m : layer.qkv) look(m);
+    for (const Matrix* m : {&layer.output, &layer.router, &layer.gate_up, &layer.up, &layer.down}) look(*m);
     for (const Vector* v :
          {&layer.attention_norm, &layer.qkv_bias, &layer.router_bias, &layer.gate_up_bias, &layer.down_bias})
       most = std::max(most, WeightLoader::staging_of(*v));
@@ -399,7 +401,10 @@ Result<Weights> WeightLayout::load(const Checkpoint& checkpoint, const ModelConf
     LayerWeights& to = weights.layers.emplace_back();
     NIB_ASSIGN(to.attention_norm, loader.load_vector(from.attention_norm));
     NIB_ASSIGN(to.attention_norm_bias, loader.load_vector(from.attention_norm_bias));
-    NIB_TRY(one(from.qkv, to.qkv));
+    for (const Matrix& m : from.qkv) {
+      NIB_ASSIGN(std::vector<PackedWeight> packed, loader.load_matrix(m, from.qkv.size() > 1));
+      to.qkv.push_back(packed.front());
+    }
     NIB_ASSIGN(to.qkv_bias, loader.load_vector(from.qkv_bias));
     NIB_ASSIGN(to.q_norm, loader.load_vector(from.q_norm));
     NIB_ASSIGN(to.k_norm, loader.load_vector(from.k_norm));
@@ -410,7 +415,8 @@ Result<Weights> WeightLayout::load(const Checkpoint& checkpoint, const ModelConf
     NIB_ASSIGN(to.mlp_norm_bias, loader.load_vector(from.mlp_norm_bias));
     NIB_TRY(one(from.router, to.router));
     NIB_ASSIGN(to.router_bias, loader.load_vector(from.router_bias));
-    NIB_ASSIGN(to.gate_up, loader.load_matrix(from.gate_up));
+    NIB_ASSIGN(to.gate_up, loader.load_matrix(from.gate_up, from.up.exists()));
+    NIB_ASSIGN(to.up, loader.load_matrix(from.up, true));
     NIB_ASSIGN(to.gate_up_bias, loader.load_vector(from.gate_up_bias));
     NIB_ASSIGN(to.down, loader.load_matrix(from.down));
     NIB_ASSIGN(to.down_bias, loader.load_vector(from.down_bias));

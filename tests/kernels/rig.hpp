@@ -135,6 +135,14 @@ struct Encoded {
     return info.scales == nib::Scales::shared ? static_cast<std::size_t>((k + run - 1) / run) * 4
                                               : static_cast<std::size_t>(k / info.group) * info.scale_bytes;
   }
+  // `count` rows from `first` on.
+  Encoded part(std::int64_t first, std::int64_t count) const {
+    const auto cut = [&](const std::vector<std::byte>& plane, std::size_t each) {
+      const auto begin = plane.begin() + static_cast<std::ptrdiff_t>(each) * first;
+      return std::vector<std::byte>(begin, begin + static_cast<std::ptrdiff_t>(each) * count);
+    };
+    return {format, count, k, cut(codes, code_row()), cut(scales, scale_row()), run, factor};
+  }
   // Code of value i (row-major) of MXFP4, as packing takes it: without negative zeros.
   std::uint32_t packed_code(std::size_t i) const {
     const std::uint32_t code = std::to_integer<std::uint32_t>(codes[i / 2]) >> (i % 2 * 4) & 15u;

@@ -3,7 +3,7 @@
 // Layout (the same for every instruction set, so that one prepared file serves every CPU):
 //   strip       16 output rows; lane r of every vector belongs to row r of the strip
 //   octet       8 consecutive k (inputs) of a strip; stored in the canonical order of summation, below
-//   tile        one strip x 128 k: the octets of these k, then (mxfp4) 16 scale bytes per group of 32 k
+//   tile        one strip x 128 k: the codes of these k, octet after octet, then their scales
 //   macro-tile  four strips x 128 k: four tiles one after another. The last group of strips may have one to
 //   three.
 // A matrix is the sequence of its groups of four strips; a group is the sequence of its macro-tiles along k,
@@ -15,16 +15,13 @@
 //               first; fp8: 8 x 16 bytes in chain order
 //   bf16        an octet is 4 x 16 dwords: dword r of vector j = (k offset j) | (k offset j + 4) << 16
 //   f16         an octet is 8 x 16 words in chain order; f32: 8 x 16 floats in chain order
-//   high bits   of codes of 5 and 6 bits, behind the nibbles of the tile: 16 dwords for 32 (16) k. Byte i / 2
-//   of
-//               dword r holds the bits of the k offsets i and i + 1 of each octet, octet after octet, lowest
-//               first
-//   scales      behind the codes of the tile: a line for each group, then the line of the tile, where the
-//   format
-//               has them (TileInfo). A line is 16 scales, or 16 of one kind and 16 of another
-//   header      what a row has one of (a scale for the whole row, the factor of NVFP4): 16 f32 a strip, those
-//   of
-//               a group of strips before its macro-tiles
+//   high bits   of codes of 5 and 6 bits, behind the nibbles of the tile: 16 dwords for 32 (16) k.
+//               Byte i / 2 of dword r holds the bits of the k offsets i and i + 1 of each octet,
+//               octet after octet, lowest first
+//   scales      behind the codes of the tile: a line for each group, then the line of the tile, where
+//               the format has them (TileInfo). A line is 16 scales, or 16 of one and 16 of another
+//   header      what a row has one of (a scale for the whole row, the factor of NVFP4): 16 f32 a
+//               strip, those of a group of strips before its macro-tiles
 // Rows past the last and k past the last are zero. What the tiles of a format change of its codes, and which
 // formats share the tiles of another, is said in pack.hpp.
 //

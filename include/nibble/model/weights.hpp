@@ -36,7 +36,7 @@ struct PlainRows {
 // and null where the model has none.
 struct LayerWeights {
   const float *attention_norm = nullptr, *attention_norm_bias = nullptr;  // [H]
-  PackedWeight qkv;                                                       // [(Hq + 2 Hk) D, H]
+  std::vector<PackedWeight> qkv;  // [(Hq + 2 Hk) D, H], or its parts where formats differ: see QkvArgs
   const float* qkv_bias = nullptr;
   const float *q_norm = nullptr, *k_norm = nullptr;  // [D]
   const float* sinks = nullptr;                      // [Hq]
@@ -46,7 +46,8 @@ struct LayerWeights {
   PackedWeight router;  // [E, H]; without rows in a dense layer
   const float* router_bias = nullptr;
   std::vector<PackedWeight>
-      gate_up;  // [E] of [2 stride(I), H], strips gate, up, gate, up; [I, H] without a gate
+      gate_up;                   // [E] of [2 stride(I), H], strips gate, up, gate, up; [I, H] without a gate
+  std::vector<PackedWeight> up;  // [E] of [I, H] where its format is not the gate's; then gate_up is [I, H]
   const float* gate_up_bias = nullptr;  // [E][its rows] in the order of the strips
   std::vector<PackedWeight> down;       // [E] of [H, I]
   const float* down_bias = nullptr;     // [E][stride(H)]
@@ -155,7 +156,8 @@ class WeightLayout {
   struct Layer {
     Vector attention_norm, attention_norm_bias, qkv_bias, q_norm, k_norm, sinks, output_bias, mlp_norm,
         mlp_norm_bias, router_bias, gate_up_bias, down_bias;
-    Matrix qkv, output, router, gate_up, down;
+    std::vector<Matrix> qkv;  // one, or parts in a format each
+    Matrix output, router, gate_up, up, down;
   };
   class Builder;
   static void add_attention(Builder& builder, const TensorNames& names, const ModelConfig& config,
