@@ -5,8 +5,8 @@
 #include "weight_roles.hpp"
 #include <nibble/model/quantize.hpp>
 
+#include <map>
 #include <string>
-#include <vector>
 
 namespace nib::inline v0 {
 
@@ -30,7 +30,10 @@ struct Conversion {
   bool already_so(const WeightPlan& plan) const;
   // Why the plan cannot have the format; empty when it can.
   std::string obstacle(const WeightPlan& plan, Role role) const;
+  // Tensors that stay for the same reason become one note.
   void note_kept(const WeightPlan& plan, const std::string& why);
+  void finish_notes();
+  Status nothing_to_quantize();
 
   // Encodes or copies with progress; `write` is StreamHooks::write.
   Result<Encoded> encode(const WeightPlan& plan, const Encoding& how, decltype(StreamHooks::write) write);
@@ -41,6 +44,12 @@ struct Conversion {
     report.bytes_after += bytes;
   }
   void count_quantized(const WeightPlan& plan, std::uint64_t bytes, const Noise& noise);
+
+  struct Kept {
+    std::string first;
+    std::uint64_t tensors = 0;
+  };
+  std::map<std::string, Kept> kept = {};  // by reason
 };
 
 Status write_safetensors(Conversion& conversion, const std::string& path);

@@ -108,17 +108,37 @@ bool Conversion::already_so(const WeightPlan& plan) const {
 std::string Conversion::obstacle(const WeightPlan& plan, Role role) const {
   const FormatInfo& info = format_info(format);
   if (plan.columns() % info.group != 0)
-    return concat("has rows of ", plan.columns(), " values, and ", options.format->name, " stores ",
-                  info.group, " together");
+    return concat("rows of ", plan.columns(), " values are no whole number of groups of ", info.group);
   if (role == Role::embedding && !is_plain(format) && info.scales != Scales::inside)
-    return concat("is an embedding, which cannot be read from ", options.format->name);
+    return concat("an embedding cannot be read from ", options.format->name);
   return {};
 }
 
 void Conversion::note_kept(const WeightPlan& plan, const std::string& why) {
-  report.notes.push_back(concat("tensor ", plan.parts[0]->name,
-                                plan.parts.size() > 1 ? " (and its like) " : " ", why, ": it stays ",
-                                plan.parts[0]->type_name));
+  const CheckpointTensor& part = *plan.parts[0];
+  const std::string reason = concat(
+      why, ": stays ",
+      part.format == Format::none ? std::string(part.type_name) : std::string(format_name(part.format)));
+  Kept& alike = kept[reason];
+  if (alike.tensors == 0) alike.first = part.name;
+  alike.tensors += plan.parts.size();
+}
+
+void Conversion::finish_notes() {
+  for (const auto& [reason, alike] : kept)
+    report.notes.push_back(concat(
+        "tensor ", alike.first,
+        alike.tensors > 1 ? concat(" and ", alike.tensors - 1, " more") : std::string(), ": ", reason));
+  kept.clear();
+}
+
+Status Conversion::nothing_to_quantize() {
+  report.notes.clear();
+  finish_notes();
+  return {Code::argument,
+          concat(checkpoint.path, ": no tensor is left that can become ", options.format->name,
+                 report.notes.empty() ? std::string(options.only ? " (none of the names is meant)" : "")
+                                      : "; " + report.notes.front())};
 }
 
 StreamHooks Conversion::hooks(std::uint64_t bytes, decltype(StreamHooks::write) write) {
@@ -162,6 +182,7 @@ Result<QuantizeReport> quantize_checkpoint(const Checkpoint& checkpoint, const s
       conversion.total += tensor.codes.bytes + tensor.scales.bytes + tensor.scaling.nested_scales.bytes;
     conversion.report.bytes_before = conversion.total;
     NIB_TRY(is_gguf(path) ? write_gguf(conversion, path) : write_safetensors(conversion, path));
+    conversion.finish_notes();
     return std::move(conversion.report);
   });
 }

@@ -64,10 +64,7 @@ class GgufConversion {
 
   Status write(const std::string& path) {
     NIB_ASSIGN(const GgufPairs pairs, checkpoint_.gguf ? plan_gguf() : plan_hugging_face());
-    if (!any_)
-      return {Code::argument,
-              concat(checkpoint_.path, ": no tensor is left that can become ", all_.options.format->name,
-                     all_.report.notes.empty() ? "" : "; " + all_.report.notes.front())};
+    if (!any_) return all_.nothing_to_quantize();
     std::vector<GgufTensorSpec> specs;
     for (const Item& item : items_) specs.push_back(item.spec);
     NIB_ASSIGN(GgufWriter writer, GgufWriter::create(path, pairs, specs, all_.options.overwrite));

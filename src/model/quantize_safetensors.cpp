@@ -158,9 +158,7 @@ class SafetensorsConversion {
       if (is_plain(tensor.format) && is_matrix(item.plan)) plain_modules_.push_back(module_of(tensor.name));
       if (tensor.format != Format::none && !is_plain(tensor.format)) old_kinds_ = true;
     }
-    if (any) return {};
-    return {Code::argument, concat(checkpoint_.path, ": no tensor is left that can become ", target_.name,
-                                   all_.report.notes.empty() ? "" : "; " + all_.report.notes.front())};
+    return any ? Status() : all_.nothing_to_quantize();
   }
 
   // MXFP4 is published for the stacked experts of gpt-oss alone.
@@ -197,7 +195,7 @@ class SafetensorsConversion {
         return {};
       }
       if (parts.status().code() == Code::memory) return parts.status();
-      obstacle = concat("cannot be stored so (", parts.status().message(), ")");
+      obstacle = parts.status().message();
     }
     all_.note_kept(item.plan, obstacle);
     return {};
