@@ -26,8 +26,6 @@ struct Conversion {
 
   // Whether the tensors behind this plan are to be quantized.
   bool wanted(const WeightPlan& plan, Role role) const;
-  // Whether they are stored as asked for already, so that their bytes are those to be written.
-  bool already_so(const WeightPlan& plan) const;
   // Why the plan cannot have the format; empty when it can.
   std::string obstacle(const WeightPlan& plan, Role role) const;
   // Tensors that stay for the same reason become one note.

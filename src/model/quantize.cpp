@@ -94,17 +94,6 @@ bool Conversion::wanted(const WeightPlan& plan, Role role) const {
   return role == Role::experts || (role == Role::matrix && !experts_alone);
 }
 
-bool Conversion::already_so(const WeightPlan& plan) const {
-  const TargetFormat& target = *options.format;
-  return !plan.turned && std::all_of(plan.parts.begin(), plan.parts.end(), [&](const CheckpointTensor* part) {
-    if (part->format == Format::mxfp4) return target.safetensors == Format::mxfp4;
-    if (part->format != format) return false;
-    return format_info(format).scales != Scales::shared ||
-           (part->scaling.sharing == target.sharing &&
-            (part->scaling.nested_scales.bytes != 0) == target.nested);
-  });
-}
-
 std::string Conversion::obstacle(const WeightPlan& plan, Role role) const {
   const FormatInfo& info = format_info(format);
   if (plan.columns() % info.group != 0)

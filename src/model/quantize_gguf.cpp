@@ -125,7 +125,7 @@ class GgufConversion {
       const std::string obstacle = all_.obstacle(item.plan, item.role);
       if (obstacle.empty()) {
         item.format = all_.format;
-        item.way = all_.already_so(item.plan) ? copied(item, all_.format) : Item::quantize;
+        item.way = copied(item, all_.format) == Item::copy ? Item::copy : Item::quantize;
         any_ = true;
         return;
       }

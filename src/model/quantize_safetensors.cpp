@@ -53,6 +53,7 @@ struct OutputPart {
 struct Item {
   WeightPlan plan;
   bool quantize = false;  // else its stored parts are copied
+  bool already = false;   // it was meant, and is stored so
   QuantizedLayout layout;
   std::vector<OutputPart> parts;
   std::size_t shard = 0;
@@ -150,13 +151,15 @@ class SafetensorsConversion {
       const Role role = found == roles.end() ? Role::other : found->second;
       Item& item = items_.emplace_back();
       item.plan = WeightPlan{tensor.name, tensor.shape, {&tensor}, {}, false, false};
+      item.parts = stored.of(tensor);
       NIB_TRY(choose(item, role, names));
-      any = any || item.quantize || (all_.wanted(item.plan, role) && all_.already_so(item.plan));
+      any = any || item.quantize || item.already;
       if (item.quantize) continue;
       item.plan = WeightPlan{tensor.name, tensor.shape, {&tensor}, {}, false, false};
-      item.parts = stored.of(tensor);
       if (is_plain(tensor.format) && is_matrix(item.plan)) plain_modules_.push_back(module_of(tensor.name));
-      if (tensor.format != Format::none && !is_plain(tensor.format)) old_kinds_ = true;
+      if (tensor.format == Format::none || is_plain(tensor.format)) continue;
+      quantized_before_ = true;
+      if (!item.already) other_kinds_ = true;
     }
     return any ? Status() : all_.nothing_to_quantize();
   }
@@ -174,8 +177,7 @@ class SafetensorsConversion {
 
   Status choose(Item& item, Role role, const TensorNames& names) {
     const CheckpointTensor& tensor = *item.plan.parts[0];
-    if (tensor.format == Format::none || !all_.wanted(item.plan, role) || all_.already_so(item.plan))
-      return {};
+    if (tensor.format == Format::none || !all_.wanted(item.plan, role)) return {};
     // Experts of alternating gates and ups lie the other way round in a plain format.
     if (role == Role::experts && names.alternating() && is_plain(tensor.format) != is_plain(all_.format)) {
       if (tensor.shape.size() != 3)
@@ -189,7 +191,10 @@ class SafetensorsConversion {
     if (obstacle.empty()) {
       auto parts = quantized_parts(tensor.name, item.layout);
       if (parts.ok()) {
+        item.already = tensor.format == all_.format && same_specs(item.parts, *parts);
+        if (item.already) return {};
         item.quantize = true;
+        item.parts.clear();
         for (StoredPart& part : *parts)
           item.parts.push_back({std::move(part.spec), part.part, std::move(part.bytes), {}});
         return {};
@@ -199,6 +204,16 @@ class SafetensorsConversion {
     }
     all_.note_kept(item.plan, obstacle);
     return {};
+  }
+
+  // Whether the tensor is stored as it would be written.
+  static bool same_specs(const std::vector<OutputPart>& stored, const std::vector<StoredPart>& parts) {
+    return std::all_of(parts.begin(), parts.end(), [&](const StoredPart& part) {
+      return std::any_of(stored.begin(), stored.end(), [&](const OutputPart& old) {
+        return old.spec.name == part.spec.name && old.spec.dtype == part.spec.dtype &&
+               (old.spec.shape == part.spec.shape || part.part == Part::description);
+      });
+    });
   }
 
   // What the values were before, which bitsandbytes notes.
@@ -236,8 +251,8 @@ class SafetensorsConversion {
     }
     // A copy of what was so already keeps what is said of it, and so does what is left of another kind.
     const Json* old = checkpoint_.config.find("quantization_config");
-    if (old && old_kinds_ && quantization.is_null()) quantization = *old;
-    if (old_kinds_ && any && !plain)
+    if (old && quantized_before_ && quantization.is_null()) quantization = *old;
+    if (other_kinds_ && any && !plain)
       all_.report.notes.push_back(
           "weights of several formats are in the directory, and config.json has room for one; nibble reads "
           "them all");
@@ -369,7 +384,8 @@ class SafetensorsConversion {
   std::vector<Item> items_;
   std::vector<std::string> plain_modules_;
   std::size_t shards_ = 1;
-  bool old_kinds_ = false;  // quantized tensors go over as they are
+  bool quantized_before_ = false;  // quantized tensors go over as they are
+  bool other_kinds_ = false;       // and are not in the format asked for
 };
 
 }  // namespace
