@@ -2,10 +2,12 @@
 
 #include "exit_code.hpp"
 #include "numbers.hpp"
+#include "report.hpp"
 #include "terminal.hpp"
 #include "verbs.hpp"
 #include "version.hpp"
 #include <nibble/base/concat.hpp>
+#include <nibble/model/quantize.hpp>
 
 #include <algorithm>
 #include <cstdlib>
@@ -75,6 +77,29 @@ Examples:
   echo 9707 1879 | nibble tokenize -m ./model --decode
   find . -name '*.txt' -exec cat {} \; -printf '\0' | nibble tokenize -0
 )";
+
+std::string quantize_footer() {
+  std::string text = "Formats:\n";
+  Table table("lll", "  ");
+  for (const TargetFormat& format : target_formats())
+    table.row({format.name, format.meaning,
+               format.gguf == Format::none          ? "directory"
+               : format.safetensors == Format::none ? ".gguf"
+                                                    : "directory, .gguf"});
+  return text + table.text() + R"(
+OUT is a directory as on Hugging Face, or a GGUF file when its name ends in .gguf. It appears when it is complete; until
+then, and for good when you press Ctrl-C, there is nothing. IN is only read. A GGUF file becomes only another one.
+
+Quantized are the matrices of attention and of the feed-forward layers (to mxfp4, in a model of experts: theirs alone);
+router, embeddings, head, norms and biases stay. --only chooses other tensors; nibble inspect --tensors lists their
+names. Weights that a format cannot hold, such as rows that are no whole number of its groups, stay too, and are named.
+
+Examples:
+  nibble quantize ./llama-3 ./llama-3-nf4 --format nf4-double
+  nibble quantize openai/gpt-oss-20b gpt-oss-20b.gguf --format mxfp4
+  nibble quantize model.gguf smaller.gguf --format q4_0 --only 'ffn_(up|down|gate)'
+)";
+}
 
 // CLI11's own, with options described by what was written for them alone.
 class HelpFormatter : public CLI::Formatter {
@@ -272,6 +297,25 @@ void add_tokenize(CLI::App& program, std::function<int()>& chosen) {
   verb->callback([=, &chosen] { chosen = [flags] { return tokenize(*flags); }; });
 }
 
+void add_quantize(CLI::App& program, std::function<int()>& chosen) {
+  static const std::string footer = quantize_footer();
+  CLI::App* verb = add_verb(program, "quantize", "write a model anew in another format", footer.c_str());
+  const auto flags = std::make_shared<QuantizeFlags>();
+  verb->add_option("in", flags->from, "the model, as for -m")->option_text("")->required();
+  verb->add_option("out", flags->to, "where to write it")->option_text("")->required();
+  Section section(*verb, "Quantization");
+  section.value("-f,--format", "NAME", flags->format, "one of those listed below")->required();
+  section.value("--only", "REGEX", flags->only,
+                "the tensors to quantize: those with a name in which it is found (as of grep -E)");
+  section
+      .value("--scale-rule", "floor|round-up|least-error", flags->scale_rule,
+             "how mxfp4 and nvfp4 choose scales (default: floor, and for nvfp4 by the largest value)")
+      ->check(CLI::IsMember({"floor", "round-up", "least-error"}));
+  section.flag("--overwrite", flags->overwrite, "replace OUT if it exists");
+  section.value("-t,--threads", "N", flags->threads, "threads (default: one for each processor)");
+  verb->callback([=, &chosen] { chosen = [flags] { return quantize(*flags); }; });
+}
+
 // llama.cpp's only option of several letters behind one dash; CLI11 would read it as -s ys.
 std::vector<std::string> spelled_out(int count, const char* const* arguments) {
   std::vector<std::string> words(arguments + 1, arguments + count);
@@ -306,6 +350,7 @@ int command_line(int count, const char* const* arguments) {
   add_inspect(program, chosen);
   add_doctor(program, chosen);
   add_tokenize(program, chosen);
+  add_quantize(program, chosen);
 
   std::vector<std::string> words = spelled_out(count, arguments);
   if (words.empty()) {

@@ -68,4 +68,14 @@ struct TokenizeFlags {
   bool many = false;  // texts end with NUL, their ids with a line
 };
 
+struct QuantizeFlags {
+  std::string from;  // the model, as typed
+  std::string to;    // "….gguf": a file; else a directory
+  std::string format;
+  std::string only;  // an extended regular expression over names of tensors; empty: the usual ones
+  std::string scale_rule;
+  bool overwrite = false;
+  int threads = 0;
+};
+
 }  // namespace nib::program

@@ -10,5 +10,6 @@ int chat(const ChatFlags& flags);
 int inspect(const InspectFlags& flags);
 int doctor(const DoctorFlags& flags);
 int tokenize(const TokenizeFlags& flags);
+int quantize(const QuantizeFlags& flags);
 
 }  // namespace nib::program
