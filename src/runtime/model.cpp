@@ -50,6 +50,7 @@ const ModelInfo& Model::info() const { return state_->info; }
 const ModelDefaults& Model::defaults() const { return state_->defaults; }
 const Tokenizer* Model::tokenizer() const { return state_->tokenizer ? &*state_->tokenizer : nullptr; }
 const Memory& Model::memory() const { return state_->memory; }
+const std::shared_ptr<Runtime>& Model::runtime() const { return state_->runtime; }
 
 Result<std::shared_ptr<Model>> Model::open(std::shared_ptr<Runtime> runtime, std::string_view path,
                                            const ModelOptions& options, const SessionOptions& session) {
@@ -104,7 +105,7 @@ Result<std::shared_ptr<Model>> Model::open(std::shared_ptr<Runtime> runtime, con
   for (std::size_t kind = 0; kind < state->kv.kinds.size(); ++kind)
     state->pools.push_back(std::make_unique<PagePool>(state->memory, state->kv.page_bytes(kind)));
   NIB_ASSIGN(state->workspace,
-             Workspace::make(config, state->rows, plan.sessions, pool.threads(), state->memory));
+             Workspace::make(config, state->rows, opened.logit_rows, pool.threads(), state->memory));
   state->transformer.emplace(config, state->weights, state->kv, *opened.backend, plan.model.numerics, pool);
   return std::shared_ptr<Model>(new Model(std::move(state)));
 }

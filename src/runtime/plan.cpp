@@ -41,8 +41,7 @@ Result<OpenedHeaders> open_headers(const Runtime& runtime, std::string_view path
   NIB_ASSIGN(opened.checkpoint, open_checkpoint(std::string(path), files, needs));
   if (model.vocabulary_only) return opened;
 
-  NIB_ASSIGN(opened.config,
-             read_config(opened.checkpoint));
+  NIB_ASSIGN(opened.config, read_config(opened.checkpoint));
   const ModelConfig& config = opened.config;
   opened.context = session.context ? session.context : std::min(kDefaultContext, config.max_context);
   if (opened.context > config.max_context)
@@ -50,6 +49,7 @@ Result<OpenedHeaders> open_headers(const Runtime& runtime, std::string_view path
                                          " was made for ", config.max_context));
   opened.rows =
       std::max(sessions, std::min(model.prefill_rows ? model.prefill_rows : kDefaultRows, opened.context));
+  opened.logit_rows = std::max(sessions, std::min(model.logit_rows, opened.rows));
   NIB_ASSIGN(opened.weights, WeightLayout::make(opened.checkpoint, config));
   opened.kv = KvGeometry::make(config, resolve(model.kv_format, model.numerics));
   return opened;
@@ -113,7 +113,7 @@ Result<Plan> make_plan(const Runtime& runtime, std::string_view path, const Mode
         opened.kv.pages(kind, opened.context, opened.rows) * opened.kv.page_bytes(kind) * sessions);
     if (!layers.window) summary.kv_bytes_per_token += opened.kv.page_bytes(kind) / kPagePositions;
   }
-  add(Purpose::activations, "activations", Workspace::bytes(config, opened.rows, sessions, threads));
+  add(Purpose::activations, "activations", Workspace::bytes(config, opened.rows, opened.logit_rows, threads));
   add(Purpose::activations, "logits of sessions", logit_bytes(config) * sessions);
 
   summary.context = opened.context;

@@ -22,7 +22,10 @@ struct ModelOptions {
   KvFormat kv_format = KvFormat::automatic;
   std::uint64_t host_budget = 0;   // bytes nibble may take; 0: the machine's memory
   std::uint32_t prefill_rows = 0;  // rows of one forward pass; 0: 256
-  bool vocabulary_only = false;    // open the tokenizer, no weights
+  // Rows whose logits are computed at once, at most those of a pass; 0: one for each session, which is what
+  // generating needs. More make LogitSink faster.
+  std::uint32_t logit_rows = 0;
+  bool vocabulary_only = false;  // open the tokenizer, no weights
   ProgressSink progress{};
   const Cancel* cancel = nullptr;
   const FileSystem* files = nullptr;  // null: the disk
