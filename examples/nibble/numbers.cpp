@@ -41,6 +41,14 @@ std::string number_text(double value) {
   return buffer;
 }
 
+std::string estimate_text(double value, double error) {
+  const double digits = error > 0 ? 2 - std::floor(std::log10(error)) : 4;
+  const int places = static_cast<int>(std::clamp(digits, 0.0, 9.0));
+  char buffer[96];
+  std::snprintf(buffer, sizeof buffer, "%.*f +/- %.*f", places, value, places, error);
+  return buffer;
+}
+
 std::string bytes_text(std::uint64_t bytes) {
   constexpr std::array units = {"B", "KiB", "MiB", "GiB", "TiB"};
   const Scaled scaled = scale(static_cast<double>(bytes), 1024, units.size() - 1);

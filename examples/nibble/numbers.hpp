@@ -11,6 +11,8 @@ namespace nib::program {
 
 // Three significant digits, no exponent: "0.52", "33.1", "1240".
 std::string number_text(double value);
+// "74.638 +/- 0.627": a value to the place of the third digit of its error.
+std::string estimate_text(double value, double error);
 // "12.8 GiB", "18.4 MiB", "512 B": memory and files, in powers of 1024.
 std::string bytes_text(std::uint64_t bytes);
 // "21.3 GB/s": bandwidth, in powers of 1000 as its makers count.

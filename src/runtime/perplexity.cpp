@@ -236,7 +236,7 @@ Result<Perplexity> measure_perplexity(const std::shared_ptr<Model>& model, std::
       NIB_TRY(meter.measure(window, from, options.cancel));
       ++result.windows;
     }
-    if (options.progress({Stage::prefill, counted, total, ""}))
+    if (options.progress({Stage::prefill, counted, total, "text"}))
       return Status(Code::stopped, "measuring perplexity was stopped by its progress callback");
   }
   result.predictions = meter.predictions.size();

@@ -23,6 +23,13 @@ TEST_CASE("numbers keep three digits") {
   CHECK(number_text(0.0000001) == "0.000000");
 }
 
+TEST_CASE("estimates end at the third digit of their error") {
+  CHECK(estimate_text(74.638, 0.6271) == "74.638 +/- 0.627");
+  CHECK(estimate_text(4.18491, 0.0271) == "4.1849 +/- 0.0271");
+  CHECK(estimate_text(31234.5, 512.4) == "31234 +/- 512");
+  CHECK(estimate_text(1, 0) == "1.0000 +/- 0.0000");
+}
+
 TEST_CASE("sizes, rates and counts change their unit where the next one reads better") {
   CHECK(bytes_text(0) == "0 B");
   CHECK(bytes_text(1023) == "1023 B");

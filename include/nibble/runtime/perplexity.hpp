@@ -25,7 +25,7 @@ struct PerplexityOptions {
   std::uint64_t windows = 0;   // at most so many, from the beginning of the text; 0: all
   // Put before every window (its bos); the window's first token is then predicted too.
   std::optional<Token> first{};
-  ProgressSink progress{};  // stage prefill; done and total count tokens of the text
+  ProgressSink progress{};  // stage prefill, name "text"; done and total count its tokens
   const Cancel* cancel = nullptr;
 };
 
