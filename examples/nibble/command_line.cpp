@@ -25,6 +25,7 @@ constexpr const char* kProgramFooter = R"(Examples:
   nibble chat -m openai/gpt-oss-20b            talk with a model from your Hugging Face cache
   nibble inspect /models/gpt-oss-120b -c 8192  what is in it, and does it fit
   nibble perplexity -f story.txt               how well a model expects a text
+  nibble explain -m model.gguf                 which kernel computes what
   nibble doctor                                what this computer can do
   echo -n "Once upon" | nibble tokenize        the ids of a text
 
@@ -58,6 +59,16 @@ Examples:
   nibble inspect
   nibble inspect openai/gpt-oss-20b -c 32768 --memory 16G
   nibble inspect ./model --tensors --json
+)";
+
+constexpr const char* kExplainFooter =
+    R"(Opens the model, and says for each op what its weights are stored as, what is multiplied, and by which kernel:
+tiles are made for the format; records is the generic kernel of any format.
+
+Examples:
+  nibble explain
+  nibble explain -m ./model-nf4 --tensors
+  nibble explain -m model-q8_0.gguf --json
 )";
 
 constexpr const char* kPerplexityFooter =
@@ -266,6 +277,16 @@ void add_inspect(CLI::App& program, std::function<int()>& chosen) {
   verb->callback([=, &chosen] { chosen = [flags] { return inspect(*flags); }; });
 }
 
+void add_explain(CLI::App& program, std::function<int()>& chosen) {
+  CLI::App* verb = add_verb(program, "explain", "show how a model is stored and computed", kExplainFooter);
+  const auto flags = std::make_shared<ExplainFlags>();
+  Section section(*verb, "Report");
+  section.flag("--tensors", flags->tensors, "list every tensor");
+  section.flag("--json", flags->json, "as one JSON object, with every tensor");
+  add_model(*verb, flags->model);
+  verb->callback([=, &chosen] { chosen = [flags] { return explain(*flags); }; });
+}
+
 void add_perplexity(CLI::App& program, std::function<int()>& chosen) {
   CLI::App* verb =
       add_verb(program, "perplexity", "measure how well a model expects a text", kPerplexityFooter);
@@ -346,6 +367,7 @@ int command_line(int count, const char* const* arguments) {
   add_run(program, chosen);
   add_chat(program, chosen);
   add_inspect(program, chosen);
+  add_explain(program, chosen);
   add_perplexity(program, chosen);
   add_doctor(program, chosen);
   add_tokenize(program, chosen);

@@ -56,6 +56,12 @@ struct InspectFlags {
   bool json = false;
 };
 
+struct ExplainFlags {
+  ModelFlags model;
+  bool tensors = false;
+  bool json = false;
+};
+
 struct PerplexityFlags {
   ModelFlags model;                          // its context: the window
   std::string file;                          // "-": standard input

@@ -121,7 +121,7 @@ class WeightLayout::Builder {
   // Gives a matrix its address and counts it; `active` of its experts are read for one token.
   Matrix matrix(Stored stored, std::int64_t k, std::string_view kind, std::int64_t active,
                 bool transposed = false) {
-    Matrix m{std::move(stored), Format::none, k, 0, transposed, 0};
+    Matrix m{std::move(stored), Format::none, k, 0, transposed, 0, active};
     if (!ok()) return m;
     m.format = m.stored.tensors[0]->format;
     for (const CheckpointTensor* tensor : m.stored.tensors)
@@ -143,32 +143,31 @@ class WeightLayout::Builder {
                                        " values, and ", info.name, " stores ", info.group, " together"));
     }
     if (!ok()) return m;
-    const std::uint64_t each = m.shape().bytes(), experts = static_cast<std::uint64_t>(m.stored.experts),
-                        read = static_cast<std::uint64_t>(active);
-    m.offset = reserve(each * experts);
+    m.offset = reserve(m.bytes());
     WeightGroup& group = group_of(concat(kind, " (", format_name(m.format), ")"));
-    group.bytes += each * experts;
-    group.decode_bytes += each * read;
+    group.bytes += m.bytes();
+    group.decode_bytes += m.decode_bytes();
     std::uint64_t parameters = 0;
     for (const CheckpointTensor* tensor : m.stored.tensors) parameters += values(*tensor);
     group.parameters += parameters;
-    group.active_parameters += parameters / experts * read;
+    group.active_parameters +=
+        parameters / static_cast<std::uint64_t>(m.stored.experts) * static_cast<std::uint64_t>(active);
     return m;
   }
 
   Vector vector(Stored stored) {
-    Vector v{std::move(stored), 0};
+    Vector v{std::move(stored), 0, 1};
+    if (v.stored.experts > 1) v.active = config_.experts_per_token;
     if (!ok()) return v;
     for (const CheckpointTensor* tensor : v.stored.tensors)
       if (!is_plain(tensor->format))
         fail(Code::unsupported, concat("tensor ", tensor->name, " is stored as ", format_name(tensor->format),
                                        ", which a vector may not be"));
     if (!ok()) return v;
-    const std::uint64_t bytes = static_cast<std::uint64_t>(v.values()) * sizeof(float);
-    v.offset = reserve(bytes);
+    v.offset = reserve(v.bytes());
     WeightGroup& group = group_of("vectors (f32)");
-    group.bytes += bytes;
-    group.decode_bytes += bytes / static_cast<std::uint64_t>(v.stored.experts);
+    group.bytes += v.bytes();
+    group.decode_bytes += v.decode_bytes();
     for (const CheckpointTensor* tensor : v.stored.tensors) group.parameters += values(*tensor);
     return v;
   }

@@ -23,6 +23,7 @@ struct Model::State {
   std::uint32_t rows = 0;  // of one forward pass
   Memory memory;
   Weights weights;
+  std::vector<ExplainItem> explained;
   KvGeometry kv;
   std::vector<std::unique_ptr<PagePool>> pools;  // by layer kind
   Workspace workspace;

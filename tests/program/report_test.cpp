@@ -1,5 +1,6 @@
 // nibble inspect and nibble doctor: what they say agrees with itself and with the files.
 #include "process.hpp"
+#include "support/data.hpp"
 #include <nibble/base/json.hpp>
 
 #include <algorithm>
@@ -91,6 +92,31 @@ TEST_CASE("inspect: text names every tensor when asked") {
     CAPTURE(name);
     CHECK(text.find(name) != std::string::npos);
   }
+}
+
+TEST_CASE("explain: a token's reads add up, and the generic kernel is named where it is used") {
+  const Json json = report({"explain", "--json", "--numerics", "bf16"});
+  CHECK(sum(*json.find("items"), "decode_bytes") == integer(json, "decode_bytes"));
+  double share = 0;
+  for (const Json& item : json.find("items")->items()) {
+    share += item.find("decode_share")->as_double();
+    CHECK_FALSE(item.find("generic")->as_bool());
+  }
+  CHECK(share == doctest::Approx(1));
+  const std::string text = nibble({"explain"}).out;
+  CHECK(text.find("mxfp4") != std::string::npos);
+  CHECK(text.find("records") == std::string::npos);
+  const std::string tensors = nibble({"explain", "--tensors", "-m", NIBBLE_TALES}).out;
+  CHECK(tensors.find("model.layers.3.self_attn.{q,k,v}_proj.weight") != std::string::npos);
+}
+
+TEST_CASE("explain: a format without a kernel of its own") {
+  NIB_REQUIRE_DATA(data);
+  const std::string model = data + "/models/llama-bnb-nf4";
+  CHECK(nibble({"explain", "-m", model}).out.find("No kernel of its own yet: nf4") != std::string::npos);
+  const Json json = report({"explain", "-m", model, "--json"});
+  for (const Json& item : json.find("items")->items())
+    CHECK(item.find("generic")->as_bool() == (item.find("format")->as_string() == "nf4"));
 }
 
 TEST_CASE("doctor --json: measured, and consistent") {

@@ -3,6 +3,7 @@
 
 #include <nibble/base/cancel.hpp>
 #include <nibble/base/status.hpp>
+#include <nibble/runtime/explain.hpp>
 #include <nibble/runtime/plan.hpp>
 #include <nibble/runtime/runtime.hpp>
 #include <nibble/text/tokenizer.hpp>
@@ -58,6 +59,9 @@ class Model {
   const Tokenizer* tokenizer() const;
   // Bytes in use now and at the worst, by purpose.
   const Memory& memory() const;
+  // How every tensor and the cache are stored and computed, in the order of the graph. Empty for a vocabulary
+  // alone.
+  std::span<const ExplainItem> explain() const;
   const std::shared_ptr<Runtime>& runtime() const;
 
  private:
