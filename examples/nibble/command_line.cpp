@@ -25,6 +25,7 @@ constexpr const char* kProgramFooter = R"(Examples:
   nibble chat -m openai/gpt-oss-20b            talk with a model from your Hugging Face cache
   nibble inspect /models/gpt-oss-120b -c 8192  what is in it, and does it fit
   nibble perplexity -f story.txt               how well a model expects a text
+  nibble plan --params 108e9@mxfp4+12e9@bf16   bytes of parameters
   nibble explain -m model.gguf                 which kernel computes what
   nibble doctor                                what this computer can do
   echo -n "Once upon" | nibble tokenize        the ids of a text
@@ -59,6 +60,15 @@ Examples:
   nibble inspect
   nibble inspect openai/gpt-oss-20b -c 32768 --memory 16G
   nibble inspect ./model --tensors --json
+)";
+
+constexpr const char* kPlanFooter =
+    R"(Reads headers only: no weight is loaded. Sizes of files are in GB (10^9 bytes), memory in GiB (2^30).
+
+Examples:
+  nibble plan -m openai/gpt-oss-20b -c 32768 --memory 16G
+  nibble plan --config gpt-oss-120b/config.json
+  nibble plan --params 108e9@mxfp4+12e9@bf16
 )";
 
 constexpr const char* kExplainFooter =
@@ -277,6 +287,22 @@ void add_inspect(CLI::App& program, std::function<int()>& chosen) {
   verb->callback([=, &chosen] { chosen = [flags] { return inspect(*flags); }; });
 }
 
+void add_plan(CLI::App& program, std::function<int()>& chosen) {
+  CLI::App* verb = add_verb(program, "plan", "say what a model will take before it is loaded", kPlanFooter);
+  const auto flags = std::make_shared<PlanFlags>();
+  Section section(*verb, "In place of a model");
+  CLI::Option* config =
+      section.value("--config", "FILE", flags->config, "a config.json alone, without weights; - reads stdin");
+  section.value("--params", "COUNT@FORMAT+...", flags->params, "parameters and what they are stored as")
+      ->excludes(config);
+  Section report(*verb, "Report");
+  report.value("--sessions", "N", flags->sessions, "sessions open at once (default: 1)")
+      ->check(CLI::PositiveNumber);
+  report.flag("--json", flags->json, "as one JSON object");
+  add_model(*verb, flags->model);
+  verb->callback([=, &chosen] { chosen = [flags] { return plan(*flags); }; });
+}
+
 void add_explain(CLI::App& program, std::function<int()>& chosen) {
   CLI::App* verb = add_verb(program, "explain", "show how a model is stored and computed", kExplainFooter);
   const auto flags = std::make_shared<ExplainFlags>();
@@ -367,6 +393,7 @@ int command_line(int count, const char* const* arguments) {
   add_run(program, chosen);
   add_chat(program, chosen);
   add_inspect(program, chosen);
+  add_plan(program, chosen);
   add_explain(program, chosen);
   add_perplexity(program, chosen);
   add_doctor(program, chosen);

@@ -56,6 +56,14 @@ struct InspectFlags {
   bool json = false;
 };
 
+struct PlanFlags {
+  ModelFlags model;
+  std::string params;  // counts and formats; empty: of a model
+  std::string config;  // a config.json in place of a model; empty: none
+  std::uint32_t sessions = 1;
+  bool json = false;
+};
+
 struct ExplainFlags {
   ModelFlags model;
   bool tensors = false;

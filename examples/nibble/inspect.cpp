@@ -3,6 +3,7 @@
 #include "numbers.hpp"
 #include "opening.hpp"
 #include "paths.hpp"
+#include "plan_report.hpp"
 #include "report.hpp"
 #include "terminal.hpp"
 #include "verbs.hpp"
@@ -176,27 +177,11 @@ std::string tensors_text(const Findings& findings, bool every) {
   return table.text();
 }
 
-std::string plan_text(const Findings& findings) {
-  const Plan& plan = *findings.plan;
-  const PlanSummary& summary = plan.summary;
-  std::string text = concat("Memory for a context of ", summary.context, " tokens (",
-                            numerics_name(plan.model.numerics), ", ", findings.backend, ")\n");
-  Table table("lr", "  ");
-  for (const PlanItem& item : plan.items) table.row({item.name, bytes_text(item.bytes)});
-  table.row({"together", bytes_text(summary.host_bytes)});
-  text += table.text();
-  text += concat(summary.fits ? "Fits: " : "Does not fit: ", bytes_text(summary.host_budget), " may be used");
-  text += summary.longest_context
-              ? concat("; the longest context that fits is ", summary.longest_context, " tokens.\n")
-              : std::string(".\n");
-  return text;
-}
-
 std::string text_report(const Findings& findings, bool every_tensor) {
   Table model("ll");
   describe_model(findings, model);
   std::string text = model.text() + "\n" + tensors_text(findings, every_tensor);
-  if (findings.plan) text += "\n" + plan_text(findings);
+  if (findings.plan) text += "\n" + plan_text(*findings.plan, findings.backend);
   return text;
 }
 
@@ -236,27 +221,6 @@ Json vocabulary_json(const Model& vocabulary) {
                                   {"repeat_penalty", json(double{defaults.sampler.repetition_penalty})}})}});
 }
 
-Json plan_json(const Plan& plan, const std::string& backend) {
-  const PlanSummary& summary = plan.summary;
-  std::vector<Json> items;
-  for (const PlanItem& item : plan.items)
-    items.push_back(Json::object({{"device", json(item.device)},
-                                  {"purpose", json(purpose_name(item.purpose))},
-                                  {"name", json(item.name)},
-                                  {"bytes", json(item.bytes)}}));
-  return Json::object({{"backend", json(backend)},
-                       {"numerics", json(numerics_name(plan.model.numerics))},
-                       {"context", json(summary.context)},
-                       {"items", Json::array(std::move(items))},
-                       {"bytes", json(summary.host_bytes)},
-                       {"budget", json(summary.host_budget)},
-                       {"fits", json(summary.fits)},
-                       {"longest_context", json(summary.longest_context)},
-                       {"kv_bytes_per_token", json(summary.kv_bytes_per_token)},
-                       {"decode_bytes", json(summary.decode_bytes)},
-                       {"prefill_flops", json(summary.prefill_flops)}});
-}
-
 Json stored_json(std::string_view format, const Stored& stored) {
   return Json::object({{"format", json(format)},
                        {"tensors", json(stored.tensors)},
@@ -290,7 +254,8 @@ std::string json_report(const Findings& findings, bool every_tensor) {
   members.emplace_back("tokenizer", findings.vocabulary ? vocabulary_json(*findings.vocabulary) : Json());
   members.emplace_back("formats", Json::array(std::move(formats)));
   if (every_tensor) members.emplace_back("tensors", Json::array(std::move(tensors)));
-  members.emplace_back("plan", findings.plan ? plan_json(*findings.plan, findings.backend) : Json());
+  members.emplace_back("plan",
+                       findings.plan ? Json::object(plan_members(*findings.plan, findings.backend)) : Json());
   members.emplace_back("error", findings.trouble.ok() ? Json() : json(findings.trouble.message()));
   return write_json(Json::object(std::move(members)), true) + "\n";
 }

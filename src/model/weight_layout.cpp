@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <unordered_set>
 
 namespace nib::inline v0 {
 namespace {
@@ -147,9 +148,9 @@ class WeightLayout::Builder {
     WeightGroup& group = group_of(concat(kind, " (", format_name(m.format), ")"));
     group.bytes += m.bytes();
     group.decode_bytes += m.decode_bytes();
+    count(m.stored, group);
     std::uint64_t parameters = 0;
     for (const CheckpointTensor* tensor : m.stored.tensors) parameters += values(*tensor);
-    group.parameters += parameters;
     group.active_parameters +=
         parameters / static_cast<std::uint64_t>(m.stored.experts) * static_cast<std::uint64_t>(active);
     return m;
@@ -165,10 +166,10 @@ class WeightLayout::Builder {
                                        ", which a vector may not be"));
     if (!ok()) return v;
     v.offset = reserve(v.bytes());
-    WeightGroup& group = group_of("vectors (f32)");
+    WeightGroup& group = group_of("norms, biases, sinks");
     group.bytes += v.bytes();
     group.decode_bytes += v.decode_bytes();
-    for (const CheckpointTensor* tensor : v.stored.tensors) group.parameters += values(*tensor);
+    count(v.stored, group);
     return v;
   }
   Vector vector(std::string_view pattern, unsigned layer, std::int64_t width) {
@@ -187,7 +188,7 @@ class WeightLayout::Builder {
     WeightGroup& group = group_of(concat("embedding (", format_name(table.format), ")"));
     group.bytes += table.codes.bytes;
     group.decode_bytes += table.codes.bytes / config_.vocabulary;
-    group.parameters += values(table);
+    count({{&table}, {}, 1, false}, group);
   }
 
  private:
@@ -196,16 +197,25 @@ class WeightLayout::Builder {
     layout_.bytes_ = round_up(offset + bytes, std::uint64_t{64});
     return offset;
   }
+  // Tensors that the model uses twice (an embedding that is its head) are of the group that had them first.
+  void count(const Stored& stored, WeightGroup& group) {
+    for (const CheckpointTensor* tensor : stored.tensors) {
+      if (!counted_.insert(tensor).second) continue;
+      group.parameters += values(*tensor);
+      group.stored_bytes += tensor->codes.bytes + tensor->scales.bytes + tensor->scaling.nested_scales.bytes;
+    }
+  }
   WeightGroup& group_of(std::string_view name) {
     for (WeightGroup& group : layout_.groups_)
       if (group.name == name) return group;
-    return layout_.groups_.emplace_back(WeightGroup{std::string(name), 0, 0, 0, 0});
+    return layout_.groups_.emplace_back(WeightGroup{std::string(name), 0, 0, 0, 0, 0});
   }
 
   WeightLayout& layout_;
   const Checkpoint& checkpoint_;
   const ModelConfig& config_;
   Status status_;
+  std::unordered_set<const CheckpointTensor*> counted_;
 };
 
 void WeightLayout::add_attention(Builder& builder, const TensorNames& names, const ModelConfig& config,

@@ -93,7 +93,7 @@ Result<std::shared_ptr<Model>> Model::open(std::shared_ptr<Runtime> runtime, con
   info.experts = config.routed ? config.experts : 0;
   info.experts_per_token = config.routed ? config.experts_per_token : 0;
   info.max_context = config.max_context;
-  for (const WeightGroup& group : opened.weights->groups()) info.parameters += group.parameters;
+  info.parameters = plan.summary.parameters;
   info.decode_bytes = plan.summary.decode_bytes;
   info.prefill_flops = plan.summary.prefill_flops;
 

@@ -60,12 +60,13 @@ struct Weights {
   Buffer memory;                         // holds all of it
 };
 
-// What a plan reports: bytes by kind of tensor, as they will lie in memory.
+// What a plan reports: bytes by kind of tensor.
 struct WeightGroup {
-  std::string name;     // "experts (mxfp4)", "attention (bf16)", "embedding (bf16)", "head (bf16)", "vectors"
+  std::string name;     // "experts (mxfp4)", "attention (bf16)", "embedding (bf16)", "head (bf16)", "norms, biases, sinks"
   std::uint64_t bytes;  // in memory
-  std::uint64_t decode_bytes;  // of these, read for one token at batch 1
-  std::uint64_t parameters;
+  std::uint64_t decode_bytes;       // of these, read for one token at batch 1
+  std::uint64_t stored_bytes;       // in the files, each tensor counted once
+  std::uint64_t parameters;         // of the same tensors
   std::uint64_t active_parameters;  // multiplied for one token
 };
 
