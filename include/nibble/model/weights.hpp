@@ -62,7 +62,8 @@ struct Weights {
 
 // What a plan reports: bytes by kind of tensor.
 struct WeightGroup {
-  std::string name;     // "experts (mxfp4)", "attention (bf16)", "embedding (bf16)", "head (bf16)", "norms, biases, sinks"
+  std::string name;     // "experts (mxfp4)", "attention (bf16)", "embedding (bf16)", "head (bf16)",
+                        // "norms, biases, sinks"
   std::uint64_t bytes;  // in memory
   std::uint64_t decode_bytes;       // of these, read for one token at batch 1
   std::uint64_t stored_bytes;       // in the files, each tensor counted once
