@@ -39,7 +39,9 @@ TEST_CASE("perplexity: every recorded text of the shipped model, as its README c
   NIB_REQUIRE_DATA(data);
   const Json record = parse_json(read_text(data + "/models/tales/golden.json"), "golden.json").take();
   int found = 0;
-  for (const auto& [name, text] : record.members()) {
+  for (const Json::Member& member : record.members()) {
+    const auto& name = member.first;
+    const Json& text = member.second;
     if (!name.starts_with("nll_")) continue;
     CAPTURE(name);
     ++found;

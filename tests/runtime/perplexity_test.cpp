@@ -262,7 +262,9 @@ TEST_CASE("tales: the recorded negative log-likelihoods of real texts") {
   for (const Numerics numerics : {Numerics::f32, Numerics::bf16}) {
     auto model = Model::open(runtime, folder, {.numerics = numerics, .logit_rows = 256}, {.context = 512});
     REQUIRE_MESSAGE(model.ok(), model.status().message());
-    for (const auto& [name, text] : record.members()) {
+    for (const Json::Member& member : record.members()) {
+      const auto& name = member.first;
+      const Json& text = member.second;
       if (!name.starts_with("nll_")) continue;
       CAPTURE(name);
       ++found;
