@@ -26,6 +26,9 @@ constexpr const char* kProgramFooter = R"(Examples:
   nibble run                                   a story from the model that comes with nibble
   nibble chat -m openai/gpt-oss-20b            talk with a model from your Hugging Face cache
   nibble inspect /models/gpt-oss-120b -c 8192  what is in it, and does it fit
+  nibble perplexity -f story.txt               how well a model expects a text
+  nibble plan --params 108e9@mxfp4+12e9@bf16   bytes of parameters
+  nibble explain -m model.gguf                 which kernel computes what
   nibble doctor                                what this computer can do
   echo -n "Once upon" | nibble tokenize        the ids of a text
 
@@ -59,6 +62,38 @@ Examples:
   nibble inspect
   nibble inspect openai/gpt-oss-20b -c 32768 --memory 16G
   nibble inspect ./model --tensors --json
+)";
+
+constexpr const char* kPlanFooter =
+    R"(Reads headers only: no weight is loaded. Sizes of files are in GB (10^9 bytes), memory in GiB (2^30).
+
+Examples:
+  nibble plan -m openai/gpt-oss-20b -c 32768 --memory 16G
+  nibble plan --config gpt-oss-120b/config.json
+  nibble plan --params 108e9@mxfp4+12e9@bf16
+)";
+
+constexpr const char* kExplainFooter =
+    R"(Opens the model, and says for each op what its weights are stored as, what is multiplied, and by which kernel:
+tiles are made for the format; records is the generic kernel of any format.
+
+Examples:
+  nibble explain
+  nibble explain -m ./model-nf4 --tensors
+  nibble explain -m model-q8_0.gguf --json
+)";
+
+constexpr const char* kPerplexityFooter =
+    R"(The text is read once and cut into windows, each computed from an empty context; what is reported is the mean over
+all predictions of all windows, with its standard error. The first token of a window is not predicted, unless
+windows overlap (--stride) or begin with bos (--bos). A line that says <|endoftext|> and nothing else is that token.
+With --against also the Kullback-Leibler divergence from the other model, and how often both have the same
+likeliest token.
+
+Examples:
+  nibble perplexity -f story.txt
+  nibble perplexity -m ./model-nf4 -f wiki.txt --against ./model-bf16
+  nibble perplexity -f story.txt --against ./tales --against-numerics f32 --json
 )";
 
 constexpr const char* kDoctorFooter = R"(Measures for about a second.
@@ -149,23 +184,28 @@ class Section {
   const char* title_;
 };
 
-void add_model(CLI::App& verb, ModelFlags& flags) {
+void add_numerics(Section& section, const char* name, std::function<void(Numerics)> take,
+                  const char* meaning) {
+  section
+      .parsed(
+          name, "bf16|f32",
+          [take = std::move(take)](const std::string& text) {
+            take(text == "f32" ? Numerics::f32 : Numerics::bf16);
+          },
+          meaning)
+      ->check(CLI::IsMember({"bf16", "f32"}));
+}
+
+void add_model(CLI::App& verb, ModelFlags& flags,
+               const char* context = "context in tokens (default: 4096, or less if the model has less)") {
   Section section(verb, "Model");
   section.value("-m,--model", "PATH", flags.model,
                 "directory, a file in it, or OWNER/NAME in the Hugging Face cache\n(default: the model that "
                 "comes with nibble)");
-  section
-      .value("-c,--ctx-size", "N", flags.context,
-             "context in tokens (default: 4096, or less if the model has less)")
-      ->check(CLI::PositiveNumber);
-  section
-      .parsed(
-          "--numerics", "bf16|f32",
-          [&flags](const std::string& text) {
-            flags.numerics = text == "f32" ? Numerics::f32 : Numerics::bf16;
-          },
-          "precision of activations (default: bf16)")
-      ->check(CLI::IsMember({"bf16", "f32"}));
+  section.value("-c,--ctx-size", "N", flags.context, context)->check(CLI::PositiveNumber);
+  add_numerics(
+      section, "--numerics", [&flags](Numerics numerics) { flags.numerics = numerics; },
+      "precision of activations (default: bf16)");
   section
       .parsed(
           "--kv", "auto|bf16|f32",
@@ -272,6 +312,55 @@ void add_inspect(CLI::App& program, std::function<int()>& chosen) {
   verb->callback([=, &chosen] { chosen = [flags] { return inspect(*flags); }; });
 }
 
+void add_plan(CLI::App& program, std::function<int()>& chosen) {
+  CLI::App* verb = add_verb(program, "plan", "say what a model will take before it is loaded", kPlanFooter);
+  const auto flags = std::make_shared<PlanFlags>();
+  Section section(*verb, "In place of a model");
+  CLI::Option* config =
+      section.value("--config", "FILE", flags->config, "a config.json alone, without weights; - reads stdin");
+  section.value("--params", "COUNT@FORMAT+...", flags->params, "parameters and what they are stored as")
+      ->excludes(config);
+  Section report(*verb, "Report");
+  report.value("--sessions", "N", flags->sessions, "sessions open at once (default: 1)")
+      ->check(CLI::PositiveNumber);
+  report.flag("--json", flags->json, "as one JSON object");
+  add_model(*verb, flags->model);
+  verb->callback([=, &chosen] { chosen = [flags] { return plan(*flags); }; });
+}
+
+void add_explain(CLI::App& program, std::function<int()>& chosen) {
+  CLI::App* verb = add_verb(program, "explain", "show how a model is stored and computed", kExplainFooter);
+  const auto flags = std::make_shared<ExplainFlags>();
+  Section section(*verb, "Report");
+  section.flag("--tensors", flags->tensors, "list every tensor");
+  section.flag("--json", flags->json, "as one JSON object, with every tensor");
+  add_model(*verb, flags->model);
+  verb->callback([=, &chosen] { chosen = [flags] { return explain(*flags); }; });
+}
+
+void add_perplexity(CLI::App& program, std::function<int()>& chosen) {
+  CLI::App* verb =
+      add_verb(program, "perplexity", "measure how well a model expects a text", kPerplexityFooter);
+  const auto flags = std::make_shared<PerplexityFlags>();
+  Section section(*verb, "Text");
+  section.value("-f,--file", "FILE", flags->file, "the text; - reads it from stdin")->required();
+  section.value("--stride", "N", flags->stride,
+                "tokens from one window to the next (default: as many as a window)");
+  section.value("--windows", "N", flags->windows, "only the first N windows (default: all)");
+  section.flag("--bos", flags->bos, "begin every window with the model's bos token");
+  section.flag("--special", flags->specials, "read special tokens such as <|start|> by their spelling");
+  Section comparison(*verb, "Comparison");
+  comparison.value("--against", "PATH", flags->against,
+                   "another model, as for -m, that is taken for the truth");
+  add_numerics(
+      comparison, "--against-numerics", [flags](Numerics numerics) { flags->against_numerics = numerics; },
+      "its precision of activations (default: as --numerics)");
+  Section report(*verb, "Report");
+  report.flag("--json", flags->json, "as one JSON object");
+  add_model(*verb, flags->model, "tokens of a window (default: 512, or less if the model has less)");
+  verb->callback([=, &chosen] { chosen = [flags] { return perplexity(*flags); }; });
+}
+
 void add_doctor(CLI::App& program, std::function<int()>& chosen) {
   CLI::App* verb = add_verb(program, "doctor", "show what this computer can do, measured", kDoctorFooter);
   const auto flags = std::make_shared<DoctorFlags>();
@@ -348,6 +437,9 @@ int command_line(int count, const char* const* arguments) {
   add_run(program, chosen);
   add_chat(program, chosen);
   add_inspect(program, chosen);
+  add_plan(program, chosen);
+  add_explain(program, chosen);
+  add_perplexity(program, chosen);
   add_doctor(program, chosen);
   add_tokenize(program, chosen);
   add_quantize(program, chosen);

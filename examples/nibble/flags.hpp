@@ -56,6 +56,32 @@ struct InspectFlags {
   bool json = false;
 };
 
+struct PlanFlags {
+  ModelFlags model;
+  std::string params;  // counts and formats; empty: of a model
+  std::string config;  // a config.json in place of a model; empty: none
+  std::uint32_t sessions = 1;
+  bool json = false;
+};
+
+struct ExplainFlags {
+  ModelFlags model;
+  bool tensors = false;
+  bool json = false;
+};
+
+struct PerplexityFlags {
+  ModelFlags model;                          // its context: the window
+  std::string file;                          // "-": standard input
+  std::string against;                       // another model; empty: none
+  std::optional<Numerics> against_numerics;  // else those of the model
+  std::uint32_t stride = 0;
+  std::uint64_t windows = 0;
+  bool bos = false;
+  bool specials = false;
+  bool json = false;
+};
+
 struct DoctorFlags {
   int threads = 0;
   bool json = false;

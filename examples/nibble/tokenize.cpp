@@ -1,5 +1,6 @@
 // nibble tokenize: texts to ids and back, with nothing of a model but its tokenizer.
 #include "exit_code.hpp"
+#include "input.hpp"
 #include "paths.hpp"
 #include "terminal.hpp"
 #include "verbs.hpp"
@@ -9,20 +10,16 @@
 #include <nibble/text/tokenizer.hpp>
 
 #include <algorithm>
-#include <cerrno>
 #include <charconv>
-#include <cstring>
 #include <string>
 #include <string_view>
 #include <vector>
-
-#include <unistd.h>
 
 namespace nib::program {
 namespace {
 
 constexpr std::uint64_t kMostTokenizerBytes = std::uint64_t{256} << 20;
-constexpr std::size_t kMostInputBytes = std::size_t{1} << 30;
+constexpr std::uint64_t kMostInputBytes = std::uint64_t{1} << 30;
 
 // A tokenizer.json, or the one of a directory or of a repository in the cache; weights need not be there.
 Result<Tokenizer> open_tokenizer(const TokenizeFlags& flags, std::string& advice) {
@@ -46,21 +43,6 @@ Result<Tokenizer> open_tokenizer(const TokenizeFlags& flags, std::string& advice
   NIB_ASSIGN(const std::unique_ptr<File> file, files.open(path));
   NIB_ASSIGN(const std::string text, read_all(*file, kMostTokenizerBytes));
   return Tokenizer::from_json(text, path);
-}
-
-Result<std::string> read_stdin() {
-  std::string text;
-  std::vector<char> buffer(std::size_t{1} << 16);
-  while (true) {
-    const ssize_t count = read(STDIN_FILENO, buffer.data(), buffer.size());
-    if (count == 0) return text;
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0)
-      return Status(Code::io, concat("standard input: cannot be read (", std::strerror(errno), ")"));
-    text.append(buffer.data(), static_cast<std::size_t>(count));
-    if (text.size() > kMostInputBytes)
-      return Status(Code::argument, concat("standard input: has more than ", kMostInputBytes, " bytes"));
-  }
 }
 
 Status encode(const Tokenizer& tokenizer, std::string_view text, Specials specials, std::string& out) {
@@ -108,7 +90,7 @@ int tokenize(const TokenizeFlags& flags) {
   std::string advice, out;
   const auto tokenizer = open_tokenizer(flags, advice);
   if (!tokenizer.ok()) return fail(tokenizer.status(), advice);
-  const auto input = read_stdin();
+  const auto input = read_input("-", kMostInputBytes);
   if (!input.ok()) return fail(input.status());
   const Specials specials = flags.specials ? Specials::recognised : Specials::ordinary;
   Status status;

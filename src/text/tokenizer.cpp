@@ -140,6 +140,9 @@ std::optional<Token> Tokenizer::find_special(std::string_view content) const {
 }
 
 std::size_t Tokenizer::size() const { return tables_->tokens.size(); }
+std::string Tokenizer::kind() const {
+  return tables_->characters ? "SentencePiece BPE" : concat("byte-level BPE, split as ", tables_->split_name);
+}
 
 std::string Tokenizer::decode(std::span<const Token> ids, Specials specials) const {
   std::string text;

@@ -215,6 +215,7 @@ class Builder {
                                         " is not known, nibble supports those of GPT-2, Llama 3, Qwen 2, "
                                         "Tekken and o200k")};
     tables_.next_word = pattern->next;
+    tables_.split_name = pattern->name;
     return {};
   }
 

@@ -20,6 +20,7 @@ struct Tokenizer::Tables {
   Bpe bpe;
   std::array<Token, 256> byte_tokens{};  // of byte_level; of sentencepiece those for bytes that no token has
   bool all_bytes = true;                 // else only those that UTF-8 has
+  std::string_view split_name;           // of the pattern; empty for characters
   SplitFn next_word = nullptr;           // the length of the first word of a text that is not empty
   bool characters = false;               // words begin as characters (sentencepiece), else as bytes
   bool whole_words = false;  // a word that is a token is that token, merges or not (ignore_merges)

@@ -71,6 +71,8 @@ class Tokenizer {
   std::optional<Token> find_special(std::string_view content) const;
   // One more than the largest id.
   std::size_t size() const;
+  // What kind it is, for people: "byte-level BPE, split as o200k", "SentencePiece BPE".
+  std::string kind() const;
 
   // All ids of a text, as UTF-8: bytes that are none become U+FFFD as in StreamDecoder. Special tokens are
   // spelled out when `specials` is recognised and left out when it is ordinary. The space that
