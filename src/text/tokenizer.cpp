@@ -19,27 +19,44 @@ constexpr std::string_view kReplacement = "\xef\xbf\xbd";  // U+FFFD
 // Encodes one text; owns what the stages need while they work.
 class Encoding {
  public:
-  Encoding(const Tokenizer::Tables& tables, Specials specials, std::vector<Token>& out)
-      : tables_(tables), specials_(specials), out_(out) {}
+  Encoding(const Tokenizer::Tables& tables, std::vector<Token>& out) : tables_(tables), out_(out) {}
 
-  void text(std::string_view text) {
-    around(tables_.before, matches_, text, [&](std::string_view piece) {
-      if (piece.empty()) return;
-      const bool first = piece.data() == text.data();
-      if (tables_.characters || (tables_.nfc && !surely_nfc(piece))) {
-        tables_.normalize(piece, first, normalized_);
-        piece = normalized_;
-      }
-      around(tables_.after_normalizer, inner_matches_, piece, [&](std::string_view rest) { words(rest); });
+  void text(std::string_view text, Specials specials) {
+    tables_.before.find(text, specials, matches_);
+    around(matches_, text, [&](std::string_view piece) {
+      if (!piece.empty()) normalized(piece, piece.data() == text.data(), specials);
+    });
+  }
+
+  // Special tokens are looked for in the raw text alone, also those that are found in the normalized text:
+  // what is whose is known only there.
+  void text(std::string_view text, std::span<const TextRange> own) {
+    const auto offset = [&](std::string_view part) {
+      return static_cast<std::size_t>(part.data() - text.data());
+    };
+    tables_.before.find(text, 0, own, matches_);
+    around(matches_, text, [&](std::string_view piece) {
+      tables_.specials_after_normalizer.find(piece, offset(piece), own, middle_matches_);
+      around(middle_matches_, piece, [&](std::string_view part) {
+        if (!part.empty()) normalized(part, part.data() == text.data(), Specials::ordinary);
+      });
     });
   }
 
  private:
+  // A piece between added tokens of the raw text; `first`: nothing stands before it.
+  void normalized(std::string_view piece, bool first, Specials specials) {
+    if (tables_.characters || (tables_.nfc && !surely_nfc(piece))) {
+      tables_.normalize(piece, first, normalized_);
+      piece = normalized_;
+    }
+    tables_.after_normalizer.find(piece, specials, inner_matches_);
+    around(inner_matches_, piece, [&](std::string_view rest) { words(rest); });
+  }
+
   // Added tokens become ids; what lies between them goes to `between`.
   template <class Between>
-  void around(const AddedTokens& added, std::vector<AddedTokens::Match>& matches, std::string_view text,
-              Between between) {
-    added.find(text, specials_, matches);
+  void around(const std::vector<AddedTokens::Match>& matches, std::string_view text, Between between) {
     std::size_t begin = 0;
     for (const AddedTokens::Match& match : matches) {
       between(text.substr(begin, match.begin - begin));
@@ -83,13 +100,26 @@ class Encoding {
   }
 
   const Tokenizer::Tables& tables_;
-  const Specials specials_;
   std::vector<Token>& out_;
   std::vector<Token> start_;  // what a word begins as
   Bpe::Scratch scratch_;
   std::string normalized_;
-  std::vector<AddedTokens::Match> matches_, inner_matches_;
+  std::vector<AddedTokens::Match> matches_, middle_matches_, inner_matches_;
 };
+
+// All or nothing.
+template <class Encode>
+Status encode_all(std::string_view text, std::vector<Token>& out, Encode encode) {
+  if (text.size() > kLongestText)
+    return {Code::argument, concat("the text has ", text.size(), " bytes, expected at most ", kLongestText)};
+  const std::size_t before = out.size();
+  Status status = within_memory("the tokens of a text", [&] {
+    encode();
+    return Status();
+  });
+  if (!status.ok()) out.resize(before);
+  return status;
+}
 
 }  // namespace
 
@@ -112,15 +142,19 @@ Result<Tokenizer> Tokenizer::from_json(std::string_view json, std::string_view n
 }
 
 Status Tokenizer::encode(std::string_view text, Specials specials, std::vector<Token>& out) const {
-  if (text.size() > kLongestText)
-    return {Code::argument, concat("the text has ", text.size(), " bytes, expected at most ", kLongestText)};
-  const std::size_t before = out.size();
-  Status status = within_memory("the tokens of a text", [&] {
-    Encoding(*tables_, specials, out).text(text);
-    return Status();
-  });
-  if (!status.ok()) out.resize(before);
-  return status;
+  return encode_all(text, out, [&] { Encoding(*tables_, out).text(text, specials); });
+}
+
+Status Tokenizer::encode(std::string_view text, std::span<const TextRange> own,
+                         std::vector<Token>& out) const {
+  std::size_t end = 0;
+  for (const TextRange& range : own) {
+    if (range.begin < end || range.end < range.begin || range.end > text.size())
+      return {Code::argument, concat("bytes ", range.begin, " to ", range.end, " are no part of the ",
+                                     text.size(), " bytes of a text, or lie before the part named last")};
+    end = range.end;
+  }
+  return encode_all(text, out, [&] { Encoding(*tables_, out).text(text, own); });
 }
 
 std::span<const Token> Tokenizer::opening() const { return tables_->opening; }
