@@ -48,6 +48,7 @@ is one message, and stdout gets the answers alone.
 Examples:
   nibble chat
   nibble chat -m openai/gpt-oss-20b --reasoning low -sys "Answer in one sentence."
+  nibble chat -m meta-llama/Llama-3.2-3B-Instruct
   printf '%s\n' "Tell me a story about a dog." | nibble chat > story.txt
 )";
 
@@ -226,6 +227,8 @@ void add_chat(CLI::App& program, std::function<int()>& chosen) {
       .value("--reasoning", "low|medium|high", flags->reasoning,
              "how much a model that was trained for it thinks (default: medium)")
       ->check(CLI::IsMember({"low", "medium", "high"}));
+  section.value("--chat-template", "FILE", flags->chat_template,
+                "a Jinja template for models that have none, or instead of theirs");
   section
       .value("-n,--predict", "N", flags->most_tokens, "tokens of one answer at most; -1: no limit (default)")
       ->check(CLI::Range(std::int64_t{-1}, std::int64_t{UINT32_MAX}));

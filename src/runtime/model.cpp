@@ -72,6 +72,8 @@ Result<std::shared_ptr<Model>> Model::open(std::shared_ptr<Runtime> runtime, con
   state->rows = opened.rows;
   NIB_ASSIGN(state->tokenizer, read_tokenizer(opened.checkpoint, state->config.vocabulary, files));
   NIB_ASSIGN(state->defaults, read_defaults(opened.checkpoint));
+  if (state->tokenizer)
+    state->defaults.special_tokens = read_special_names(opened.checkpoint, *state->tokenizer);
   ModelInfo& info = state->info;
   info.path = plan.path;
   info.backend = opened.backend->name;

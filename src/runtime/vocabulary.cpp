@@ -103,4 +103,24 @@ Result<std::optional<Tokenizer>> read_tokenizer(const Checkpoint& checkpoint, st
   return std::optional<Tokenizer>(std::move(tokenizer));
 }
 
+SpecialNames read_special_names(const Checkpoint& checkpoint, const Tokenizer& tokenizer) {
+  SpecialNames names;
+  if (checkpoint.gguf) {
+    constexpr std::pair<const char*, const char*> kKeys[] = {
+        {"bos_token", "bos"}, {"eos_token", "eos"}, {"unk_token", "unknown"}, {"pad_token", "padding"}};
+    for (const auto& [name, key] : kKeys)
+      if (const auto id = GgufKeys(*checkpoint.gguf).id(concat("tokenizer.ggml.", key, "_token_id")))
+        names.emplace_back(name, tokenizer.bytes(*id));
+    return names;
+  }
+  if (!checkpoint.tokenizer_config) return names;
+  for (const auto& [name, value] : checkpoint.tokenizer_config->members()) {
+    // The spelling, or an object that describes the token.
+    const Json* content = value.is_object() ? value.find("content") : &value;
+    if (name.ends_with("_token") && content && content->is_string())
+      names.emplace_back(name, content->as_string());
+  }
+  return names;
+}
+
 }  // namespace nib::inline v0

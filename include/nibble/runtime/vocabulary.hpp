@@ -7,6 +7,9 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
 namespace nib::inline v0 {
 
@@ -16,5 +19,12 @@ namespace nib::inline v0 {
 // names the file. Any thread.
 Result<std::optional<Tokenizer>> read_tokenizer(const Checkpoint& checkpoint, std::uint32_t vocabulary,
                                                 const FileSystem& files = disk_file_system());
+
+// Special tokens by the names that chat templates have for them, with their spellings.
+using SpecialNames = std::vector<std::pair<std::string, std::string>>;
+
+// From tokenizer_config.json (every key that ends in _token), or from the ids in a GGUF file, of which the
+// `tokenizer` knows the spellings. Any thread.
+SpecialNames read_special_names(const Checkpoint& checkpoint, const Tokenizer& tokenizer);
 
 }  // namespace nib::inline v0
