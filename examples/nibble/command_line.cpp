@@ -67,8 +67,10 @@ Example:
 )";
 
 constexpr const char* kTokenizeFooter =
-    R"(Reads stdin to its end. Ids stand on one line, separated by spaces; nothing is put before or behind them.
-A directory with nothing but a tokenizer.json will do.
+    R"(Reads stdin to its end, at most 1 GiB. Ids stand on one line, separated by spaces; nothing is put before or behind
+them. With -0 each text ends with a zero byte and each list of ids with a line, in both directions. Any bytes are
+text. A tokenizer.json or a GGUF file without weights will do. Memory: what the vocabulary takes, up to twice the
+input, and up to 12 bytes for each token of the longest text.
 
 Examples:
   echo -n "Once upon a time" | nibble tokenize
@@ -266,8 +268,8 @@ void add_tokenize(CLI::App& program, std::function<int()>& chosen) {
   Section section(*verb, "Text");
   section.value(
       "-m,--model", "PATH", flags->model,
-      "a tokenizer.json, a directory that has one, or OWNER/NAME in the Hugging Face cache\n(default: "
-      "the model that comes with nibble)");
+      "a tokenizer.json, a GGUF file, a directory that has one, or OWNER/NAME in the Hugging Face\ncache "
+      "(default: the model that comes with nibble)");
   section.flag("--special", flags->specials,
                "read and print special tokens such as <|start|> by their spelling");
   section.flag("--decode", flags->decode, "from ids to text");

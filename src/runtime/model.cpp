@@ -80,7 +80,7 @@ Result<std::shared_ptr<Model>> Model::open(std::shared_ptr<Runtime> runtime, con
   info.numerics = plan.model.numerics;
   info.kv_format = resolve(plan.model.kv_format, plan.model.numerics);
   if (plan.model.vocabulary_only) {
-    if (!state->tokenizer) return Status(Code::not_found, concat(plan.path, ": there is no tokenizer.json"));
+    if (!state->tokenizer) return Status(Code::not_found, concat(plan.path, ": there is no tokenizer"));
     return std::shared_ptr<Model>(new Model(std::move(state)));
   }
 

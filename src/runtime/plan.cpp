@@ -2,6 +2,7 @@
 #include <nibble/base/concat.hpp>
 #include <nibble/model/transformer.hpp>
 #include <nibble/runtime/plan.hpp>
+#include <nibble/runtime/vocabulary.hpp>
 
 #include <algorithm>
 
@@ -37,12 +38,12 @@ Result<OpenedHeaders> open_headers(const Runtime& runtime, std::string_view path
   NIB_ASSIGN(opened.backend, runtime.backend(model.backend));
   opened.budget = model.host_budget ? model.host_budget : runtime.machine().memory;
   const FileSystem& files = model.files ? *model.files : disk_file_system();
-  const CheckpointNeeds needs{!model.vocabulary_only, !model.vocabulary_only};
-  NIB_ASSIGN(opened.checkpoint, open_checkpoint(std::string(path), files, needs));
-  if (model.vocabulary_only) return opened;
-
-  NIB_ASSIGN(opened.config,
-             read_config(opened.checkpoint));
+  if (model.vocabulary_only) {
+    NIB_ASSIGN(opened.checkpoint, open_vocabulary(std::string(path), files));
+    return opened;
+  }
+  NIB_ASSIGN(opened.checkpoint, open_checkpoint(std::string(path), files));
+  NIB_ASSIGN(opened.config, read_config(opened.checkpoint));
   const ModelConfig& config = opened.config;
   opened.context = session.context ? session.context : std::min(kDefaultContext, config.max_context);
   if (opened.context > config.max_context)
