@@ -1,11 +1,13 @@
 #include "normalize.hpp"
 #include "tokenizer_tables.hpp"
+#include "word_cache.hpp"
 #include <nibble/base/concat.hpp>
 #include <nibble/base/within_memory.hpp>
 #include <nibble/text/tokenizer.hpp>
 #include <nibble/text/tokenizer_data.hpp>
 #include <nibble/text/utf8.hpp>
 
+#include <algorithm>
 #include <utility>
 
 namespace nib::inline v0 {
@@ -19,7 +21,8 @@ constexpr std::string_view kReplacement = "\xef\xbf\xbd";  // U+FFFD
 // Encodes one text; owns what the stages need while they work.
 class Encoding {
  public:
-  Encoding(const Tokenizer::Tables& tables, std::vector<Token>& out) : tables_(tables), out_(out) {}
+  Encoding(const Tokenizer::Tables& tables, std::size_t text_size, std::vector<Token>& out)
+      : tables_(tables), out_(out), cache_(text_size) {}
 
   void text(std::string_view text, Specials specials) {
     tables_.before.find(text, specials, matches_);
@@ -69,8 +72,26 @@ class Encoding {
   void words(std::string_view text) {
     while (!text.empty()) {
       const std::size_t size = tables_.next_word(text);
-      word(text.substr(0, size));
+      if (size <= WordCache::kLongest)
+        short_word(text, size);
+      else
+        word(text.substr(0, size));
       text.remove_prefix(size);
+    }
+  }
+
+  // The first `size` bytes of `text`.
+  void short_word(std::string_view text, std::size_t size) {
+    const WordCache::Key key = WordCache::key_of(text.substr(0, size), text.size());
+    WordCache::Slot& slot = cache_.slot(key);
+    const std::size_t end = out_.size();
+    if (slot.key == key) {
+      out_.resize(end + slot.count);
+      std::copy_n(out_.begin() + static_cast<std::ptrdiff_t>(slot.begin), slot.count,
+                  out_.begin() + static_cast<std::ptrdiff_t>(end));
+    } else {
+      word(text.substr(0, size));
+      slot = {key, end, out_.size() - end};
     }
   }
 
@@ -101,6 +122,7 @@ class Encoding {
 
   const Tokenizer::Tables& tables_;
   std::vector<Token>& out_;
+  WordCache cache_;
   std::vector<Token> start_;  // what a word begins as
   Bpe::Scratch scratch_;
   std::string normalized_;
@@ -142,7 +164,7 @@ Result<Tokenizer> Tokenizer::from_json(std::string_view json, std::string_view n
 }
 
 Status Tokenizer::encode(std::string_view text, Specials specials, std::vector<Token>& out) const {
-  return encode_all(text, out, [&] { Encoding(*tables_, out).text(text, specials); });
+  return encode_all(text, out, [&] { Encoding(*tables_, text.size(), out).text(text, specials); });
 }
 
 Status Tokenizer::encode(std::string_view text, std::span<const TextRange> own,
@@ -154,7 +176,7 @@ Status Tokenizer::encode(std::string_view text, std::span<const TextRange> own,
                                      text.size(), " bytes of a text, or lie before the part named last")};
     end = range.end;
   }
-  return encode_all(text, out, [&] { Encoding(*tables_, out).text(text, own); });
+  return encode_all(text, out, [&] { Encoding(*tables_, text.size(), out).text(text, own); });
 }
 
 std::span<const Token> Tokenizer::opening() const { return tables_->opening; }
