@@ -239,7 +239,9 @@ enum {
   NIB_KV_F32 = 2
 };
 
-enum { NIB_MODEL_VOCABULARY_ONLY = 1 }; /* the tokenizer alone: nib_model_encode and nib_model_decode */
+/* The tokenizer alone, for nib_model_encode and nib_model_decode. The path may then also be a tokenizer.json,
+ * and neither weights nor a configuration need be there. */
+enum { NIB_MODEL_VOCABULARY_ONLY = 1 };
 
 typedef struct nib_model_options {
   uint32_t struct_size;

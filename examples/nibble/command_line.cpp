@@ -53,6 +53,7 @@ is one message, and stdout gets the answers alone.
 Examples:
   nibble chat
   nibble chat -m openai/gpt-oss-20b --reasoning low -sys "Answer in one sentence."
+  nibble chat -m meta-llama/Llama-3.2-3B-Instruct
   printf '%s\n' "Tell me a story about a dog." | nibble chat > story.txt
 )";
 
@@ -103,8 +104,10 @@ Example:
 )";
 
 constexpr const char* kTokenizeFooter =
-    R"(Reads stdin to its end. Ids stand on one line, separated by spaces; nothing is put before or behind them.
-A directory with nothing but a tokenizer.json will do.
+    R"(Reads stdin to its end, at most 1 GiB. Ids stand on one line, separated by spaces; nothing is put before or behind
+them. With -0 each text ends with a zero byte and each list of ids with a line, in both directions. Any bytes are
+text. A tokenizer.json or a GGUF file without weights will do. Memory: what the vocabulary takes, up to twice the
+input, and up to 12 bytes for each token of the longest text.
 
 Examples:
   echo -n "Once upon a time" | nibble tokenize
@@ -291,6 +294,8 @@ void add_chat(CLI::App& program, std::function<int()>& chosen) {
       .value("--reasoning", "low|medium|high", flags->reasoning,
              "how much a model that was trained for it thinks (default: medium)")
       ->check(CLI::IsMember({"low", "medium", "high"}));
+  section.value("--chat-template", "FILE", flags->chat_template,
+                "a Jinja template for models that have none, or instead of theirs");
   section
       .value("-n,--predict", "N", flags->most_tokens, "tokens of one answer at most; -1: no limit (default)")
       ->check(CLI::Range(std::int64_t{-1}, std::int64_t{UINT32_MAX}));
@@ -377,8 +382,8 @@ void add_tokenize(CLI::App& program, std::function<int()>& chosen) {
   Section section(*verb, "Text");
   section.value(
       "-m,--model", "PATH", flags->model,
-      "a tokenizer.json, a directory that has one, or OWNER/NAME in the Hugging Face cache\n(default: "
-      "the model that comes with nibble)");
+      "a tokenizer.json, a GGUF file, a directory that has one, or OWNER/NAME in the Hugging Face\ncache "
+      "(default: the model that comes with nibble)");
   section.flag("--special", flags->specials,
                "read and print special tokens such as <|start|> by their spelling");
   section.flag("--decode", flags->decode, "from ids to text");

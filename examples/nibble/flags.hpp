@@ -46,6 +46,7 @@ struct ChatFlags {
   SamplingFlags sampling;
   std::string instructions;
   std::string reasoning = "medium";
+  std::string chat_template;  // a file; empty: the model's own
   std::int64_t most_tokens = -1;  // of one answer
   bool statistics = false;
 };

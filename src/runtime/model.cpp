@@ -75,13 +75,15 @@ Result<std::shared_ptr<Model>> Model::open(std::shared_ptr<Runtime> runtime, con
   state->rows = opened.rows;
   NIB_ASSIGN(state->tokenizer, read_tokenizer(opened.checkpoint, state->config.vocabulary, files));
   NIB_ASSIGN(state->defaults, read_defaults(opened.checkpoint));
+  if (state->tokenizer)
+    state->defaults.special_tokens = read_special_names(opened.checkpoint, *state->tokenizer);
   ModelInfo& info = state->info;
   info.path = plan.path;
   info.backend = opened.backend->name;
   info.numerics = plan.model.numerics;
   info.kv_format = resolve(plan.model.kv_format, plan.model.numerics);
   if (plan.model.vocabulary_only) {
-    if (!state->tokenizer) return Status(Code::not_found, concat(plan.path, ": there is no tokenizer.json"));
+    if (!state->tokenizer) return Status(Code::not_found, concat(plan.path, ": there is no tokenizer"));
     return std::shared_ptr<Model>(new Model(std::move(state)));
   }
 

@@ -3,6 +3,7 @@
 #include <nibble/model/outline.hpp>
 #include <nibble/model/transformer.hpp>
 #include <nibble/runtime/plan.hpp>
+#include <nibble/runtime/vocabulary.hpp>
 
 #include <algorithm>
 
@@ -66,9 +67,12 @@ Result<OpenedHeaders> open_headers(const Runtime& runtime, std::string_view path
                                    const SessionOptions& session, std::uint32_t sessions) {
   NIB_ASSIGN(OpenedHeaders opened, check_options(runtime, model, sessions));
   const FileSystem& files = model.files ? *model.files : disk_file_system();
-  const CheckpointNeeds needs{!model.vocabulary_only, !model.vocabulary_only};
-  NIB_ASSIGN(opened.checkpoint, open_checkpoint(std::string(path), files, needs));
-  if (!model.vocabulary_only) NIB_TRY(understand(opened, model, session, sessions));
+  if (model.vocabulary_only) {
+    NIB_ASSIGN(opened.checkpoint, open_vocabulary(std::string(path), files));
+    return opened;
+  }
+  NIB_ASSIGN(opened.checkpoint, open_checkpoint(std::string(path), files));
+  NIB_TRY(understand(opened, model, session, sessions));
   return opened;
 }
 

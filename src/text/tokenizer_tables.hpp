@@ -27,11 +27,12 @@ struct Tokenizer::Tables {
   bool nfc = false;
   TokenizerData::Prefix prefix = TokenizerData::Prefix::none;
   bool prefix_before_space = false, strip_prefix = false;
-  AddedTokens before;              // found in the raw text
-  AddedTokens after_normalizer;    // found in what is left, once it is normalized
-  std::vector<bool> special;       // by id
-  StringTable special_contents;    // and, at the same place,
-  std::vector<Token> special_ids;  // the ids
+  AddedTokens before;                     // found in the raw text
+  AddedTokens after_normalizer;           // found in what is left, once it is normalized
+  AddedTokens specials_after_normalizer;  // those of them that are special
+  std::vector<bool> special;              // by id
+  StringTable special_contents;           // and, at the same place,
+  std::vector<Token> special_ids;         // the ids
   std::vector<Token> opening, closing;
 
   bool lossless() const { return !nfc && !characters && all_bytes; }

@@ -14,6 +14,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace nib::inline v0 {
@@ -39,6 +40,8 @@ struct ModelDefaults {
   std::vector<Token> stop_ids;  // eos_token_id of generation_config, else of config
   std::optional<Token> bos;
   std::string chat_template;  // text of the Jinja template; empty when there is none
+  // Special tokens by the names that chat templates have for them ("bos_token"), with their spellings.
+  std::vector<std::pair<std::string, std::string>> special_tokens;
 };
 
 // Any thread; immutable. Sessions keep it alive; it keeps its runtime alive.
