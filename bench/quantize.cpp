@@ -1,10 +1,11 @@
-// How fast a tensor is quantized, beside what memory allows: bench_quantize [--gib N] [--threads N] [FORMAT...]
+// How fast a tensor is quantized, beside what memory allows: bench_quantize [--gib N] [--threads N]
+// [FORMAT...]
 //
-// A tensor of f32 in memory (1 GiB unless said otherwise) goes into each format on all threads. `undisturbed` is
-// the processors' time divided by the threads: `seconds` on a machine that nobody else uses. `of memory` is the
-// time that moving its bytes and the encoded ones would take, by the rate at which the same threads copy memory
-// (measured in the same run, the best of several), over that. Last, the way of `nibble quantize`: the same
-// values as a bf16 checkpoint, from the page cache of /dev/shm to a directory there.
+// A tensor of f32 in memory (1 GiB unless said otherwise) goes into each format on all threads. `undisturbed`
+// is the processors' time divided by the threads: `seconds` on a machine that nobody else uses. `of memory`
+// is the time that moving its bytes and the encoded ones would take, by the rate at which the same threads
+// copy memory (measured in the same run, the best of several), over that. Last, the way of `nibble quantize`:
+// the same values as a bf16 checkpoint, from the page cache of /dev/shm to a directory there.
 #include <nibble/base/concat.hpp>
 #include <nibble/base/machine.hpp>
 #include <nibble/base/memory.hpp>
@@ -145,16 +146,18 @@ class Bench {
     const auto checkpoint = open_checkpoint((folder / "in").string());
     QuantizeOptions how;
     how.format = find_target_format(format);
-    const Stopwatch watch(pool_->threads());
+    // On one thread: where the pool waits for a file it spins, which would count as work.
+    const auto alone = Pool::start(1).take();
+    const Stopwatch watch(1);
     const auto written = checkpoint.ok()
-                             ? quantize_checkpoint(*checkpoint, (folder / to).string(), how, *pool_)
+                             ? quantize_checkpoint(*checkpoint, (folder / to).string(), how, *alone)
                              : Result<QuantizeReport>(checkpoint.status());
     const Took took = watch.took();
     if (!written.ok())
       std::printf("%s\n", written.status().message().c_str());
     else
       line(format, took, static_cast<double>(bytes), static_cast<double>(written->bytes_after),
-           "   a bf16 checkpoint of that many values, GB/s of bf16");
+           "   a bf16 checkpoint of that many values, on one thread: GB/s of bf16", 1);
     fs::remove_all(folder);
   }
 
@@ -174,9 +177,11 @@ class Bench {
     const double in = static_cast<double>(values_.size());
     line(name, best, in, in / 4 * bytes_a_value, "");
   }
-  void line(const char* name, const Took& took, double in, double out, const char* what) const {
+  void line(const char* name, const Took& took, double in, double out, const char* what,
+            int threads = 0) const {
+    const double bandwidth = threads ? bandwidth_ * threads / pool_->threads() : bandwidth_;
     std::printf("%-12s %10.2f %12.2f %12.2f %9.0f%%%s\n", name, took.wall, took.undisturbed,
-                in * 1e-9 / took.undisturbed, 100 * (in + out) / bandwidth_ / took.undisturbed, what);
+                in * 1e-9 / took.undisturbed, 100 * (in + out) / bandwidth / took.undisturbed, what);
     std::fflush(stdout);
   }
 
