@@ -1,11 +1,11 @@
 // How fast a tensor is quantized, beside what memory allows: bench_quantize [--gib N] [--threads N]
 // [FORMAT...]
 //
-// A tensor of f32 in memory (1 GiB unless said otherwise) goes into each format on all threads. `of memory`
-// is the time that copying its bytes in and the encoded ones out would take, by the rate at which the same
-// threads copy memory (measured in the same run, the best of several), over the time that quantizing took.
-// Last, the way of `nibble quantize`: the same tensor as a bf16 checkpoint, from the page cache of /dev/shm
-// to a file there.
+// A tensor of f32 in memory (1 GiB unless said otherwise) goes into each format on all threads. `undisturbed`
+// is the processors' time divided by the threads: `seconds` on a machine that nobody else uses. `of memory`
+// is the time that moving its bytes and the encoded ones would take, by the rate at which the same threads
+// copy memory (measured in the same run, the best of several), over that. Last, the way of `nibble quantize`:
+// the same values as a bf16 checkpoint, from the page cache of /dev/shm to a directory there.
 #include <nibble/base/concat.hpp>
 #include <nibble/base/machine.hpp>
 #include <nibble/base/memory.hpp>
@@ -24,6 +24,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <ctime>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -36,9 +37,24 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::int64_t kColumns = 4096;
 
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
+// Of the clock on the wall, and of processors divided by threads: what the first would be if nobody else used
+// the machine.
+struct Took {
+  double wall, undisturbed;
+};
+class Stopwatch {
+ public:
+  explicit Stopwatch(int threads) : threads_(threads) {}
+  Took took() const {
+    return {std::chrono::duration<double>(Clock::now() - start_).count(),
+            static_cast<double>(std::clock() - cpu_) / CLOCKS_PER_SEC / threads_};
+  }
+
+ private:
+  int threads_;
+  Clock::time_point start_ = Clock::now();
+  std::clock_t cpu_ = std::clock();
+};
 
 struct Options {
   double gib = 1;
@@ -74,16 +90,16 @@ class Bench {
     });
     const std::size_t bytes = values_.size();
     for (int i = 0; i < 5; ++i) {
-      const auto start = Clock::now();
+      const Stopwatch watch(pool_->threads());
       pool_->run([&](int index, int threads) {
         const Range mine = split(static_cast<std::int64_t>(bytes), index, threads, 64);
         std::memcpy(codes_.data() + mine.begin, values_.data() + mine.begin,
                     static_cast<std::size_t>(mine.size()));
       });
-      bandwidth_ = std::max(bandwidth_, 2.0 * static_cast<double>(bytes) / seconds_since(start));
+      bandwidth_ = std::max(bandwidth_, 2.0 * static_cast<double>(bytes) / watch.took().undisturbed);
     }
-    std::printf("%d threads, copying moves %.1f GB/s\n%-12s %10s %12s %10s\n", pool_->threads(),
-                bandwidth_ * 1e-9, "format", "seconds", "GB/s of f32", "of memory");
+    std::printf("%d threads, copying moves %.1f GB/s\n%-12s %10s %12s %12s %10s\n", pool_->threads(),
+                bandwidth_ * 1e-9, "format", "seconds", "undisturbed", "GB/s of f32", "of memory");
   }
 
   auto parallel() {
@@ -130,17 +146,18 @@ class Bench {
     const auto checkpoint = open_checkpoint((folder / "in").string());
     QuantizeOptions how;
     how.format = find_target_format(format);
-    const auto start = Clock::now();
+    // On one thread: where the pool waits for a file it spins, which would count as work.
+    const auto alone = Pool::start(1).take();
+    const Stopwatch watch(1);
     const auto written = checkpoint.ok()
-                             ? quantize_checkpoint(*checkpoint, (folder / to).string(), how, *pool_)
+                             ? quantize_checkpoint(*checkpoint, (folder / to).string(), how, *alone)
                              : Result<QuantizeReport>(checkpoint.status());
-    const double took = seconds_since(start);
+    const Took took = watch.took();
     if (!written.ok())
       std::printf("%s\n", written.status().message().c_str());
     else
-      std::printf("%-12s %10.2f %12.2f %9.0f%%   bf16 checkpoint to %s\n", format, took,
-                  static_cast<double>(bytes) * 1e-9 / took,
-                  100 * static_cast<double>(bytes + written->bytes_after) / bandwidth_ / took, to);
+      line(format, took, static_cast<double>(bytes), static_cast<double>(written->bytes_after),
+           "   a bf16 checkpoint of that many values, on one thread: GB/s of bf16", 1);
     fs::remove_all(folder);
   }
 
@@ -150,15 +167,21 @@ class Bench {
   template <class Work>
   void report(const char* name, double bytes_a_value, Work work) {
     if (!options_.wants(name)) return;
-    double best = 1e30;
+    Took best{1e30, 1e30};
     for (int i = 0; i < 3; ++i) {
-      const auto start = Clock::now();
+      const Stopwatch watch(pool_->threads());
       work();
-      best = std::min(best, seconds_since(start));
+      const Took took = watch.took();
+      if (took.undisturbed < best.undisturbed) best = took;
     }
-    const double in = static_cast<double>(values_.size()), out = in / 4 * bytes_a_value;
-    std::printf("%-12s %10.2f %12.2f %9.0f%%\n", name, best, in * 1e-9 / best,
-                100 * (in + out) / bandwidth_ / best);
+    const double in = static_cast<double>(values_.size());
+    line(name, best, in, in / 4 * bytes_a_value, "");
+  }
+  void line(const char* name, const Took& took, double in, double out, const char* what,
+            int threads = 0) const {
+    const double bandwidth = threads ? bandwidth_ * threads / pool_->threads() : bandwidth_;
+    std::printf("%-12s %10.2f %12.2f %12.2f %9.0f%%%s\n", name, took.wall, took.undisturbed,
+                in * 1e-9 / took.undisturbed, 100 * (in + out) / bandwidth / took.undisturbed, what);
     std::fflush(stdout);
   }
 
@@ -199,7 +222,6 @@ int main(int count, char** arguments) {
   bench.blocks<PlainBf16>("bf16");
   bench.blocks<PlainF16>("f16");
   bench.whole_way("nf4", "nf4");
-  bench.whole_way("q8_0", "q8_0.gguf");
-  bench.whole_way("bf16", "bf16.gguf");
+  bench.whole_way("int8", "int8");
   return 0;
 }

@@ -17,8 +17,8 @@
 namespace nib::inline v0 {
 namespace {
 
-// Floats of one thread's share of a block: they stay in its cache between reading and encoding.
-constexpr std::int64_t kValuesAtOnce = std::int64_t{1} << 16;
+// Values of one thread's share of a block: enough that waking the threads does not count, and 2 MiB as floats.
+constexpr std::int64_t kValuesAtOnce = std::int64_t{1} << 19;
 constexpr std::size_t kBytesAtOnce = std::size_t{4} << 20;
 
 class Encoder {
@@ -29,6 +29,7 @@ class Encoder {
     block_ = std::max<std::int64_t>(1, kValuesAtOnce * pool.threads() / std::max<std::int64_t>(1, columns_));
     block_ = std::min(block_, std::max<std::int64_t>(1, rows_));
     values_.resize(static_cast<std::size_t>(block_ * columns_));
+    back_.resize(values_.size());
     of_row_.resize(static_cast<std::size_t>(block_));
   }
 
@@ -103,22 +104,26 @@ class Encoder {
       return source_.read(row, count, values);
     };
   }
-  // decode(row, column, out) gives the group that begins there, of the block at hand.
-  template <int Group, class Decode>
+  // decode(row, out) gives a row of the block at hand as a reader will have it.
+  template <class Decode>
   void add_noise(std::int64_t count, Decode&& decode) {
     parallel()(count, [&](std::int64_t row) {
-      double signal = 0, noise = 0;
       const float* values = values_.data() + row * columns_;
-      for (std::int64_t c = 0; c < columns_; c += Group) {
-        float back[Group];
-        decode(row, c, back);
-        for (int i = 0; i < Group; ++i) {
-          const double value = values[c + i], error = static_cast<double>(back[i]) - value;
-          signal += value * value;
-          noise += error * error;
-        }
-      }
-      of_row_[static_cast<std::size_t>(row)] = {signal, noise};
+      float* back = back_.data() + row * columns_;
+      decode(row, back);
+      constexpr int kChains = 4;  // of additions that do not wait for one another
+      double signal[kChains] = {}, noise[kChains] = {};
+      const auto add = [&](std::int64_t c, int chain) {
+        const double value = values[c], error = static_cast<double>(back[c]) - value;
+        signal[chain] += value * value;
+        noise[chain] += error * error;
+      };
+      std::int64_t c = 0;
+      for (; c + kChains <= columns_; c += kChains)
+        for (int chain = 0; chain < kChains; ++chain) add(c + chain, chain);
+      for (; c < columns_; ++c) add(c, 0);
+      of_row_[static_cast<std::size_t>(row)] = {(signal[0] + signal[1]) + (signal[2] + signal[3]),
+                                                (noise[0] + noise[1]) + (noise[2] + noise[3])};
     });
     for (std::int64_t row = 0; row < count; ++row) {
       out_.noise.signal += of_row_[static_cast<std::size_t>(row)].signal;
@@ -140,10 +145,13 @@ class Encoder {
     std::uint64_t code_offset = 0, scale_offset = 0;
     const auto write = [&](std::int64_t, std::int64_t count, const std::byte* block,
                            const std::byte* of) -> Status {
-      add_noise<F::group>(count, [&](std::int64_t row, std::int64_t column, float* back) {
-        const auto group = static_cast<std::size_t>(row * groups + column / F::group);
-        F::decode_group(block + group * F::code_bytes, of + group * F::scale_bytes, back);
-        for (int i = 0; i < F::group; ++i) back[i] *= whole.tensor_scale;
+      add_noise(count, [&](std::int64_t row, float* back) {
+        for (std::int64_t g = 0; g < groups; ++g) {
+          const auto group = static_cast<std::size_t>(row * groups + g);
+          F::decode_group(block + group * F::code_bytes, of + group * F::scale_bytes, back + g * F::group);
+        }
+        if (whole.tensor_scale != 1)
+          for (std::int64_t c = 0; c < columns_; ++c) back[c] *= whole.tensor_scale;
       });
       NIB_TRY(
           put(Part::codes, code_offset, {block, static_cast<std::size_t>(count * groups) * F::code_bytes}));
@@ -204,11 +212,15 @@ class Encoder {
         stored = scales;  // what a reader will multiply by
         if (how_.nested) nest(scales, stored, nested_codes, absmax);
       }
-      add_noise<F::group>(some, [&](std::int64_t row, std::int64_t column, float* back) {
-        const auto at = static_cast<std::size_t>(how_.sharing.index(first + row, column, columns_));
-        std::byte scale[4];
-        store_little_endian(std::bit_cast<std::uint32_t>(stored[at]), scale);
-        F::decode_group(block + (row * columns_ + column) / F::group, scale, back);
+      add_noise(some, [&](std::int64_t row, float* back) {
+        for (std::int64_t c = 0; c < columns_;) {
+          const auto at = static_cast<std::size_t>(how_.sharing.index(first + row, c, columns_));
+          const std::int64_t end = how_.sharing.end_of_scale(first + row, c, columns_);
+          std::byte scale[4];
+          store_little_endian(std::bit_cast<std::uint32_t>(stored[at]), scale);
+          for (; c < end; c += F::group)
+            F::decode_group(block + (row * columns_ + c) / F::group, scale, back + c);
+        }
       });
       NIB_TRY(put(Part::codes, code_offset, {block, static_cast<std::size_t>(some * columns_ / F::group)}));
       done_ += some;
@@ -237,7 +249,7 @@ class Encoder {
   Pool& pool_;
   const StreamHooks& hooks_;
   std::int64_t rows_, columns_, block_, done_ = 0;
-  std::vector<float> values_;  // the block at hand
+  std::vector<float> values_, back_;  // the block at hand, and what a reader will make of it
   std::vector<Noise> of_row_;
   float stored_scale_ = 1;
   Encoded out_;

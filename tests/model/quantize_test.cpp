@@ -46,7 +46,9 @@ TEST_CASE("a directory: every matrix is what the format makes of it, and everyth
     const Checkpoint written = open(out);
     CHECK(written.tensors.size() == tensors.size());
     const bool plain = is_plain_target(format);
-    for (const auto& [name, tensor] : tensors) {
+    for (const auto& entry : tensors) {
+      const std::string& name = entry.first;
+      const Tensor& tensor = entry.second;
       CAPTURE(name);
       const CheckpointTensor* found = written.find(name);
       REQUIRE(found);
@@ -114,7 +116,9 @@ TEST_CASE(
       REQUIRE_MESSAGE(report.ok(), report.status().message());
       const Checkpoint written = open(out);
       CHECK(written.tensors.size() == tensors.size());
-      for (const auto& [name, tensor] : tensors) {
+      for (const auto& entry : tensors) {
+        const std::string& name = entry.first;
+        const Tensor& tensor = entry.second;
         CAPTURE(name);
         const bool rotated = name.find("q_proj") != name.npos || name.find("k_proj") != name.npos;
         const Tensor expected =

@@ -14,8 +14,8 @@ namespace {
 
 constexpr const char* kTexts[] = {
     "Once upon a time there was a girl. She'll say: \"It's 12,345.67!\"\n\n  Two  spaces\tand a tab\r\n",
-    "Gr\xc3\xbc\xc3\x9f Gott, \xe4\xbd\xa0\xe5\xa5\xbd \xf0\x9f\x8d\x8e naive \xe2\x80\x94 "
-    "e\xcc\x81t\xc3\xa9 \xce\xb1\xce\xb2\xce\xb3",
+    ("Gr\xc3\xbc\xc3\x9f Gott, \xe4\xbd\xa0\xe5\xa5\xbd \xf0\x9f\x8d\x8e naive \xe2\x80\x94 "
+     "e\xcc\x81t\xc3\xa9 \xce\xb1\xce\xb2\xce\xb3"),
     "def f(x):\n    return x ** 2 // 3  # TODO\n<|endoftext|><s>[INST] hello </s>",
     " leading space",
     "",
