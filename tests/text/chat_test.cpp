@@ -121,7 +121,7 @@ TEST_CASE("what a longer conversation adds stands behind what was there") {
 TEST_CASE("reasoning is a message of its own, however its marks are cut into tokens") {
   const Fixture fixture;
   const auto format = fixture.format("{% if '</think>' %}{% endif %}{{ messages[-1].content }}");
-  for (const auto& [text, wanted] : std::vector<std::pair<const char*, const char*>>{
+  for (const auto& row : std::vector<std::pair<const char*, const char*>>{
            {"Hello", "final:Hello;"},
            {"\n Hello\n", "final:Hello\n;"},
            {"<think>\nHm.\n</think>\n\nHello", "analysis:Hm.\n;final:Hello;"},
@@ -137,6 +137,7 @@ TEST_CASE("reasoning is a message of its own, however its marks are cut into tok
            {"<think>", ""},
            {"<think>\xf0\x9f</think>\xe2\x82\xac", "analysis:\xef\xbf\xbd;final:\xe2\x82\xac;"},
        }) {
+    const std::string text = row.first, wanted = row.second;
     CAPTURE(text);
     CHECK(fixture.answer(*format, fixture.ids(text)) == wanted);
     // Nothing of a special token is said.

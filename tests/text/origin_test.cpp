@@ -116,9 +116,9 @@ TEST_CASE("what a template cuts, joins and changes keeps its origin, and what it
        "r{'k': 'v', 'role': 'r'}[d]gi,ven"},
       {"{{ strftime_now('%Y') }}{{ x | string }}{{ 5 | string }}", "[2026]gi,ven[5]"},
   };
-  for (const auto& [source, expected] : table) {
-    CAPTURE(source);
-    CHECK(bracketed(source, json) == expected);
+  for (const auto& row : table) {
+    CAPTURE(row.first);
+    CHECK(bracketed(row.first, json) == row.second);
   }
 }
 
