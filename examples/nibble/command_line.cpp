@@ -377,7 +377,7 @@ void add_doctor(CLI::App& program, std::function<int()>& chosen) {
 
 void add_tokenize(CLI::App& program, std::function<int()>& chosen) {
   CLI::App* verb =
-      add_verb(program, "tokenize", "Turn text into token ids, or ids into text", kTokenizeFooter);
+      add_verb(program, "tokenize", "turn text into token ids, or ids into text", kTokenizeFooter);
   const auto flags = std::make_shared<TokenizeFlags>();
   Section section(*verb, "Text");
   section.value(
