@@ -3,46 +3,24 @@
 namespace nib::inline v0 {
 namespace {
 
-constexpr TensorNames kGptOssFiles[] = {
-    {
-        .embedding = "model.embed_tokens.weight",
-        .final_norm = "model.norm.weight",
-        .head = "lm_head.weight",
-        .attention_norm = "model.layers.{}.input_layernorm.weight",
-        .qkv = {"model.layers.{}.self_attn.q_proj.weight", "model.layers.{}.self_attn.k_proj.weight",
-                "model.layers.{}.self_attn.v_proj.weight"},
-        .qkv_bias = {"model.layers.{}.self_attn.q_proj.bias", "model.layers.{}.self_attn.k_proj.bias",
-                     "model.layers.{}.self_attn.v_proj.bias"},
-        .sinks = "model.layers.{}.self_attn.sinks",
-        .output = "model.layers.{}.self_attn.o_proj.weight",
-        .output_bias = "model.layers.{}.self_attn.o_proj.bias",
-        .mlp_norm = "model.layers.{}.post_attention_layernorm.weight",
-        .router = "model.layers.{}.mlp.router.weight",
-        .router_bias = "model.layers.{}.mlp.router.bias",
-        .gate = "model.layers.{}.mlp.experts.gate_up_proj",
-        .gate_bias = "model.layers.{}.mlp.experts.gate_up_proj_bias",
-        .down = "model.layers.{}.mlp.experts.down_proj",
-        .down_bias = "model.layers.{}.mlp.experts.down_proj_bias",
-    },
-    {
-        // OpenAI's own files
-        .embedding = "embedding.weight",
-        .final_norm = "norm.scale",
-        .head = "unembedding.weight",
-        .attention_norm = "block.{}.attn.norm.scale",
-        .qkv = {"block.{}.attn.qkv.weight", "", ""},
-        .qkv_bias = {"block.{}.attn.qkv.bias", "", ""},
-        .sinks = "block.{}.attn.sinks",
-        .output = "block.{}.attn.out.weight",
-        .output_bias = "block.{}.attn.out.bias",
-        .mlp_norm = "block.{}.mlp.norm.scale",
-        .router = "block.{}.mlp.gate.weight",
-        .router_bias = "block.{}.mlp.gate.bias",
-        .gate = "block.{}.mlp.mlp1_weight",
-        .gate_bias = "block.{}.mlp.mlp1_bias",
-        .down = "block.{}.mlp.mlp2_weight",
-        .down_bias = "block.{}.mlp.mlp2_bias",
-    },
+// OpenAI's own files.
+constexpr TensorNames kOriginalGptOss = {
+    .embedding = "embedding.weight",
+    .final_norm = "norm.scale",
+    .head = "unembedding.weight",
+    .attention_norm = "block.{}.attn.norm.scale",
+    .qkv = {"block.{}.attn.qkv.weight", "", ""},
+    .qkv_bias = {"block.{}.attn.qkv.bias", "", ""},
+    .sinks = "block.{}.attn.sinks",
+    .output = "block.{}.attn.out.weight",
+    .output_bias = "block.{}.attn.out.bias",
+    .mlp_norm = "block.{}.mlp.norm.scale",
+    .router = "block.{}.mlp.gate.weight",
+    .router_bias = "block.{}.mlp.gate.bias",
+    .gate = "block.{}.mlp.mlp1_weight",
+    .gate_bias = "block.{}.mlp.mlp1_bias",
+    .down = "block.{}.mlp.mlp2_weight",
+    .down_bias = "block.{}.mlp.mlp2_bias",
 };
 
 // Llama and those that named their tensors after it.
@@ -65,6 +43,19 @@ constexpr TensorNames kLlamaLike = {
     .down = "model.layers.{}.mlp.down_proj.weight",
     .down_bias = "model.layers.{}.mlp.down_proj.bias",
 };
+
+constexpr TensorNames gpt_oss() {
+  TensorNames names = kLlamaLike;
+  names.sinks = "model.layers.{}.self_attn.sinks";
+  names.router = "model.layers.{}.mlp.router.weight";
+  names.router_bias = "model.layers.{}.mlp.router.bias";
+  names.gate = "model.layers.{}.mlp.experts.gate_up_proj";
+  names.gate_bias = "model.layers.{}.mlp.experts.gate_up_proj_bias";
+  names.up = names.up_bias = "";  // rows of both alternate
+  names.down = "model.layers.{}.mlp.experts.down_proj";
+  names.down_bias = "model.layers.{}.mlp.experts.down_proj_bias";
+  return names;
+}
 
 constexpr TensorNames with_head_norms(TensorNames names) {
   names.q_norm = "model.layers.{}.self_attn.q_norm.weight";
@@ -159,7 +150,7 @@ constexpr TensorNames kQwen3[] = {with_head_norms(kLlamaLike), gguf_head_norms(k
 constexpr TensorNames kMixtral[] = {mixtral(), gguf_pairs(gguf_experts(kGguf))};
 constexpr TensorNames kQwen3Moe[] = {qwen3_moe(), gguf_head_norms(gguf_experts(kGguf))};
 
-constexpr TensorNames kGptOss[] = {kGptOssFiles[0], kGptOssFiles[1], gguf_gpt_oss()};
+constexpr TensorNames kGptOss[] = {gpt_oss(), kOriginalGptOss, gguf_gpt_oss()};
 
 constexpr TensorNames kNeox[] = {
     {

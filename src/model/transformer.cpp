@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 namespace nib::inline v0 {
 
@@ -149,12 +150,26 @@ void Transformer::mix_experts(std::uint32_t layer, std::int64_t rows, const OpCo
                                  .up = w.up.empty() ? nullptr : w.up.data()});
 }
 
+void Transformer::head(const OpContext& context, Workspace& workspace) const {
+  backend_.ops.head(context, {.x = workspace.x,
+                              .picked = workspace.picked.data(),
+                              .count = static_cast<std::int64_t>(workspace.picked.size()),
+                              .norm = norm(weights_.final_norm, weights_.final_norm_bias),
+                              .weight = &weights_.head,
+                              .normed = workspace.normed,
+                              .logits = workspace.logits});
+}
+
+OpContext Transformer::context(Workspace& workspace) const {
+  return {
+      &pool_, numerics_, workspace.packed, workspace.packed_inner, workspace.tiles, workspace.tile_floats};
+}
+
 Status Transformer::forward(std::span<const BatchRow> batch, Workspace& workspace,
                             const Cancel* cancel) const {
   const FloatScope scope;
   const auto rows = static_cast<std::int64_t>(batch.size());
-  const OpContext context{
-      &pool_, numerics_, workspace.packed, workspace.packed_inner, workspace.tiles, workspace.tile_floats};
+  const OpContext context = this->context(workspace);
   embed(batch, workspace);
   place(batch, workspace);
   for (std::uint32_t layer = 0; layer < config_.layers; ++layer) {
@@ -166,15 +181,15 @@ Status Transformer::forward(std::span<const BatchRow> batch, Workspace& workspac
     if (!config_.parallel_residual) route(layer, rows, context, workspace);
     mix_experts(layer, rows, context, workspace);
   }
-  if (workspace.picked.empty()) return {};
-  backend_.ops.head(context, {.x = workspace.x,
-                              .picked = workspace.picked.data(),
-                              .count = static_cast<std::int64_t>(workspace.picked.size()),
-                              .norm = norm(weights_.final_norm, weights_.final_norm_bias),
-                              .weight = &weights_.head,
-                              .normed = workspace.normed,
-                              .logits = workspace.logits});
+  if (!workspace.picked.empty()) head(context, workspace);
   return {};
+}
+
+void Transformer::logits_of(std::int64_t first, std::int64_t count, Workspace& workspace) const {
+  const FloatScope scope;
+  workspace.picked.resize(static_cast<std::size_t>(count));
+  std::iota(workspace.picked.begin(), workspace.picked.end(), static_cast<std::int32_t>(first));
+  head(context(workspace), workspace);
 }
 
 }  // namespace nib::inline v0

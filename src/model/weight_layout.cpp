@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <unordered_set>
 
 namespace nib::inline v0 {
 namespace {
@@ -121,7 +122,7 @@ class WeightLayout::Builder {
   // Gives a matrix its address and counts it; `active` of its experts are read for one token.
   Matrix matrix(Stored stored, std::int64_t k, std::string_view kind, std::int64_t active,
                 bool transposed = false) {
-    Matrix m{std::move(stored), Format::none, k, 0, transposed, 0};
+    Matrix m{std::move(stored), Format::none, k, 0, transposed, 0, active};
     if (!ok()) return m;
     m.format = m.stored.tensors[0]->format;
     for (const CheckpointTensor* tensor : m.stored.tensors)
@@ -143,16 +144,15 @@ class WeightLayout::Builder {
                                        " values, and ", info.name, " stores ", info.group, " together"));
     }
     if (!ok()) return m;
-    const std::uint64_t each = m.shape().bytes(), experts = static_cast<std::uint64_t>(m.stored.experts),
-                        read = static_cast<std::uint64_t>(active);
-    m.offset = reserve(each * experts);
+    m.offset = reserve(m.bytes());
     WeightGroup& group = group_of(concat(kind, " (", format_name(m.format), ")"));
-    group.bytes += each * experts;
-    group.decode_bytes += each * read;
+    group.bytes += m.bytes();
+    group.decode_bytes += m.decode_bytes();
+    count(m.stored, group);
     std::uint64_t parameters = 0;
     for (const CheckpointTensor* tensor : m.stored.tensors) parameters += values(*tensor);
-    group.parameters += parameters;
-    group.active_parameters += parameters / experts * read;
+    group.active_parameters +=
+        parameters / static_cast<std::uint64_t>(m.stored.experts) * static_cast<std::uint64_t>(active);
     return m;
   }
 
@@ -189,19 +189,19 @@ class WeightLayout::Builder {
   }
 
   Vector vector(Stored stored) {
-    Vector v{std::move(stored), 0};
+    Vector v{std::move(stored), 0, 1};
+    if (v.stored.experts > 1) v.active = config_.experts_per_token;
     if (!ok()) return v;
     for (const CheckpointTensor* tensor : v.stored.tensors)
       if (!is_plain(tensor->format))
         fail(Code::unsupported, concat("tensor ", tensor->name, " is stored as ", format_name(tensor->format),
                                        ", which a vector may not be"));
     if (!ok()) return v;
-    const std::uint64_t bytes = static_cast<std::uint64_t>(v.values()) * sizeof(float);
-    v.offset = reserve(bytes);
-    WeightGroup& group = group_of("vectors (f32)");
-    group.bytes += bytes;
-    group.decode_bytes += bytes / static_cast<std::uint64_t>(v.stored.experts);
-    for (const CheckpointTensor* tensor : v.stored.tensors) group.parameters += values(*tensor);
+    v.offset = reserve(v.bytes());
+    WeightGroup& group = group_of("norms, biases, sinks");
+    group.bytes += v.bytes();
+    group.decode_bytes += v.decode_bytes();
+    count(v.stored, group);
     return v;
   }
   Vector vector(std::string_view pattern, unsigned layer, std::int64_t width) {
@@ -220,7 +220,7 @@ class WeightLayout::Builder {
     WeightGroup& group = group_of(concat("embedding (", format_name(table.format), ")"));
     group.bytes += table.codes.bytes;
     group.decode_bytes += table.codes.bytes / config_.vocabulary;
-    group.parameters += values(table);
+    count({{&table}, {}, 1, false}, group);
   }
 
  private:
@@ -229,16 +229,25 @@ class WeightLayout::Builder {
     layout_.bytes_ = round_up(offset + bytes, std::uint64_t{64});
     return offset;
   }
+  // Tensors that the model uses twice (an embedding that is its head) are of the group that had them first.
+  void count(const Stored& stored, WeightGroup& group) {
+    for (const CheckpointTensor* tensor : stored.tensors) {
+      if (!counted_.insert(tensor).second) continue;
+      group.parameters += values(*tensor);
+      group.stored_bytes += tensor->codes.bytes + tensor->scales.bytes + tensor->scaling.nested_scales.bytes;
+    }
+  }
   WeightGroup& group_of(std::string_view name) {
     for (WeightGroup& group : layout_.groups_)
       if (group.name == name) return group;
-    return layout_.groups_.emplace_back(WeightGroup{std::string(name), 0, 0, 0, 0});
+    return layout_.groups_.emplace_back(WeightGroup{std::string(name), 0, 0, 0, 0, 0});
   }
 
   WeightLayout& layout_;
   const Checkpoint& checkpoint_;
   const ModelConfig& config_;
   Status status_;
+  std::unordered_set<const CheckpointTensor*> counted_;
 };
 
 void WeightLayout::add_attention(Builder& builder, const TensorNames& names, const ModelConfig& config,

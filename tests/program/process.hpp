@@ -35,6 +35,15 @@ inline Finished nibble(std::vector<std::string> arguments, std::string input = "
   return call({.arguments = std::move(arguments), .input = std::move(input)});
 }
 
+// First line of a test on a terminal: leaves it, saying so, where the system has no pseudo-terminals (a bare
+// chroot).
+bool has_terminals();
+#define NIB_REQUIRE_TERMINAL()                               \
+  if (!::nib::test::has_terminals()) {                       \
+    MESSAGE("skipped: this system has no pseudo-terminals"); \
+    return;                                                  \
+  }
+
 // The program with a terminal of 100 columns as all three streams.
 class OnTerminal {
  public:

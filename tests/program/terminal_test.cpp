@@ -21,6 +21,7 @@ std::int64_t number_after(const std::string& text, const char* words) {
 }
 
 TEST_CASE("chat on a terminal: reasoning dimmed, Ctrl-C stops an answer and keeps it, twice leaves") {
+  NIB_REQUIRE_TERMINAL();
   const Folder home;
   OnTerminal chat(kSlowChat, {{"HOME", home.path().string()}});
   REQUIRE(chat.wait_for("/help"));
@@ -56,6 +57,7 @@ TEST_CASE("chat on a terminal: reasoning dimmed, Ctrl-C stops an answer and keep
 }
 
 TEST_CASE("chat on a terminal: Ctrl-C drops what was typed; Ctrl-D leaves; history comes back") {
+  NIB_REQUIRE_TERMINAL();
   const Folder home;
   const Environment environment = {{"XDG_STATE_HOME", home.path().string()}};
   {
@@ -79,6 +81,7 @@ TEST_CASE("chat on a terminal: Ctrl-C drops what was typed; Ctrl-D leaves; histo
 }
 
 TEST_CASE("chat on a terminal without colour: a word says what is reasoning") {
+  NIB_REQUIRE_TERMINAL();
   const Folder home;
   OnTerminal chat({"chat", "--temp", "0", "--numerics", "f32"},
                   {{"HOME", home.path().string()}, {"NO_COLOR", "1"}});
@@ -100,6 +103,7 @@ TEST_CASE("chat on a terminal without colour: a word says what is reasoning") {
 }
 
 TEST_CASE("run on a terminal: the text goes on from what it continues, and closes with a line") {
+  NIB_REQUIRE_TERMINAL();
   OnTerminal run({"run", "--temp", "0", "--numerics", "f32", "-n", "20"});
   REQUIRE(run.wait_for("Once upon a time"));
   REQUIRE(run.wait_for(", there was a little girl"));
@@ -109,6 +113,7 @@ TEST_CASE("run on a terminal: the text goes on from what it continues, and close
 }
 
 TEST_CASE("run on a terminal: Ctrl-C") {
+  NIB_REQUIRE_TERMINAL();
   OnTerminal run({"run", "--temp", "0", "--ignore-eos", "-n", "-1", "-c", "20000"});
   REQUIRE(run.wait_for("Lily"));
   run.type(kCtrlC);

@@ -8,11 +8,13 @@
 #pragma once
 
 #include <nibble/formats/format.hpp>
+#include <nibble/formats/lanes.hpp>
 #include <nibble/formats/rounding.hpp>
 
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 namespace nib::inline v0 {
 
@@ -161,6 +163,15 @@ struct Block {
   template <class Rounding = RoundNearest>
   static constexpr void encode_codes(const float* values, ScaleCode scale, std::byte* codes,
                                      const Rounding& rounding = {}) {
+    if constexpr (std::same_as<Rounding, RoundNearest> && lanes::Encodable<Element> &&
+                  Group % lanes::kLanes == 0) {
+      if (!std::is_constant_evaluated() && Scale::has_lanes(scale)) {
+        std::int32_t chosen[Group];
+        lanes::encode<Element>(values, Group, chosen,
+                               [scale](lanes::Floats x) { return Scale::quotient(x, scale); });
+        return Order<bits>::pack(chosen, Group, codes);
+      }
+    }
     Code chosen[Group] = {};
     for (int i = 0; i < Group; ++i)
       chosen[i] = rounding.template encode<Element>(Scale::quotient(values[i], scale), i);

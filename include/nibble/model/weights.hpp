@@ -62,13 +62,25 @@ struct Weights {
   Buffer memory;                         // holds all of it
 };
 
-// What a plan reports: bytes by kind of tensor, as they will lie in memory.
+// What a plan reports: bytes by kind of tensor.
 struct WeightGroup {
-  std::string name;     // "experts (mxfp4)", "attention (bf16)", "embedding (bf16)", "head (bf16)", "vectors"
+  std::string name;     // "experts (mxfp4)", "attention (bf16)", "embedding (bf16)", "head (bf16)",
+                        // "norms, biases, sinks"
   std::uint64_t bytes;  // in memory
-  std::uint64_t decode_bytes;  // of these, read for one token at batch 1
-  std::uint64_t parameters;
+  std::uint64_t decode_bytes;       // of these, read for one token at batch 1
+  std::uint64_t stored_bytes;       // in the files, each tensor counted once
+  std::uint64_t parameters;         // of the same tensors
   std::uint64_t active_parameters;  // multiplied for one token
+};
+
+// One matrix or vector as it lies in memory.
+struct WeightPart {
+  std::string name;     // of its tensors: "model.layers.0.self_attn.{q,k,v}_proj.weight"; "*" is every expert
+  std::string_view op;  // that reads it: "embed", "qkv", "attention", "project", "route", "experts", "head"
+  Format format;        // of the tensors
+  std::uint64_t bytes;
+  std::uint64_t decode_bytes;  // of these, read for one token at batch 1
+  const PackedWeight* weight;  // of expert 0; null for what is no matrix
 };
 
 class WeightLayout {
@@ -81,6 +93,10 @@ class WeightLayout {
   // Scratch that load() takes while it runs, for this many threads.
   std::uint64_t staging_bytes(int threads) const;
   const std::vector<WeightGroup>& groups() const { return groups_; }
+
+  // What `loaded`, loaded by this layout, consists of, in the order of the graph; pointers are into it. Valid
+  // while the checkpoint is.
+  std::vector<WeightPart> parts(const ModelConfig& config, const Weights& loaded) const;
 
   // Reads and packs everything. The pool's threads read and pack; progress is called on the calling thread,
   // between tensors. Errors: those of reading (io), format (a scale that is not a number, by tensor), memory,
@@ -140,16 +156,24 @@ class WeightLayout {
     std::int64_t scale_run = 0;  // of formats with shared scales
     bool transposed = false;     // stored [experts, k, rows]
     std::uint64_t offset = 0;    // of expert 0; the others follow
+    std::int64_t active = 1;     // experts that one token reads
     bool exists() const { return !stored.tensors.empty(); }
     PackedWeight shape() const {
       return {tile_format(format), stored.map.rows(), k, nullptr, nullptr, scale_run};
     }
+    std::uint64_t bytes() const { return shape().bytes() * static_cast<std::uint64_t>(stored.experts); }
+    std::uint64_t decode_bytes() const { return shape().bytes() * static_cast<std::uint64_t>(active); }
   };
   // To be widened to f32, one list for each expert, each padded to sixteen.
   struct Vector {
     Stored stored;
     std::uint64_t offset = 0;
+    std::int64_t active = 1;  // experts that one token reads
     bool exists() const { return !stored.tensors.empty(); }
+    std::uint64_t bytes() const { return static_cast<std::uint64_t>(values()) * sizeof(float); }
+    std::uint64_t decode_bytes() const {
+      return static_cast<std::uint64_t>(active * padded()) * sizeof(float);
+    }
     std::int64_t padded() const { return round_up(stored.map.rows(), std::int64_t{16}); }
     std::int64_t values() const { return stored.experts * padded(); }
   };
