@@ -253,7 +253,7 @@ std::string read_stories(const std::string& path) {
   return text;
 }
 
-TEST_CASE("tales: the recorded negative log-likelihoods of real texts") {
+TEST_CASE("slow: the recorded negative log-likelihoods of real texts") {
   NIB_REQUIRE_DATA(data);
   const std::string folder = data + "/models/tales";
   const Json record = parse_json(read_text(folder + "/golden.json"), "golden.json").take();

@@ -66,7 +66,7 @@ TEST_CASE("the longest context is the longest") {
   CHECK(refused.status().message().find("1048576") != std::string::npos);
 }
 
-TEST_CASE("2,500 tokens: the same bits for every chunk, thread count, backend, rewind and neighbour") {
+TEST_CASE("slow: 2,500 tokens: the same bits for every chunk, thread count, backend, rewind and neighbour") {
   const auto prompt = random_tokens(2500, 3);
   const SessionOptions options{.context = 3000, .sampler = {.greedy = true}};
   std::vector<float> expected;
