@@ -117,7 +117,7 @@ std::vector<float> all_logits(const std::shared_ptr<Model>& model, std::span<con
   return heard.logits;
 }
 
-TEST_CASE("perplexity, divergence and agreement are what their definitions say, for every cut into windows") {
+TEST_CASE("slow: perplexity, divergence and agreement are what their definitions say, for every cut into windows") {
   const auto text = random_tokens(203, 13);
   const SessionOptions session{.context = 256};
   auto model = open_tales({.numerics = Numerics::f32, .logit_rows = 50}, session);
