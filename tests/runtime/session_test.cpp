@@ -27,7 +27,7 @@ std::vector<Token> generated(Session& session, std::uint32_t count) {
   return {session.tokens().begin() + static_cast<std::ptrdiff_t>(before), session.tokens().end()};
 }
 
-TEST_CASE("what is opened spends what was planned, and no more") {
+TEST_CASE("slow: what is opened spends what was planned, and no more") {
   auto runtime = make_runtime();
   for (const std::uint32_t context : {64u, 1000u, 5000u}) {
     const SessionOptions options{.context = context, .sampler = {.greedy = true}};
