@@ -41,7 +41,7 @@ struct Heard {
   LogitSink sink() { return {&Heard::on_logits, this}; }
 };
 
-TEST_CASE("the logits of every position are those of appending one token after the other") {
+TEST_CASE("slow: the logits of every position are those of appending one token after the other") {
   const auto tokens = random_tokens(150, 11);
   const SessionOptions options{.context = 256};
   std::vector<float> expected;
