@@ -27,6 +27,7 @@ constexpr const char* kProgramFooter = R"(Examples:
   nibble chat -m openai/gpt-oss-20b            talk with a model from your Hugging Face cache
   nibble inspect /models/gpt-oss-120b -c 8192  what is in it, and does it fit
   nibble perplexity -f story.txt               how well a model expects a text
+  nibble quantize IN OUT.gguf --format q8_0    another format, or one file
   nibble plan --params 108e9@mxfp4+12e9@bf16   bytes of parameters
   nibble explain -m model.gguf                 which kernel computes what
   nibble doctor                                what this computer can do

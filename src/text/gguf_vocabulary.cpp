@@ -1,4 +1,5 @@
 // A vocabulary in the keys of a GGUF file, checked by reading it back.
+#include "gguf_token_type.hpp"
 #include "splitter.hpp"
 #include "tokenizer_file.hpp"
 #include <nibble/base/concat.hpp>
@@ -14,14 +15,7 @@
 namespace nib::inline v0 {
 namespace {
 
-enum Type : std::int32_t {
-  kNormal = 1,
-  kUnknown = 2,
-  kControl = 3,
-  kUserDefined = 4,
-  kUnused = 5,
-  kByte = 6
-};
+using namespace gguf;  // the types of tokens
 
 // The names of pre-tokenizers that every reader of GGUF knows, for a pattern with or without form C.
 struct PreTokenizer {

@@ -30,7 +30,7 @@ bool same_bits(std::span<const float> a, std::span<const float> b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
 }
 
-TEST_CASE("same bits for every chunk, thread count and backend") {
+TEST_CASE("slow: same bits for every chunk, thread count and backend") {
   NIB_REQUIRE_DATA(data);
   const Prompt prompt(data);
   for (const Numerics numerics : {Numerics::bf16, Numerics::f32}) {

@@ -9,7 +9,7 @@
 namespace nib::test {
 namespace {
 
-TEST_CASE("tales, 2,500 tokens: every logit of every position has the same bits on every backend") {
+TEST_CASE("slow: tales, 2,500 tokens: every logit of every position has the same bits on every backend") {
   const std::string folder = NIBBLE_TALES;
   std::mt19937 random(8);
   std::vector<std::uint32_t> prompt(2500);

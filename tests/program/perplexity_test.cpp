@@ -35,7 +35,7 @@ double number(const Json& json, std::initializer_list<const char*> keys) {
   return value->as_double();
 }
 
-TEST_CASE("perplexity: every recorded text of the shipped model, as its README cuts it") {
+TEST_CASE("slow: every recorded text of the shipped model, as its README cuts it") {
   NIB_REQUIRE_DATA(data);
   const Json record = parse_json(read_text(data + "/models/tales/golden.json"), "golden.json").take();
   int found = 0;

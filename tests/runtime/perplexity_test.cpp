@@ -41,7 +41,7 @@ struct Heard {
   LogitSink sink() { return {&Heard::on_logits, this}; }
 };
 
-TEST_CASE("the logits of every position are those of appending one token after the other") {
+TEST_CASE("slow: the logits of every position are those of appending one token after the other") {
   const auto tokens = random_tokens(150, 11);
   const SessionOptions options{.context = 256};
   std::vector<float> expected;
@@ -117,7 +117,7 @@ std::vector<float> all_logits(const std::shared_ptr<Model>& model, std::span<con
   return heard.logits;
 }
 
-TEST_CASE("perplexity, divergence and agreement are what their definitions say, for every cut into windows") {
+TEST_CASE("slow: perplexity, divergence and agreement are what their definitions say, for every cut into windows") {
   const auto text = random_tokens(203, 13);
   const SessionOptions session{.context = 256};
   auto model = open_tales({.numerics = Numerics::f32, .logit_rows = 50}, session);
@@ -253,7 +253,7 @@ std::string read_stories(const std::string& path) {
   return text;
 }
 
-TEST_CASE("tales: the recorded negative log-likelihoods of real texts") {
+TEST_CASE("slow: the recorded negative log-likelihoods of real texts") {
   NIB_REQUIRE_DATA(data);
   const std::string folder = data + "/models/tales";
   const Json record = parse_json(read_text(folder + "/golden.json"), "golden.json").take();

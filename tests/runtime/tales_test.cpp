@@ -11,7 +11,7 @@
 namespace nib::test {
 namespace {
 
-TEST_CASE("tales: recorded logits and greedy texts, f32") {
+TEST_CASE("slow: tales: recorded logits and greedy texts, f32") {
   NIB_REQUIRE_DATA(data);
   const std::string folder = data + "/models/tales";
   const std::string golden = folder + "/golden.safetensors";

@@ -222,7 +222,7 @@ std::vector<char32_t> known_characters() {
 
 }  // namespace
 
-TEST_CASE("every character between others splits as PCRE2 does") {
+TEST_CASE("slow: every character between others splits as PCRE2 does") {
   const std::vector<char32_t> characters = known_characters();
   REQUIRE(characters.size() > 200'000);
   for (const std::string_view pattern : test::kAllPatterns) {
@@ -235,7 +235,7 @@ TEST_CASE("every character between others splits as PCRE2 does") {
   }
 }
 
-TEST_CASE("all short strings over one character of each kind split as PCRE2 does") {
+TEST_CASE("slow: all short strings over one character of each kind split as PCRE2 does") {
   constexpr char32_t kKinds[] = {U'A', U's',  U'\u02b0', U'\u4e00', U'\u0301', U'7',
                                  U' ', U'\n', U'\'',     U'/',      U'\u00a0'};
   constexpr std::size_t kCount = std::size(kKinds);
@@ -254,7 +254,7 @@ TEST_CASE("all short strings over one character of each kind split as PCRE2 does
   }
 }
 
-TEST_CASE("random strings split as PCRE2 does") {
+TEST_CASE("slow: random strings split as PCRE2 does") {
   const std::vector<char32_t> characters = known_characters();
   const std::u32string hard =
       U"AaBbSsTtRrEeVvMmLlDd''''    "

@@ -264,6 +264,17 @@ void route_dense(const OpContext& context, const RouteArgs& args) {
   }
 }
 
+// By insertion: a handful of numbers. (std::sort's parts would be code that all instruction sets share.)
+template <class A>
+void sort_few(std::int32_t* numbers, int count) {
+  for (int i = 1; i < count; ++i) {
+    const std::int32_t number = numbers[i];
+    int at = i;
+    for (; at > 0 && numbers[at - 1] > number; --at) numbers[at] = numbers[at - 1];
+    numbers[at] = number;
+  }
+}
+
 template <class A>
 void route(const OpContext& context, const RouteArgs& args) {
   if (!args.weight) return route_dense<A>(context, args);
@@ -290,7 +301,7 @@ void route(const OpContext& context, const RouteArgs& args) {
     routing.entry_of_row[i] = entry;
   }
   for (std::int64_t r = 0; r < args.rows; ++r)  // entries grow with the expert id
-    std::sort(routing.entry_of_row + r * k, routing.entry_of_row + (r + 1) * k);
+    sort_few<A>(routing.entry_of_row + r * k, k);
   for (int e = args.experts; e > 0; --e) routing.first[e] = routing.first[e - 1];
   routing.first[0] = 0;
 }
