@@ -1,6 +1,7 @@
 // What quantize_checkpoint leaves behind when it may not, cannot, or is told to stop: nothing.
 #include "model/quantize_rig.hpp"
 #include "support/faulty_files.hpp"
+#include "support/sanitized.hpp"
 
 #include <csignal>
 #include <filesystem>
@@ -187,8 +188,7 @@ std::uint64_t memory_field(const std::string& name) {
   return 0;
 }
 
-// AddressSanitizer's own memory would drown what is measured.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef NIB_SANITIZED
 constexpr bool kMeasurable = false;
 #else
 constexpr bool kMeasurable = true;

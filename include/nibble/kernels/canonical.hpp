@@ -35,7 +35,7 @@ constexpr double fma_to_odd(float a, float b, float c) {
   return std::bit_cast<double>(outward ? bits + 1 : bits - 1);
 }
 
-constexpr float fma_canonical(float a, float b, float c) {
+[[gnu::always_inline]] constexpr float fma_canonical(float a, float b, float c) {
   const double sum = fma_to_odd(flush_subnormal(a), flush_subnormal(b), flush_subnormal(c));
   const double magnitude = sum < 0 ? -sum : sum;
   // Tiny after rounding to 24 bits: below the midpoint of the largest subnormal step and 2^-126.

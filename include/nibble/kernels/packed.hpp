@@ -159,17 +159,17 @@ struct PackedWeight {
     const bool whole = run() == 0 || (run() % kOctet == 0 && (run() % kTileK == 0 || kTileK % run() == 0));
     return info.bits != 0 && (!info.shared || whole);
   }
-  constexpr std::size_t record_codes() const {
+  [[gnu::always_inline]] constexpr std::size_t record_codes() const {
     const FormatInfo& info = format_info(format);
     return static_cast<std::size_t>(k) / info.group * info.code_bytes;
   }
-  constexpr std::size_t record_scales() const {
+  [[gnu::always_inline]] constexpr std::size_t record_scales() const {
     const FormatInfo& info = format_info(format);
     if (info.scales == Scales::shared)
       return static_cast<std::size_t>(ceil_div(k, scale_run)) * sizeof(float);
     return static_cast<std::size_t>(k) / info.group * info.scale_bytes;
   }
-  constexpr std::size_t record_bytes() const {
+  [[gnu::always_inline]] constexpr std::size_t record_bytes() const {
     return record_codes() + record_scales() + (format_info(format).tensor_scale ? sizeof(float) : 0);
   }
   [[gnu::always_inline]] constexpr std::size_t strip_bytes() const {

@@ -308,6 +308,7 @@ void route(const OpContext& context, const RouteArgs& args) {
 
 // Deals the strips of all experts that have rows. An expert's strip costs its rows and something for
 // decoding.
+template <class A>
 class ExpertDeal {
  public:
   ExpertDeal(const Routing& routing, int experts, std::int64_t strips, std::int64_t grain)
@@ -396,7 +397,7 @@ void experts(const OpContext& context, const ExpertsArgs& args) {
 
   const int per_unit = is_gated(args.activation) ? 2 : 1;  // strips that make one strip of units
   const std::int64_t up_strips = up_shape.strips() * (args.up ? 2 : 1);
-  const ExpertDeal up_deal(routing, args.experts, up_strips, per_unit);
+  const ExpertDeal<A> up_deal(routing, args.experts, up_strips, per_unit);
   context.pool->run([&](int index, int count) {  // gate, up, activation
     up_deal.for_each(index, count, [&](int e, Range strips) {
       const std::int64_t rows = entry_rows(e);
@@ -427,7 +428,7 @@ void experts(const OpContext& context, const ExpertsArgs& args) {
     });
   });
 
-  const ExpertDeal down_deal(routing, args.experts, down_shape.strips(), 1);
+  const ExpertDeal<A> down_deal(routing, args.experts, down_shape.strips(), 1);
   context.pool->run([&](int index, int count) {  // down, bias, weighting
     down_deal.for_each(index, count, [&](int e, Range strips) {
       const std::int64_t rows = entry_rows(e);
