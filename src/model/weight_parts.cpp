@@ -65,7 +65,7 @@ std::vector<WeightPart> WeightLayout::parts(const ModelConfig& config, const Wei
     const LayerWeights& w = loaded.layers[l];
     vector("qkv", layer.attention_norm);
     vector("qkv", layer.attention_norm_bias);
-    matrix("qkv", layer.qkv, &w.qkv);
+    for (std::size_t i = 0; i < layer.qkv.size(); ++i) matrix("qkv", layer.qkv[i], &w.qkv[i]);
     vector("qkv", layer.qkv_bias);
     vector("qkv", layer.q_norm);
     vector("qkv", layer.k_norm);
@@ -77,6 +77,7 @@ std::vector<WeightPart> WeightLayout::parts(const ModelConfig& config, const Wei
     matrix("route", layer.router, &w.router);
     vector("route", layer.router_bias);
     matrix("experts", layer.gate_up, w.gate_up.data());
+    matrix("experts", layer.up, w.up.data());
     vector("experts", layer.gate_up_bias);
     matrix("experts", layer.down, w.down.data());
     vector("experts", layer.down_bias);

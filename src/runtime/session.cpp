@@ -39,7 +39,6 @@ std::size_t common_prefix(std::span<const Token> a, std::span<const Token> b) {
 }  // namespace
 
 // ---- computing
-// ---------------------------------------------------------------------------------------------------
 
 Status Session::State::compute(std::span<State* const> sessions, const Cancel* cancel,
                                const ProgressSink& progress, const Listener& listener) {
@@ -163,7 +162,6 @@ Result<StepResult> Session::State::draw(bool last) {
 }
 
 // ---- Session
-// -----------------------------------------------------------------------------------------------------
 
 Session::Session(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Session::~Session() = default;

@@ -398,7 +398,6 @@ bool is_template_function(std::string_view name) {
 }
 
 // Filters
-// --------------------------------------------------------------------------------------------------------
 
 bool is_template_filter(std::string_view name) {
   return is_among(
@@ -487,7 +486,6 @@ Result<Value> template_filter(std::string_view name, const Value& in, const Temp
 }
 
 // Tests
-// ----------------------------------------------------------------------------------------------------------
 
 bool is_template_test(std::string_view name) {
   return is_among(name,
@@ -532,7 +530,6 @@ Result<bool> template_test(std::string_view name, const Value& in, const Values&
 }
 
 // Methods
-// --------------------------------------------------------------------------------------------------------
 
 bool is_template_method(std::string_view name) {
   return is_among(name, std::to_array<std::string_view>({"items", "keys", "values", "get", "strip", "lstrip",

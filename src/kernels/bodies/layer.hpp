@@ -23,7 +23,6 @@ inline constexpr std::int64_t kTileWidth = kGroupStrips * kStripRows;
 inline constexpr std::int64_t kFewRows = 4;
 
 // ---- packing of activations
-// --------------------------------------------------------------------------------------
 
 // Writes sixteen inputs of one row into the packed block it belongs to. `at` is the first input (a multiple
 // of 16), `row` its row in the block and `width` the block's rows.
@@ -98,7 +97,6 @@ void norm_and_pack(const OpContext& context, const Norm& norm, const PackedWeigh
 }
 
 // ---- products
-// ----------------------------------------------------------------------------------------------------
 
 // For the strips [begin, end) of `weight`, group by group: multiplies, then calls epilogue(tile, first
 // column, columns).
@@ -157,7 +155,6 @@ void multiply(const OpContext& context, const PackedWeight& weight, std::int64_t
 }
 
 // ---- ops
-// ---------------------------------------------------------------------------------------------------------
 
 // A head of a query or a key, finished: normed where there are weights, its first `rotary` dimensions turned.
 template <class A>

@@ -3,10 +3,10 @@
 //
 // A decoder (decoders.hpp) says how one format meets the activations on one instruction set. Two loops use
 // it:
-//   direct   1..4 rows of activations: weights are decoded in registers and multiplied at once (bound by
-//   memory) panel    more rows: 16 KiB of weights are decoded into L1, then each block of rows runs through
-//   it (bound by the
-//            dot rate); the inner loop no longer knows the format
+//   direct   one row of activations, or up to four: weights are decoded in registers and multiplied at once
+//            (bound by memory)
+//   panel    more rows: 16 KiB of weights are decoded into L1, then each block of rows runs through it (bound
+//            by the dot rate); the inner loop no longer knows the format
 #pragma once
 
 #include "../decode_records.hpp"
@@ -22,12 +22,10 @@
 
 namespace nib::inline v0::cpu {
 
-inline constexpr int kDirectRows = 4;
 inline constexpr std::size_t kPanelBytes = 16 * 1024;
 inline constexpr std::size_t kPrefetchAhead = 8192;  // bytes; measured best between 4 and 16 KiB
 
 // ---- direct: 1..4 rows
-// -------------------------------------------------------------------------------------------
 
 // S strips of one group, W rows. Reads each tile once, from its beginning to its end.
 template <class D, int S, int W>
@@ -82,7 +80,6 @@ void direct_rows(const MatmulCall& call) {
 }
 
 // ---- panel: many rows
-// --------------------------------------------------------------------------------------------
 
 // W rows times a panel of `steps` decoded weight vectors [steps][S]; carries the sums in `out`.
 template <class Steps, int S, int W>
@@ -145,19 +142,13 @@ void panel_strips(const MatmulCall& call, std::int64_t strip, float* out) {
 
 template <class D, class Steps>
 void matmul(const MatmulCall& call) {
-  static_assert(D::Arch::kBlockRows >= kDirectRows, "direct rows are one block");
+  static_assert(D::Arch::kBlockRows >= D::kDirectRows, "direct rows are one block");
   if constexpr (D::Arch::kDirectStrips > 0) {
-    switch (call.rows) {
-      case 1:
-        return direct_rows<D, 1>(call);
-      case 2:
-        return direct_rows<D, 2>(call);
-      case 3:
-        return direct_rows<D, 3>(call);
-      case 4:
-        return direct_rows<D, 4>(call);
-      default:
-        break;
+    if (call.rows == 1) return direct_rows<D, 1>(call);
+    if constexpr (D::kDirectRows == 4) {
+      if (call.rows == 2) return direct_rows<D, 2>(call);
+      if (call.rows == 3) return direct_rows<D, 3>(call);
+      if (call.rows == 4) return direct_rows<D, 4>(call);
     }
   }
   constexpr int kPair = D::Arch::kBlockRows > 6 ? 2 : 1;  // strips of a panel: what the registers hold
@@ -174,7 +165,6 @@ void matmul(const MatmulCall& call) {
 }
 
 // ---- any format: rows as they are stored
-// ---------------------------------------------------------------------------------------------------------
 
 // A panel of decoded weights at a time, then the same multiply as every other kernel of floats.
 template <class A>
