@@ -42,7 +42,7 @@ struct FloatSteps {
   static constexpr ActivationLayout kLayout = ActivationLayout::floats;
   static constexpr int kSteps = 8;
   static constexpr bool kAnyScale = true;
-  static constexpr int kDirectRows = 4;
+  static constexpr bool kStripsOfRows = true;
   static typename A::F mac(typename A::F acc, W w, X x) { return A::fma(w, A::set(x), acc); }
 };
 
@@ -116,7 +116,7 @@ struct PairSteps {
   static constexpr ActivationLayout kLayout = ActivationLayout::pairs;
   static constexpr int kSteps = 4;
   static constexpr bool kAnyScale = false;
-  static constexpr int kDirectRows = 4;
+  static constexpr bool kStripsOfRows = true;
   static typename A::F mac(typename A::F acc, W w, X x) { return A::dot(acc, w, x); }
 };
 
@@ -356,7 +356,8 @@ struct SuperScaleAndMinimum {
 template <class A, Format Id, class Codes, template <class, class> class Scale>
 struct Scaled : FloatSteps<A> {
   static constexpr Format kFormat = Id;
-  static constexpr int kDirectRows = 1;  // four times as much code for a few per cent of two to four rows
+  // With several rows decoding is the greater part anyhow: one strip at a time does with a third of the code.
+  static constexpr bool kStripsOfRows = false;
   struct Octet {
     typename Codes::template Octet<A> codes;
     Scale<A, Codes> scale;

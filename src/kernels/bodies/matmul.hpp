@@ -3,9 +3,9 @@
 //
 // A decoder (decoders.hpp) says how one format meets the activations on one instruction set. Two loops use
 // it:
-//   direct   one row of activations, or up to four: weights are decoded in registers and multiplied at once
-//            (bound by memory)
-//   panel    more rows: 16 KiB of weights are decoded into L1, then each block of rows runs through it (bound
+//   direct   1..4 rows of activations: weights are decoded in registers and multiplied at once (bound by
+//   memory) panel    more rows: 16 KiB of weights are decoded into L1, then each block of rows runs through
+//   it (bound
 //            by the dot rate); the inner loop no longer knows the format
 #pragma once
 
@@ -66,7 +66,7 @@ void direct(const PackedWeight& weight, std::int64_t strip, const typename D::X*
 // Whole groups of four together where the registers hold their sums, else one strip after another.
 template <class D, int W>
 void direct_rows(const MatmulCall& call) {
-  constexpr int kMost = std::clamp(D::Arch::kDirectStrips / W, 1, 4);
+  constexpr int kMost = W > 1 && !D::kStripsOfRows ? 1 : std::clamp(D::Arch::kDirectStrips / W, 1, 4);
   const auto* x = static_cast<const typename D::X*>(call.x);
   for (std::int64_t strip = call.strip_begin; strip < call.strip_end;) {
     float* out = call.out + (strip - call.strip_begin) * 16;
@@ -142,14 +142,12 @@ void panel_strips(const MatmulCall& call, std::int64_t strip, float* out) {
 
 template <class D, class Steps>
 void matmul(const MatmulCall& call) {
-  static_assert(D::Arch::kBlockRows >= D::kDirectRows, "direct rows are one block");
+  static_assert(D::Arch::kBlockRows >= 4, "the rows of a direct product are one block");
   if constexpr (D::Arch::kDirectStrips > 0) {
     if (call.rows == 1) return direct_rows<D, 1>(call);
-    if constexpr (D::kDirectRows == 4) {
-      if (call.rows == 2) return direct_rows<D, 2>(call);
-      if (call.rows == 3) return direct_rows<D, 3>(call);
-      if (call.rows == 4) return direct_rows<D, 4>(call);
-    }
+    if (call.rows == 2) return direct_rows<D, 2>(call);
+    if (call.rows == 3) return direct_rows<D, 3>(call);
+    if (call.rows == 4) return direct_rows<D, 4>(call);
   }
   constexpr int kPair = D::Arch::kBlockRows > 6 ? 2 : 1;  // strips of a panel: what the registers hold
   for (std::int64_t strip = call.strip_begin; strip < call.strip_end;) {
