@@ -58,8 +58,8 @@ void check_model(const std::string& path, const ModelOptions& options) {
     CHECK((item.kernel == KernelKind::cache) == (item.purpose == Purpose::kv_cache));
     if (item.purpose == Purpose::kv_cache) continue;
     const bool matrix = item.kernel == KernelKind::tiles || item.kernel == KernelKind::records;
-    const std::set<Format> tiled = {Format::mxfp4, Format::bf16, Format::f16, Format::f32};
-    if (matrix) CHECK((item.kernel == KernelKind::tiles) == tiled.contains(item.format));
+    const std::set<Format> records = {Format::q2_k, Format::q3_k, Format::mxfp6_e2m3, Format::mxfp6_e3m2};
+    if (matrix) CHECK((item.kernel == KernelKind::records) == records.contains(item.format));
     CHECK(item.computed == (matrix && options.numerics == Numerics::bf16 ? Format::bf16 : Format::f32));
     for (const std::string& name : expanded(item.name, std::max(model.info().experts, 1u))) {
       CAPTURE(name);
