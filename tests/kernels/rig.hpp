@@ -313,7 +313,7 @@ struct Packed {
       std::memset(record, 0, shape.record_bytes());
       if (!rows.codes[r]) continue;
       std::memcpy(record, rows.codes[r], w.code_row());
-      std::memcpy(record + w.code_row(), rows.scales[r], w.scale_row());
+      if (w.scale_row()) std::memcpy(record + w.code_row(), rows.scales[r], w.scale_row());
       if (format_info(w.format).tensor_scale)
         std::memcpy(record + w.code_row() + w.scale_row(), &w.factor, sizeof w.factor);
     }
