@@ -39,9 +39,6 @@ std::span<const TargetFormat> target_formats();
 // Null pointer for a name that is none of them.
 const TargetFormat* find_target_format(std::string_view name);
 
-// How an encoder picks the scale of a group, where its format leaves that open: see formats/scale_rules.hpp.
-enum class ScaleRule : std::uint8_t { usual, floor, round_up, least_error };
-
 struct QuantizeOptions {
   const TargetFormat* format = nullptr;  // of target_formats()
   ScaleRule scale_rule = ScaleRule::usual;

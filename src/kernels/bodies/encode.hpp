@@ -1,0 +1,620 @@
+// Encoders, 32 values at a time: load, choose a scale where the format has one for a group, find the codes,
+// join them to bytes; and from the same registers what a reader will have of each value. Bit for bit the
+// definitions in formats/, in an environment that rounds to nearest and keeps subnormals.
+#pragma once
+
+#include <nibble/formats/code_books.hpp>
+#include <nibble/formats/e2m1.hpp>
+#include <nibble/kernels/encode.hpp>
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+namespace nib::inline v0::cpu {
+
+inline constexpr int kChunk = 32;
+inline constexpr std::uint32_t kInfinity = 0x7f80'0000u;
+inline constexpr std::int32_t kSignBit = INT32_MIN, kMagnitude = INT32_MAX;
+
+// What gets lost: sums over values and what a reader will have, or nothing.
+template <class A, bool Noisy>
+struct Lost {
+  using W = Wide<A>;
+  typename W::Squares signal, noise;
+  void add(typename W::F value, typename W::F back) {
+    if constexpr (Noisy) {
+      signal.add(value);
+      noise.add(back - value);
+    }
+  }
+};
+
+// --- elements: eight values to codes and to levels
+
+// A balanced tree of thresholds, of which a value passes one at each depth. The way so far, k, counts
+// downwards (a comparison that holds is -1), so that tables are in the order of -k.
+struct TreeTables {
+  float step[4][8] = {}, low[8] = {}, high[8] = {};
+};
+template <int Depth>
+constexpr TreeTables tree_tables(const float* thresholds, const float* levels) {
+  TreeTables tables;
+  for (int j = 0; j < 8; ++j) {
+    for (int depth = 0; depth < Depth; ++depth) {
+      const int way = -j & ((1 << depth) - 1);
+      tables.step[depth][j] = thresholds[((2 * way + 1) << (Depth - 1 - depth)) - 1];
+    }
+    tables.low[j] = levels[-j & 7];
+    tables.high[j] = Depth == 4 ? levels[(-j & 7) + 8] : 0.0f;
+  }
+  return tables;
+}
+
+template <class A, int Depth, bool EvenTies>
+class Tree {
+ public:
+  using W = Wide<A>;
+  using F = typename W::F;
+  using I = typename W::I;
+
+  Tree(const TreeTables& tables, float threshold_unit, float level_unit) {
+    for (int depth = 0; depth < Depth; ++depth)
+      step_[depth] = W::load(tables.step[depth]) * W::all(threshold_unit);
+    low_ = W::load(tables.low) * W::all(level_unit);
+    if constexpr (Depth == 4) high_ = W::load(tables.high) * W::all(level_unit);
+  }
+  // Minus the number of thresholds that x is above. With even ties it passes odd ones, which are those of
+  // the last depth alone, only from above.
+  I way(F x) const {
+    I k = passes<0>(x, step_[0]);
+    k += k + passes<1>(x, W::pick4(step_[1], k));
+    k += k + passes<2>(x, W::pick4(step_[2], k));
+    if constexpr (Depth == 4) k += k + passes<3>(x, W::pick8(step_[3], k));
+    return k;
+  }
+  F level(I k) const {
+    if constexpr (Depth == 4) return W::choose(k < -7, W::pick8(high_, k), W::pick8(low_, k));
+    return W::pick8(low_, k);
+  }
+
+ private:
+  template <int At>
+  static I passes(F x, F threshold) {
+    if constexpr (EvenTies && At + 1 < Depth) return x >= threshold;
+    return x > threshold;
+  }
+  F step_[Depth], low_, high_{};
+};
+
+// In units of `scale`. A scale that is NaN, and its values: level 0 of no sign.
+template <class A>
+class E2m1Lanes {
+ public:
+  using W = Wide<A>;
+  struct Coded {
+    typename W::I code;
+    typename W::F back;
+  };
+
+  explicit E2m1Lanes(float scale) : tree_(kTables, scale, scale), sign_(W::all(scale == scale ? 8 : 0)) {}
+  Coded operator()(typename W::F x) const {
+    const auto word = W::bits(x);
+    const auto k = tree_.way(W::floats(word & kMagnitude));
+    return {(word >> 28 & sign_) - k, W::floats(W::bits(tree_.level(k)) ^ (word & kSignBit))};
+  }
+
+ private:
+  static constexpr float kMiddles[7] = {0.25f, 0.75f, 1.25f, 1.75f, 2.5f, 3.5f, 5};
+  static constexpr TreeTables kTables = tree_tables<3>(kMiddles, E2M1::levels);
+  Tree<A, 3, true> tree_;
+  typename W::I sign_;
+};
+
+// --- how formats with shared scales put values into units, and levels back
+
+template <class A>
+struct ByFactor {  // of int8 and FP8: usable where it can be divided by
+  static bool usable(float scale) {
+    return (std::bit_cast<std::uint32_t>(scale) & kMagnitude) - 1u < kInfinity - 1u;
+  }
+  static float of(float scale) { return scale; }
+  static typename Wide<A>::F units(typename Wide<A>::F x, typename Wide<A>::F of) { return x / of; }
+  static typename Wide<A>::F back(typename Wide<A>::F level, typename Wide<A>::F scale) {
+    return level * scale;
+  }
+};
+template <class A>
+struct ByAbsmax {  // of bitsandbytes' 4 bits
+  static bool usable(float scale) { return (std::bit_cast<std::uint32_t>(scale) & kMagnitude) < kInfinity; }
+  static float of(float scale) { return 1.0f / (scale > 1e-38f ? scale : 1e-38f); }
+  static typename Wide<A>::F units(typename Wide<A>::F x, typename Wide<A>::F of) { return x * of; }
+};
+template <class A>
+struct ByAbsmaxOf127 : ByFactor<A> {
+  static float of(float scale) { return 127.0f / scale; }
+  static typename Wide<A>::F units(typename Wide<A>::F x, typename Wide<A>::F of) { return x * of; }
+  static typename Wide<A>::F back(typename Wide<A>::F level, typename Wide<A>::F scale) {
+    return level * scale * (1.0f / 127.0f);
+  }
+};
+
+// Values without a usable scale are zeros.
+template <class A, class By>
+class Units {
+ public:
+  using W = Wide<A>;
+  explicit Units(float scale) : of_(W::all(By::of(scale))), keep_(W::all(By::usable(scale) ? -1 : 0)) {}
+  typename W::F operator()(typename W::F x) const { return W::floats(W::bits(By::units(x, of_)) & keep_); }
+
+ private:
+  typename W::F of_;
+  typename W::I keep_;
+};
+
+// --- coders of shared scales: made for a run
+
+// Codes of a byte: integers, and E4M3.
+template <class A, class By, class Element>
+struct ByteCoder {
+  using W = Wide<A>;
+  static constexpr int kCodes = kChunk, kScales = 0;
+  ByteCoder(float scale, float read) : units(scale), factor(W::all(read)) {}
+  [[gnu::always_inline]] void chunk(const float* values, std::byte* codes, std::byte*, auto& lost) const {
+    typename W::I out[4];
+    for (int i = 0; i < 4; ++i) {
+      const auto x = W::load(values + 8 * i);
+      const auto coded = Element::coded(units(x));
+      out[i] = coded.code & 0xff;
+      lost.add(x, By::back(coded.level, factor));
+    }
+    W::store_bytes(W::bytes(out), codes);
+  }
+  Units<A, By> units;
+  typename W::F factor;
+};
+
+template <class A>
+struct Int8Lanes {
+  using W = Wide<A>;
+  struct Coded {
+    typename W::I code;
+    typename W::F level;
+  };
+  static Coded coded(typename W::F x) {
+    const auto code = W::nearest(W::least(W::most(x, W::all(-128.0f)), W::all(127.0f))) & (x == x);
+    return {code, W::numbers(code)};
+  }
+};
+
+// Adding 2^20 * 2^exponent, for magnitudes of 2^exponent .. and no less than 2^-6, leaves n = the magnitude
+// in steps of its octave in the lowest bits, rounded to even; an octave is eight codes.
+template <class A>
+struct E4m3Lanes {
+  using W = Wide<A>;
+  using Coded = typename Int8Lanes<A>::Coded;
+  static Coded coded(typename W::F x) {
+    constexpr std::int32_t kLeast = (127 - 6) << 23, kUp = 20 << 23;
+    const auto word = W::bits(x);
+    const auto magnitude = W::least(W::floats(word & kMagnitude), W::all(448.0f));
+    const auto shift = W::floats(W::most(W::bits(magnitude) & 0x7f80'0000, W::all(kLeast)) + kUp);
+    const auto sum = magnitude + shift;
+    const auto octave = W::bits(sum) >> 20;  // its exponent, times eight
+    const auto code = (W::bits(sum) + octave - ((kLeast + kUp) >> 20)) & 0x7f;
+    return {code | ((x != x) & 0x7f) | (word >> 24 & 0x80),
+            W::floats(W::bits(sum - shift) | (word & kSignBit) | ((x != x) & kMagnitude))};
+  }
+};
+
+// Two codes in a byte, the first in the high half.
+template <class A, class Element>
+struct NibbleCoder {
+  using W = Wide<A>;
+  static constexpr int kCodes = kChunk / 2, kScales = 0;
+  NibbleCoder(float scale, float read) : units(scale), element(read) {}
+  [[gnu::always_inline]] void chunk(const float* values, std::byte* codes, std::byte*, auto& lost) const {
+    typename W::I out[4];
+    for (int i = 0; i < 4; ++i) {
+      const auto x = W::load(values + 8 * i);
+      const auto coded = element(units(x));
+      out[i] = coded.code;
+      lost.add(x, coded.back);
+    }
+    W::store_pairs(W::bytes(out), 16, 1, codes);
+  }
+  Units<A, ByAbsmax<A>> units;
+  Element element;
+};
+
+template <class A>
+class Nf4Lanes {
+ public:
+  using W = Wide<A>;
+  explicit Nf4Lanes(float read) : tree_(kTables, 1, read) {}
+  typename E2m1Lanes<A>::Coded operator()(typename W::F x) const {
+    const auto k = tree_.way(x);
+    return {-k, tree_.level(k)};
+  }
+
+ private:
+  static constexpr TreeTables kTables = tree_tables<4>(Nf4Levels::middles, Nf4Levels::levels);
+  Tree<A, 4, false> tree_;
+};
+
+template <class A>
+class BnbFp4Lanes {
+ public:
+  using W = Wide<A>;
+  explicit BnbFp4Lanes(float read) : tree_(kTables, 1, read) {}
+  typename E2m1Lanes<A>::Coded operator()(typename W::F x) const {
+    const auto word = W::bits(x);
+    const auto k = tree_.way(W::floats(word & kMagnitude));
+    const auto code = W::bits(W::pick8(W::load(kCodes.words), k));
+    return {code | (word >> 28 & 8 & (k != 0)), W::floats(W::bits(tree_.level(k)) ^ (word & kSignBit))};
+  }
+
+ private:
+  // The magnitudes in ascending order, and the codes that they have.
+  static constexpr struct Ascending {
+    float levels[8] = {};
+    float words[8] = {};  // integers, in the order of -k
+    constexpr Ascending() {
+      for (int i = 0; i < 8; ++i) {
+        int below = 0;
+        for (int j = 0; j < 8; ++j) below += BnbFp4Levels::levels[j] < BnbFp4Levels::levels[i];
+        levels[below] = BnbFp4Levels::levels[i];
+        words[-below & 7] = std::bit_cast<float>(i);
+      }
+    }
+  } kCodes{};
+  static constexpr TreeTables kTables = tree_tables<3>(BnbFp4Levels::middles, kCodes.levels);
+  Tree<A, 3, false> tree_;
+};
+
+// --- coders of groups with a scale of their own
+
+template <class A>
+std::uint32_t largest_bits(const typename Wide<A>::F* x, int count) {
+  auto most = Wide<A>::bits(x[0]) & kMagnitude;
+  for (int i = 1; i < count; ++i) most = Wide<A>::most(most, Wide<A>::bits(x[i]) & kMagnitude);
+  return Wide<A>::largest(most);
+}
+
+// E2M1 under a power of two. RoundUp: the exponent steps up where the significand is above that of 6. Inside:
+// the scale before the codes, which lie as in GGUF.
+template <class A, bool RoundUp, bool Inside>
+struct Mxfp4Coder {
+  using W = Wide<A>;
+  static constexpr int kCodes = Inside ? 17 : 16, kScales = Inside ? 0 : 1;
+  explicit Mxfp4Coder(const EncodeCall&) {}
+  [[gnu::always_inline]] void chunk(const float* values, std::byte* codes, std::byte* scales,
+                                    auto& lost) const {
+    typename W::F x[4];
+    for (int i = 0; i < 4; ++i) x[i] = W::load(values + 8 * i);
+    const std::uint32_t a = largest_bits<A>(x, 4);
+    const auto exponent = static_cast<std::int32_t>((a + (RoundUp ? 0x3f'ffffu : 0u)) >> 23) - 2;
+    const std::uint32_t scale = a >= kInfinity ? 255u
+                                : exponent > 0 ? static_cast<std::uint32_t>(exponent)
+                                               : 0u;
+    const E2m1Lanes<A> element(std::bit_cast<float>(scale == 255 ? 0x7fc0'0000u
+                                                    : scale      ? scale << 23
+                                                                 : 0x40'0000u));
+    typename W::I out[4];
+    for (int i = 0; i < 4; ++i) {
+      const auto coded = element(x[i]);
+      out[i] = coded.code;
+      lost.add(x[i], coded.back);
+    }
+    *(Inside ? codes : scales) = static_cast<std::byte>(scale);
+    if constexpr (Inside)
+      W::store_halves(W::bytes(out), codes + 1);
+    else
+      W::store_pairs(W::bytes(out), 1, 16, codes);
+  }
+};
+
+// E2M1 under an E4M3, no less than 2^-6; two groups at a time. A quotient by such a scale, rounded to f32, is
+// above a threshold of E2M1 just where the value is above the product, so values need no division by it.
+template <class A, bool RoundUp>
+struct Nvfp4Coder {
+  using W = Wide<A>;
+  static constexpr int kCodes = 16, kScales = 2;
+  explicit Nvfp4Coder(const EncodeCall& call)
+      : tensor_scale(call.tensor_scale), factor(W::all(tensor_scale)) {}
+  [[gnu::always_inline]] void chunk(const float* values, std::byte* codes, std::byte* scales,
+                                    auto& lost) const {
+    typename W::I out[4];
+    for (int half = 0; half < 2; ++half) {
+      typename W::F x[2], units[2];
+      for (int i = 0; i < 2; ++i) {
+        x[i] = units[i] = W::load(values + 16 * half + 8 * i);
+        if (tensor_scale != 1) units[i] = x[i] / factor;
+      }
+      const std::uint32_t scale = scale_of(largest_bits<A>(units, 2));
+      scales[half] = static_cast<std::byte>(scale);
+      const E2m1Lanes<A> element(scale == 0x7f ? std::bit_cast<float>(0x7fc0'0000u) : number(scale));
+      for (int i = 0; i < 2; ++i) {
+        const auto coded = element(units[i]);
+        out[2 * half + i] = coded.code;
+        lost.add(x[i], coded.back * factor);
+      }
+    }
+    W::store_pairs(W::bytes(out), 1, 16, codes);
+  }
+
+ private:
+  static constexpr std::uint32_t kRebase = (127 - 7) << 23;
+  static float number(std::uint32_t code) { return std::bit_cast<float>((code << 20) + kRebase); }
+  static std::uint32_t scale_of(std::uint32_t a) {
+    if (a >= kInfinity) return 0x7f;
+    const auto bits =
+        std::bit_cast<std::int32_t>(std::bit_cast<float>(a) / 6.0f) - static_cast<std::int32_t>(kRebase);
+    const std::int32_t nearest = (bits + 0x7'ffff + (bits >> 20 & 1)) >> 20;
+    const auto code = static_cast<std::uint32_t>(nearest < 8 ? 8 : nearest > 0x7e ? 0x7e : nearest);
+    const bool short_of = RoundUp && code < 0x7e && number(code) * 6.0f < std::bit_cast<float>(a);
+    return code + (short_of ? 1u : 0u);
+  }
+  float tensor_scale;
+  typename W::F factor;
+};
+
+// --- coders of GGUF's blocks
+
+template <class A>
+struct GgmlScale {
+  using W = Wide<A>;
+  // The first value of the largest magnitude a, or the first NaN; +0 of zeros.
+  static float extreme(const float* values, const typename W::F (&x)[4], std::uint32_t a) {
+    if (a == 0) return 0;
+    const std::uint32_t least = a < kInfinity ? a : kInfinity + (a > kInfinity ? 1u : 0u);
+    typename W::I found[4];
+    for (int i = 0; i < 4; ++i) found[i] = (W::bits(x[i]) & kMagnitude) >= static_cast<std::int32_t>(least);
+    return values[std::countr_zero(W::which(found))];
+  }
+  // Writes it, and gives what a reader will have. NaN is the quiet one of its sign.
+  static float store(float d, std::byte* to) {
+    const auto word = std::bit_cast<std::uint32_t>(d);
+    const auto half = static_cast<std::uint16_t>(
+        d != d ? (word >> 16 & 0x8000u) | 0x7e00u : static_cast<std::uint32_t>(W::to_f16(W::all(d))[0]));
+    std::memcpy(to, &half, sizeof half);
+    return W::from_f16(W::all(std::int32_t{half}))[0];
+  }
+  static float reciprocal(float d) { return d != 0 && d - d == 0 ? 1.0f / d : 0.0f; }
+};
+
+template <class A, int Bits, bool WithMinimum>
+struct GgmlCoder {
+  using W = Wide<A>;
+  using Scale = GgmlScale<A>;
+  static constexpr int kLevels = 1 << Bits, kHighAt = WithMinimum ? 4 : 2,
+                       kCodesAt = kHighAt + (Bits == 5 ? 4 : 0);
+  static constexpr int kCodes = kCodesAt + 16, kScales = 0;
+  explicit GgmlCoder(const EncodeCall&) {}
+  [[gnu::always_inline]] void chunk(const float* values, std::byte* codes, std::byte*, auto& lost) const {
+    typename W::F x[4];
+    for (int i = 0; i < 4; ++i) x[i] = W::load(values + 8 * i);
+    float low = 0, d = 0, low_back = 0;
+    if constexpr (WithMinimum) {
+      const Extent found = extent(values, x);
+      low = found.low;
+      d = (found.high - low) / (kLevels - 1);
+      low_back = Scale::store(low, codes + 2);
+    } else {
+      d = Scale::extreme(values, x, largest_bits<A>(x, 4)) / (-kLevels / 2);
+    }
+    const auto factor = W::all(Scale::store(d, codes)), bias = W::all(low_back);
+    const auto inverse = W::all(Scale::reciprocal(d)), minimum = W::all(low);
+    typename W::I out[4];
+    for (int i = 0; i < 4; ++i) {
+      const auto units = (WithMinimum ? x[i] - minimum : x[i]) * inverse;
+      const auto sum = units + W::all(WithMinimum ? 0.5f : kLevels / 2 + 0.5f);
+      out[i] = W::truncate(W::least(W::most(sum, W::all(0.0f)), W::all(static_cast<float>(kLevels - 1))));
+      if constexpr (WithMinimum)
+        lost.add(x[i], W::numbers(out[i]) * factor + bias);
+      else
+        lost.add(x[i], W::numbers(out[i] - kLevels / 2) * factor);
+    }
+    auto bytes = W::bytes(out);
+    if constexpr (Bits == 5) {
+      const std::uint32_t fifth = W::bit_of(bytes, 4);
+      std::memcpy(codes + kHighAt, &fifth, sizeof fifth);
+      bytes = W::nibbles(bytes);
+    }
+    W::store_halves(bytes, codes + kCodesAt);
+  }
+
+ private:
+  struct Extent {
+    float low, high;
+  };
+  // Of equals (zeros of two signs) the first; the first NaN.
+  static Extent extent(const float* values, const typename W::F (&x)[4]) {
+    const auto most = W::most(W::most(x[0], x[1]), W::most(x[2], x[3]));
+    const auto least = W::least(W::least(x[0], x[1]), W::least(x[2], x[3]));
+    Extent found{W::smallest(least), W::largest(most)};
+    const bool nan = W::any((x[0] != x[0]) | (x[1] != x[1]) | (x[2] != x[2]) | (x[3] != x[3]));
+    if (nan || found.low == 0) [[unlikely]] {
+      typename W::I which[4];
+      for (int i = 0; i < 4; ++i) which[i] = nan ? x[i] != x[i] : x[i] == 0;
+      found.low = values[std::countr_zero(W::which(which))];
+      if (nan || found.high == 0) found.high = found.low;
+    }
+    return found;
+  }
+};
+
+// Halves go away from zero: to what is below a half, adding the number before 0.5 does not reach 1.
+template <class A>
+struct Q8Coder {
+  using W = Wide<A>;
+  using Scale = GgmlScale<A>;
+  static constexpr int kCodes = 34, kScales = 0;
+  explicit Q8Coder(const EncodeCall&) {}
+  [[gnu::always_inline]] void chunk(const float* values, std::byte* codes, std::byte*, auto& lost) const {
+    typename W::F x[4];
+    for (int i = 0; i < 4; ++i) x[i] = W::load(values + 8 * i);
+    const std::uint32_t a = largest_bits<A>(x, 4);
+    const float d = (a > kInfinity ? Scale::extreme(values, x, a) : std::bit_cast<float>(a)) / 127;
+    const auto factor = W::all(Scale::store(d, codes)), inverse = W::all(Scale::reciprocal(d));
+    typename W::I out[4];
+    for (int i = 0; i < 4; ++i) {
+      const auto units = x[i] * inverse;
+      const auto sign = W::bits(units) & kSignBit;
+      const auto half = W::floats(sign | std::bit_cast<std::int32_t>(0x1.fffffep-2f));
+      const auto inside = W::floats(W::bits(units) & kMagnitude) <= 128;
+      const auto code = W::truncate(units + half) & inside;
+      out[i] = code & 0xff;
+      lost.add(x[i], W::numbers(code) * factor);
+    }
+    W::store_bytes(W::bytes(out), codes + 2);
+  }
+};
+
+// --- coders of plain values
+
+template <class A>
+struct F32Coder {
+  using W = Wide<A>;
+  static constexpr int kCodes = 4 * kChunk, kScales = 0;
+  explicit F32Coder(const EncodeCall&) {}
+  [[gnu::always_inline]] void chunk(const float* values, std::byte* codes, std::byte*, auto& lost) const {
+    for (int i = 0; i < 4; ++i) {
+      const auto x = W::load(values + 8 * i);
+      W::store(x, codes + 32 * i);
+      lost.add(x, x);
+    }
+  }
+};
+
+template <class A, class Element>
+struct WordCoder {
+  using W = Wide<A>;
+  static constexpr int kCodes = 2 * kChunk, kScales = 0;
+  explicit WordCoder(const EncodeCall&) {}
+  [[gnu::always_inline]] void chunk(const float* values, std::byte* codes, std::byte*, auto& lost) const {
+    typename W::I out[4];
+    for (int i = 0; i < 4; ++i) {
+      const auto x = W::load(values + 8 * i);
+      out[i] = Element::code(x);
+      lost.add(x, Element::back(out[i]));
+    }
+    W::store_words(out[0], out[1], codes);
+    W::store_words(out[2], out[3], codes + 32);
+  }
+};
+
+template <class A>
+struct Bf16Lanes {
+  using W = Wide<A>;
+  static typename W::I code(typename W::F x) {
+    const auto word = W::bits(x);
+    const auto rounded = word + 0x7fff + (word >> 16 & 1);
+    return W::bits(W::choose(x != x, W::floats(word | 0x40'0000), W::floats(rounded))) >> 16 & 0xffff;
+  }
+  static typename W::F back(typename W::I code) { return W::floats(code << 16); }
+};
+
+template <class A>
+struct F16Lanes {
+  using W = Wide<A>;
+  static typename W::I code(typename W::F x) {
+    const auto nan = (W::bits(x) >> 16 & 0x8000) | 0x7e00;
+    return W::bits(W::choose(x != x, W::floats(nan), W::floats(W::to_f16(x))));
+  }
+  static typename W::F back(typename W::I code) { return W::from_f16(code); }
+};
+
+// --- the loops
+
+// Values up to a whole chunk are encoded beside zeros, of which nothing is kept: they add nothing to the sums
+// either.
+template <class A, class Coder>
+void encode_values(const Coder& coder, const float* values, std::int64_t count, std::byte* codes,
+                   std::byte* scales, auto& lost) {
+  for (; count >= kChunk; count -= kChunk) {
+    coder.chunk(values, codes, scales, lost);
+    values += kChunk;
+    codes += Coder::kCodes;
+    if constexpr (Coder::kScales != 0) scales += Coder::kScales;
+  }
+  if (count == 0) return;
+  float padded[kChunk] = {};
+  std::byte some_codes[Coder::kCodes], some_scales[Coder::kScales + 1];
+  std::memcpy(padded, values, static_cast<std::size_t>(count) * sizeof(float));
+  coder.chunk(padded, some_codes, some_scales, lost);
+  std::memcpy(codes, some_codes, static_cast<std::size_t>(count * Coder::kCodes / kChunk));
+  if constexpr (Coder::kScales != 0)
+    std::memcpy(scales, some_scales, static_cast<std::size_t>(count * Coder::kScales / kChunk));
+}
+
+template <class A, class Coder, bool Noisy>
+Noise encode_lanes(const EncodeCall& call) {
+  Lost<A, Noisy> lost;
+  if constexpr (requires { Coder(call); }) {
+    encode_values<A>(Coder(call), call.values, call.count, call.codes, call.scales, lost);
+  } else {
+    for (std::int64_t at = 0, i = 0; at < call.count; at += call.run, ++i) {
+      const std::int64_t rest = call.count - at;
+      encode_values<A>(Coder(call.run_scales[i], call.read_scales[i]), call.values + at,
+                       rest < call.run ? rest : call.run, call.codes + at * Coder::kCodes / kChunk, nullptr,
+                       lost);
+    }
+  }
+  return {lost.signal.sum(), lost.noise.sum()};
+}
+
+template <class A>
+void measure_lanes(const float* values, std::int64_t count, std::int64_t run, float* largest) {
+  using W = Wide<A>;
+  for (; count > 0; values += run, count -= run, ++largest) {
+    const std::int64_t some = count < run ? count : run;
+    auto most = W::all(std::bit_cast<std::int32_t>(*largest));
+    std::int64_t i = 0;
+    for (; i + 32 <= some; i += 32) {
+      typename W::F x[4];
+      for (int j = 0; j < 4; ++j) {
+        x[j] = W::load(values + i + 8 * j);
+        most = W::most(most, W::bits(x[j]) & kMagnitude);
+      }
+    }
+    std::uint32_t out = W::largest(most);
+    for (; i < some; ++i) {
+      const std::uint32_t word = std::bit_cast<std::uint32_t>(values[i]) & kMagnitude;
+      out = word > out ? word : out;
+    }
+    *largest = std::bit_cast<float>(out);
+  }
+}
+
+template <class A, Format Id, class Coder, ScaleRule Rule = ScaleRule::usual>
+constexpr EncoderTable::Row row() {
+  return {Id, Rule, encode_lanes<A, Coder, true>, encode_lanes<A, Coder, false>};
+}
+
+template <class A>
+inline constexpr EncoderTable::Row kEncoderRows[] = {
+    row<A, Format::f32, F32Coder<A>>(),
+    row<A, Format::f16, WordCoder<A, F16Lanes<A>>>(),
+    row<A, Format::bf16, WordCoder<A, Bf16Lanes<A>>>(),
+    row<A, Format::mxfp4, Mxfp4Coder<A, false, false>>(),
+    row<A, Format::mxfp4, Mxfp4Coder<A, false, false>, ScaleRule::floor>(),
+    row<A, Format::mxfp4, Mxfp4Coder<A, true, false>, ScaleRule::round_up>(),
+    row<A, Format::gguf_mxfp4, Mxfp4Coder<A, false, true>>(),
+    row<A, Format::gguf_mxfp4, Mxfp4Coder<A, false, true>, ScaleRule::floor>(),
+    row<A, Format::gguf_mxfp4, Mxfp4Coder<A, true, true>, ScaleRule::round_up>(),
+    row<A, Format::nvfp4, Nvfp4Coder<A, false>>(),
+    row<A, Format::nvfp4, Nvfp4Coder<A, true>, ScaleRule::round_up>(),
+    row<A, Format::fp8_e4m3, ByteCoder<A, ByFactor<A>, E4m3Lanes<A>>>(),
+    row<A, Format::int8, ByteCoder<A, ByFactor<A>, Int8Lanes<A>>>(),
+    row<A, Format::llm_int8, ByteCoder<A, ByAbsmaxOf127<A>, Int8Lanes<A>>>(),
+    row<A, Format::nf4, NibbleCoder<A, Nf4Lanes<A>>>(),
+    row<A, Format::bnb_fp4, NibbleCoder<A, BnbFp4Lanes<A>>>(),
+    row<A, Format::q4_0, GgmlCoder<A, 4, false>>(),
+    row<A, Format::q4_1, GgmlCoder<A, 4, true>>(),
+    row<A, Format::q5_0, GgmlCoder<A, 5, false>>(),
+    row<A, Format::q5_1, GgmlCoder<A, 5, true>>(),
+    row<A, Format::q8_0, Q8Coder<A>>(),
+};
+
+}  // namespace nib::inline v0::cpu
