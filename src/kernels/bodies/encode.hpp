@@ -163,6 +163,7 @@ struct ByteCoder {
   ByteCoder(float scale, float read) : units(scale), factor(W::all(read)) {}
   [[gnu::always_inline]] void chunk(const float* values, std::byte* codes, std::byte*, auto& lost) const {
     typename W::I out[4];
+#pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
       const auto x = W::load(values + 8 * i);
       const auto coded = Element::coded(units(x));
@@ -215,6 +216,7 @@ struct NibbleCoder {
   NibbleCoder(float scale, float read) : units(scale), element(read) {}
   [[gnu::always_inline]] void chunk(const float* values, std::byte* codes, std::byte*, auto& lost) const {
     typename W::I out[4];
+#pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
       const auto x = W::load(values + 8 * i);
       const auto coded = element(units(x));
@@ -291,6 +293,7 @@ struct Mxfp4Coder {
   [[gnu::always_inline]] void chunk(const float* values, std::byte* codes, std::byte* scales,
                                     auto& lost) const {
     typename W::F x[4];
+#pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) x[i] = W::load(values + 8 * i);
     const std::uint32_t a = largest_bits<A>(x, 4);
     const auto exponent = static_cast<std::int32_t>((a + (RoundUp ? 0x3f'ffffu : 0u)) >> 23) - 2;
@@ -301,6 +304,7 @@ struct Mxfp4Coder {
                                                     : scale      ? scale << 23
                                                                  : 0x40'0000u));
     typename W::I out[4];
+#pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
       const auto coded = element(x[i]);
       out[i] = coded.code;
@@ -327,6 +331,7 @@ struct Nvfp4Coder {
     typename W::I out[4];
     for (int half = 0; half < 2; ++half) {
       typename W::F x[2], units[2];
+#pragma GCC unroll 2
       for (int i = 0; i < 2; ++i) {
         x[i] = units[i] = W::load(values + 16 * half + 8 * i);
         if (tensor_scale != 1) units[i] = x[i] / factor;
@@ -334,6 +339,7 @@ struct Nvfp4Coder {
       const std::uint32_t scale = scale_of(largest_bits<A>(units, 2));
       scales[half] = static_cast<std::byte>(scale);
       const E2m1Lanes<A> element(scale == 0x7f ? std::bit_cast<float>(0x7fc0'0000u) : number(scale));
+#pragma GCC unroll 2
       for (int i = 0; i < 2; ++i) {
         const auto coded = element(units[i]);
         out[2 * half + i] = coded.code;
@@ -369,6 +375,7 @@ struct GgmlScale {
     if (a == 0) return 0;
     const std::uint32_t least = a < kInfinity ? a : kInfinity + (a > kInfinity ? 1u : 0u);
     typename W::I found[4];
+#pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) found[i] = (W::bits(x[i]) & kMagnitude) >= static_cast<std::int32_t>(least);
     return values[std::countr_zero(W::which(found))];
   }
@@ -393,6 +400,7 @@ struct GgmlCoder {
   explicit GgmlCoder(const EncodeCall&) {}
   [[gnu::always_inline]] void chunk(const float* values, std::byte* codes, std::byte*, auto& lost) const {
     typename W::F x[4];
+#pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) x[i] = W::load(values + 8 * i);
     float low = 0, d = 0, low_back = 0;
     if constexpr (WithMinimum) {
@@ -406,6 +414,7 @@ struct GgmlCoder {
     const auto factor = W::all(Scale::store(d, codes)), bias = W::all(low_back);
     const auto inverse = W::all(Scale::reciprocal(d)), minimum = W::all(low);
     typename W::I out[4];
+#pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
       const auto units = (WithMinimum ? x[i] - minimum : x[i]) * inverse;
       const auto sum = units + W::all(WithMinimum ? 0.5f : kLevels / 2 + 0.5f);
@@ -436,6 +445,7 @@ struct GgmlCoder {
     const bool nan = W::any((x[0] != x[0]) | (x[1] != x[1]) | (x[2] != x[2]) | (x[3] != x[3]));
     if (nan || found.low == 0) [[unlikely]] {
       typename W::I which[4];
+#pragma GCC unroll 4
       for (int i = 0; i < 4; ++i) which[i] = nan ? x[i] != x[i] : x[i] == 0;
       found.low = values[std::countr_zero(W::which(which))];
       if (nan || found.high == 0) found.high = found.low;
@@ -453,11 +463,13 @@ struct Q8Coder {
   explicit Q8Coder(const EncodeCall&) {}
   [[gnu::always_inline]] void chunk(const float* values, std::byte* codes, std::byte*, auto& lost) const {
     typename W::F x[4];
+#pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) x[i] = W::load(values + 8 * i);
     const std::uint32_t a = largest_bits<A>(x, 4);
     const float d = (a > kInfinity ? Scale::extreme(values, x, a) : std::bit_cast<float>(a)) / 127;
     const auto factor = W::all(Scale::store(d, codes)), inverse = W::all(Scale::reciprocal(d));
     typename W::I out[4];
+#pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
       const auto units = x[i] * inverse;
       const auto sign = W::bits(units) & kSignBit;
@@ -479,6 +491,7 @@ struct F32Coder {
   static constexpr int kCodes = 4 * kChunk, kScales = 0;
   explicit F32Coder(const EncodeCall&) {}
   [[gnu::always_inline]] void chunk(const float* values, std::byte* codes, std::byte*, auto& lost) const {
+#pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
       const auto x = W::load(values + 8 * i);
       W::store(x, codes + 32 * i);
@@ -494,6 +507,7 @@ struct WordCoder {
   explicit WordCoder(const EncodeCall&) {}
   [[gnu::always_inline]] void chunk(const float* values, std::byte* codes, std::byte*, auto& lost) const {
     typename W::I out[4];
+#pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
       const auto x = W::load(values + 8 * i);
       out[i] = Element::code(x);
