@@ -263,7 +263,7 @@ TEST_CASE("noise is that of the values that a reader has, and no sum of a thread
   const float levels[4] = {1, -0.5250730514526367f, 0.24611230194568634f, 0};
   double expected = 0;
   for (int i = 0; i < 4; ++i) expected += std::pow(double{levels[i] * 2 - values[i]}, 2);
-  CHECK(noise.noise == doctest::Approx(expected).epsilon(1e-12));
+  CHECK(noise.noise == doctest::Approx(expected).epsilon(1e-6));
 }
 
 TEST_CASE("what has no encoder") {

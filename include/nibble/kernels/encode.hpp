@@ -28,9 +28,12 @@ struct EncodeCall {
   const float* read_scales = {};  // what a reader will have in their place
 };
 
-// Sums of squares, in double: of the values, and of what a reader will have minus the value, a difference in
-// f32. Their order is part of the definition: value i of each run (of the call, where nothing is shared) is
-// added to s[i % 8], run after run, and the total is ((s0 + s4) + (s2 + s6)) + ((s1 + s5) + (s3 + s7)).
+// Sums of squares: of the values, and of what a reader will have minus the value. The order of operations is
+// part of the definition, so they are the same on every machine. Of values i, i + 8, i + 16 and i + 24 of
+// each 32 of a run (of a call, where nothing is shared) the squares are added in f32, in that order; these
+// sums to s[i % 8] in double, 32 after 32 and run after run; and the total is ((s0 + s4) + (s2 + s6)) + ((s1
+// + s5) + (s3 + s7)). Where a total is not finite, or the signal less than 2^-100 a value, f32 cannot hold
+// the squares: there both are formed again with squares and sums in double.
 struct Noise {
   double signal = 0, noise = 0;
 };
@@ -43,7 +46,7 @@ struct EncoderTable {
   struct Row {
     Format format;
     ScaleRule rule;
-    EncodeFunction with_noise, without;
+    EncodeFunction with_noise, without;  // the former without the last sentence of Noise
   };
   const char* name;
   bool (*present)(const CpuFeatures&);
@@ -69,6 +72,7 @@ class Encoder {
 
  private:
   EncodeFunction with_noise_ = nullptr, without_ = nullptr;
+  EncodeFunction noise_in_double_ = nullptr;
   MeasureFunction measure_ = nullptr;
   float (*scale_of_)(float) = nullptr;
 };

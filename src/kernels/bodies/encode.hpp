@@ -18,15 +18,25 @@ inline constexpr int kChunk = 32;
 inline constexpr std::uint32_t kInfinity = 0x7f80'0000u;
 inline constexpr std::int32_t kSignBit = INT32_MIN, kMagnitude = INT32_MAX;
 
-// What gets lost: sums over values and what a reader will have, or nothing.
-template <class A, bool Noisy>
+// What gets lost: sums of squares of the values, and of the steps to what a reader will have; or nothing.
+// Four eights of a chunk are summed before they are made doubles, which is the dear part.
+template <class A, bool WithNoise>
 struct Lost {
   using W = Wide<A>;
-  typename W::Squares signal, noise;
+  typename W::F signal = W::all(0.0f), noise = W::all(0.0f);
+  typename W::Sums all_signal, all_noise;
   void add(typename W::F value, typename W::F back) {
-    if constexpr (Noisy) {
-      signal.add(value);
-      noise.add(back - value);
+    if constexpr (WithNoise) {
+      const auto step = back - value;
+      signal += value * value;
+      noise += step * step;
+    }
+  }
+  void end_chunk() {
+    if constexpr (WithNoise) {
+      all_signal.add(signal);
+      all_noise.add(noise);
+      signal = noise = W::all(0.0f);
     }
   }
 };
@@ -59,11 +69,10 @@ class Tree {
   using F = typename W::F;
   using I = typename W::I;
 
-  Tree(const TreeTables& tables, float threshold_unit, float level_unit) {
-    for (int depth = 0; depth < Depth; ++depth)
-      step_[depth] = W::load(tables.step[depth]) * W::all(threshold_unit);
-    low_ = W::load(tables.low) * W::all(level_unit);
-    if constexpr (Depth == 4) high_ = W::load(tables.high) * W::all(level_unit);
+  Tree(const TreeTables& tables, F threshold_unit, F level_unit) {
+    for (int depth = 0; depth < Depth; ++depth) step_[depth] = W::load(tables.step[depth]) * threshold_unit;
+    low_ = W::load(tables.low) * level_unit;
+    if constexpr (Depth == 4) high_ = W::load(tables.high) * level_unit;
   }
   // Minus the number of thresholds that x is above. With even ties it passes odd ones, which are those of
   // the last depth alone, only from above.
@@ -98,7 +107,7 @@ class E2m1Lanes {
     typename W::F back;
   };
 
-  explicit E2m1Lanes(float scale) : tree_(kTables, scale, scale), sign_(W::all(scale == scale ? 8 : 0)) {}
+  explicit E2m1Lanes(typename W::F scale) : tree_(kTables, scale, scale), sign_((scale == scale) & 8) {}
   Coded operator()(typename W::F x) const {
     const auto word = W::bits(x);
     const auto k = tree_.way(W::floats(word & kMagnitude));
@@ -153,15 +162,24 @@ class Units {
   typename W::I keep_;
 };
 
-// --- coders of shared scales: made for a run
+// A coder is made for a run or a call. ready(values) is what it needs to know of a chunk before its codes,
+// which is asked for a chunk ahead, so that the latency of choosing a scale is hidden behind the codes of
+// another.
+struct Fixed {
+  struct Ready {};
+  static Ready ready(const float*) { return {}; }
+};
+
+// --- coders of shared scales
 
 // Codes of a byte: integers, and E4M3.
 template <class A, class By, class Element>
-struct ByteCoder {
+struct ByteCoder : Fixed {
   using W = Wide<A>;
   static constexpr int kCodes = kChunk, kScales = 0;
   ByteCoder(float scale, float read) : units(scale), factor(W::all(read)) {}
-  [[gnu::always_inline]] void chunk(const float* values, std::byte* codes, std::byte*, auto& lost) const {
+  [[gnu::always_inline]] void chunk(const float* values, const Fixed::Ready&, std::byte* codes, std::byte*,
+                                    auto& lost) const {
     typename W::I out[4];
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
@@ -210,11 +228,12 @@ struct E4m3Lanes {
 
 // Two codes in a byte, the first in the high half.
 template <class A, class Element>
-struct NibbleCoder {
+struct NibbleCoder : Fixed {
   using W = Wide<A>;
   static constexpr int kCodes = kChunk / 2, kScales = 0;
   NibbleCoder(float scale, float read) : units(scale), element(read) {}
-  [[gnu::always_inline]] void chunk(const float* values, std::byte* codes, std::byte*, auto& lost) const {
+  [[gnu::always_inline]] void chunk(const float* values, const Fixed::Ready&, std::byte* codes, std::byte*,
+                                    auto& lost) const {
     typename W::I out[4];
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
@@ -233,7 +252,7 @@ template <class A>
 class Nf4Lanes {
  public:
   using W = Wide<A>;
-  explicit Nf4Lanes(float read) : tree_(kTables, 1, read) {}
+  explicit Nf4Lanes(float read) : tree_(kTables, W::all(1.0f), W::all(read)) {}
   typename E2m1Lanes<A>::Coded operator()(typename W::F x) const {
     const auto k = tree_.way(x);
     return {-k, tree_.level(k)};
@@ -248,7 +267,7 @@ template <class A>
 class BnbFp4Lanes {
  public:
   using W = Wide<A>;
-  explicit BnbFp4Lanes(float read) : tree_(kTables, 1, read) {}
+  explicit BnbFp4Lanes(float read) : tree_(kTables, W::all(1.0f), W::all(read)) {}
   typename E2m1Lanes<A>::Coded operator()(typename W::F x) const {
     const auto word = W::bits(x);
     const auto k = tree_.way(W::floats(word & kMagnitude));
@@ -277,10 +296,11 @@ class BnbFp4Lanes {
 // --- coders of groups with a scale of their own
 
 template <class A>
-std::uint32_t largest_bits(const typename Wide<A>::F* x, int count) {
-  auto most = Wide<A>::bits(x[0]) & kMagnitude;
-  for (int i = 1; i < count; ++i) most = Wide<A>::most(most, Wide<A>::bits(x[i]) & kMagnitude);
-  return Wide<A>::largest(most);
+std::uint32_t largest_bits(const float* values, int vectors) {
+  using W = Wide<A>;
+  auto most = W::bits(W::load(values)) & kMagnitude;
+  for (int i = 1; i < vectors; ++i) most = W::most(most, W::bits(W::load(values + 8 * i)) & kMagnitude);
+  return W::largest(most);
 }
 
 // E2M1 under a power of two. RoundUp: the exponent steps up where the significand is above that of 6. Inside:
@@ -289,28 +309,32 @@ template <class A, bool RoundUp, bool Inside>
 struct Mxfp4Coder {
   using W = Wide<A>;
   static constexpr int kCodes = Inside ? 17 : 16, kScales = Inside ? 0 : 1;
+  struct Ready {
+    std::uint32_t code;
+    float number;
+  };
   explicit Mxfp4Coder(const EncodeCall&) {}
-  [[gnu::always_inline]] void chunk(const float* values, std::byte* codes, std::byte* scales,
-                                    auto& lost) const {
-    typename W::F x[4];
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) x[i] = W::load(values + 8 * i);
-    const std::uint32_t a = largest_bits<A>(x, 4);
+  static Ready ready(const float* values) {
+    const std::uint32_t a = largest_bits<A>(values, 4);
     const auto exponent = static_cast<std::int32_t>((a + (RoundUp ? 0x3f'ffffu : 0u)) >> 23) - 2;
-    const std::uint32_t scale = a >= kInfinity ? 255u
-                                : exponent > 0 ? static_cast<std::uint32_t>(exponent)
-                                               : 0u;
-    const E2m1Lanes<A> element(std::bit_cast<float>(scale == 255 ? 0x7fc0'0000u
-                                                    : scale      ? scale << 23
-                                                                 : 0x40'0000u));
+    if (a >= kInfinity) [[unlikely]]
+      return {255, std::bit_cast<float>(0x7fc0'0000u)};
+    if (exponent <= 0) [[unlikely]]
+      return {0, 0x1p-127f};
+    return {static_cast<std::uint32_t>(exponent), std::bit_cast<float>(exponent << 23)};
+  }
+  [[gnu::always_inline]] void chunk(const float* values, const Ready& ready, std::byte* codes,
+                                    std::byte* scales, auto& lost) const {
+    const E2m1Lanes<A> element(W::all(ready.number));
     typename W::I out[4];
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
-      const auto coded = element(x[i]);
+      const auto x = W::load(values + 8 * i);
+      const auto coded = element(x);
       out[i] = coded.code;
-      lost.add(x[i], coded.back);
+      lost.add(x, coded.back);
     }
-    *(Inside ? codes : scales) = static_cast<std::byte>(scale);
+    *(Inside ? codes : scales) = static_cast<std::byte>(ready.code);
     if constexpr (Inside)
       W::store_halves(W::bytes(out), codes + 1);
     else
@@ -324,44 +348,48 @@ template <class A, bool RoundUp>
 struct Nvfp4Coder {
   using W = Wide<A>;
   static constexpr int kCodes = 16, kScales = 2;
+  struct Ready {
+    typename W::I code;  // of the first group in the lower lanes, of the second in the upper ones
+  };
   explicit Nvfp4Coder(const EncodeCall& call)
-      : tensor_scale(call.tensor_scale), factor(W::all(tensor_scale)) {}
-  [[gnu::always_inline]] void chunk(const float* values, std::byte* codes, std::byte* scales,
-                                    auto& lost) const {
+      : divided(call.tensor_scale != 1), factor(W::all(call.tensor_scale)) {}
+  // Division keeps the order of magnitudes, so the largest is divided alone.
+  Ready ready(const float* values) const {
+    const auto eight = [&](int i) { return W::bits(W::load(values + 8 * i)) & kMagnitude; };
+    const auto a = W::largest_of_two(W::most(eight(0), eight(1)), W::most(eight(2), eight(3)));
+    return {scale_of(divided ? W::bits(W::floats(a) / factor) & kMagnitude : a)};
+  }
+  [[gnu::always_inline]] void chunk(const float* values, const Ready& ready, std::byte* codes,
+                                    std::byte* scales, auto& lost) const {
+    const auto scale = number(ready.code);
+    const E2m1Lanes<A> elements[2] = {E2m1Lanes<A>(W::lower(scale)), E2m1Lanes<A>(W::upper(scale))};
     typename W::I out[4];
-    for (int half = 0; half < 2; ++half) {
-      typename W::F x[2], units[2];
-#pragma GCC unroll 2
-      for (int i = 0; i < 2; ++i) {
-        x[i] = units[i] = W::load(values + 16 * half + 8 * i);
-        if (tensor_scale != 1) units[i] = x[i] / factor;
-      }
-      const std::uint32_t scale = scale_of(largest_bits<A>(units, 2));
-      scales[half] = static_cast<std::byte>(scale);
-      const E2m1Lanes<A> element(scale == 0x7f ? std::bit_cast<float>(0x7fc0'0000u) : number(scale));
-#pragma GCC unroll 2
-      for (int i = 0; i < 2; ++i) {
-        const auto coded = element(units[i]);
-        out[2 * half + i] = coded.code;
-        lost.add(x[i], coded.back * factor);
-      }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      const auto x = W::load(values + 8 * i);
+      const auto coded = elements[i / 2](divided ? x / factor : x);
+      out[i] = coded.code;
+      lost.add(x, coded.back * factor);
     }
+    scales[0] = static_cast<std::byte>(ready.code[0]);
+    scales[1] = static_cast<std::byte>(ready.code[4]);
     W::store_pairs(W::bytes(out), 1, 16, codes);
   }
 
  private:
-  static constexpr std::uint32_t kRebase = (127 - 7) << 23;
-  static float number(std::uint32_t code) { return std::bit_cast<float>((code << 20) + kRebase); }
-  static std::uint32_t scale_of(std::uint32_t a) {
-    if (a >= kInfinity) return 0x7f;
-    const auto bits =
-        std::bit_cast<std::int32_t>(std::bit_cast<float>(a) / 6.0f) - static_cast<std::int32_t>(kRebase);
-    const std::int32_t nearest = (bits + 0x7'ffff + (bits >> 20 & 1)) >> 20;
-    const auto code = static_cast<std::uint32_t>(nearest < 8 ? 8 : nearest > 0x7e ? 0x7e : nearest);
-    const bool short_of = RoundUp && code < 0x7e && number(code) * 6.0f < std::bit_cast<float>(a);
-    return code + (short_of ? 1u : 0u);
+  static constexpr std::int32_t kRebase = (127 - 7) << 23, kNan = 0x7f, kLargest = 0x7e, kSmallest = 8;
+  static typename W::F number(typename W::I code) {
+    return W::floats(((code << 20) + kRebase) | ((code == kNan) & kMagnitude));
   }
-  float tensor_scale;
+  // Of largest magnitudes, as bits.
+  static typename W::I scale_of(typename W::I a) {
+    const auto ratio = W::bits(W::floats(a) / 6.0f) - kRebase;
+    const auto nearest = (ratio + 0x7'ffff + (ratio >> 20 & 1)) >> 20;
+    auto code = W::least(W::most(nearest, W::all(kSmallest)), W::all(kLargest));
+    if constexpr (RoundUp) code -= (number(code) * 6.0f < W::floats(a)) & (code < kLargest);
+    return code | ((a >= static_cast<std::int32_t>(kInfinity)) & kNan);
+  }
+  bool divided;
   typename W::F factor;
 };
 
@@ -371,21 +399,27 @@ template <class A>
 struct GgmlScale {
   using W = Wide<A>;
   // The first value of the largest magnitude a, or the first NaN; +0 of zeros.
-  static float extreme(const float* values, const typename W::F (&x)[4], std::uint32_t a) {
+  static float extreme(const float* values, std::uint32_t a) {
     if (a == 0) return 0;
     const std::uint32_t least = a < kInfinity ? a : kInfinity + (a > kInfinity ? 1u : 0u);
     typename W::I found[4];
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) found[i] = (W::bits(x[i]) & kMagnitude) >= static_cast<std::int32_t>(least);
+    for (int i = 0; i < 4; ++i)
+      found[i] = (W::bits(W::load(values + 8 * i)) & kMagnitude) >= static_cast<std::int32_t>(least);
     return values[std::countr_zero(W::which(found))];
   }
-  // Writes it, and gives what a reader will have. NaN is the quiet one of its sign.
-  static float store(float d, std::byte* to) {
+
+  // A scale as it is stored, and what a reader will have. NaN is the quiet one of its sign.
+  struct Half {
+    std::uint16_t bits = 0;
+    float number = 0;
+    void store(std::byte* to) const { std::memcpy(to, &bits, sizeof bits); }
+  };
+  static Half half(float d) {
     const auto word = std::bit_cast<std::uint32_t>(d);
-    const auto half = static_cast<std::uint16_t>(
+    const auto bits = static_cast<std::uint16_t>(
         d != d ? (word >> 16 & 0x8000u) | 0x7e00u : static_cast<std::uint32_t>(W::to_f16(W::all(d))[0]));
-    std::memcpy(to, &half, sizeof half);
-    return W::from_f16(W::all(std::int32_t{half}))[0];
+    return {bits, W::from_f16(W::all(std::int32_t{bits}))[0]};
   }
   static float reciprocal(float d) { return d != 0 && d - d == 0 ? 1.0f / d : 0.0f; }
 };
@@ -397,33 +431,38 @@ struct GgmlCoder {
   static constexpr int kLevels = 1 << Bits, kHighAt = WithMinimum ? 4 : 2,
                        kCodesAt = kHighAt + (Bits == 5 ? 4 : 0);
   static constexpr int kCodes = kCodesAt + 16, kScales = 0;
+  struct Ready {
+    typename Scale::Half d, low;
+    float inverse, minimum;
+  };
   explicit GgmlCoder(const EncodeCall&) {}
-  [[gnu::always_inline]] void chunk(const float* values, std::byte* codes, std::byte*, auto& lost) const {
-    typename W::F x[4];
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) x[i] = W::load(values + 8 * i);
-    float low = 0, d = 0, low_back = 0;
+  static Ready ready(const float* values) {
     if constexpr (WithMinimum) {
-      const Extent found = extent(values, x);
-      low = found.low;
-      d = (found.high - low) / (kLevels - 1);
-      low_back = Scale::store(low, codes + 2);
-    } else {
-      d = Scale::extreme(values, x, largest_bits<A>(x, 4)) / (-kLevels / 2);
+      const Extent found = extent(values);
+      const float d = (found.high - found.low) / (kLevels - 1);
+      return {Scale::half(d), Scale::half(found.low), Scale::reciprocal(d), found.low};
     }
-    const auto factor = W::all(Scale::store(d, codes)), bias = W::all(low_back);
-    const auto inverse = W::all(Scale::reciprocal(d)), minimum = W::all(low);
+    const float d = Scale::extreme(values, largest_bits<A>(values, 4)) / (-kLevels / 2);
+    return {Scale::half(d), {}, Scale::reciprocal(d), 0};
+  }
+  [[gnu::always_inline]] void chunk(const float* values, const Ready& ready, std::byte* codes, std::byte*,
+                                    auto& lost) const {
+    const auto inverse = W::all(ready.inverse), minimum = W::all(ready.minimum);
+    const auto factor = W::all(ready.d.number), bias = W::all(ready.low.number);
     typename W::I out[4];
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
-      const auto units = (WithMinimum ? x[i] - minimum : x[i]) * inverse;
-      const auto sum = units + W::all(WithMinimum ? 0.5f : kLevels / 2 + 0.5f);
+      const auto x = W::load(values + 8 * i);
+      const auto sum =
+          (WithMinimum ? x - minimum : x) * inverse + W::all(WithMinimum ? 0.5f : kLevels / 2 + 0.5f);
       out[i] = W::truncate(W::least(W::most(sum, W::all(0.0f)), W::all(static_cast<float>(kLevels - 1))));
       if constexpr (WithMinimum)
-        lost.add(x[i], W::numbers(out[i]) * factor + bias);
+        lost.add(x, W::numbers(out[i]) * factor + bias);
       else
-        lost.add(x[i], W::numbers(out[i] - kLevels / 2) * factor);
+        lost.add(x, W::numbers(out[i] - kLevels / 2) * factor);
     }
+    ready.d.store(codes);
+    if constexpr (WithMinimum) ready.low.store(codes + 2);
     auto bytes = W::bytes(out);
     if constexpr (Bits == 5) {
       const std::uint32_t fifth = W::bit_of(bytes, 4);
@@ -438,14 +477,16 @@ struct GgmlCoder {
     float low, high;
   };
   // Of equals (zeros of two signs) the first; the first NaN.
-  static Extent extent(const float* values, const typename W::F (&x)[4]) {
+  static Extent extent(const float* values) {
+    typename W::F x[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) x[i] = W::load(values + 8 * i);
     const auto most = W::most(W::most(x[0], x[1]), W::most(x[2], x[3]));
     const auto least = W::least(W::least(x[0], x[1]), W::least(x[2], x[3]));
     Extent found{W::smallest(least), W::largest(most)};
     const bool nan = W::any((x[0] != x[0]) | (x[1] != x[1]) | (x[2] != x[2]) | (x[3] != x[3]));
     if (nan || found.low == 0) [[unlikely]] {
       typename W::I which[4];
-#pragma GCC unroll 4
       for (int i = 0; i < 4; ++i) which[i] = nan ? x[i] != x[i] : x[i] == 0;
       found.low = values[std::countr_zero(W::which(which))];
       if (nan || found.high == 0) found.high = found.low;
@@ -460,25 +501,32 @@ struct Q8Coder {
   using W = Wide<A>;
   using Scale = GgmlScale<A>;
   static constexpr int kCodes = 34, kScales = 0;
+  struct Ready {
+    typename Scale::Half d;
+    float inverse;
+  };
   explicit Q8Coder(const EncodeCall&) {}
-  [[gnu::always_inline]] void chunk(const float* values, std::byte* codes, std::byte*, auto& lost) const {
-    typename W::F x[4];
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) x[i] = W::load(values + 8 * i);
-    const std::uint32_t a = largest_bits<A>(x, 4);
-    const float d = (a > kInfinity ? Scale::extreme(values, x, a) : std::bit_cast<float>(a)) / 127;
-    const auto factor = W::all(Scale::store(d, codes)), inverse = W::all(Scale::reciprocal(d));
+  static Ready ready(const float* values) {
+    const std::uint32_t a = largest_bits<A>(values, 4);
+    const float d = (a > kInfinity ? Scale::extreme(values, a) : std::bit_cast<float>(a)) / 127;
+    return {Scale::half(d), Scale::reciprocal(d)};
+  }
+  [[gnu::always_inline]] void chunk(const float* values, const Ready& ready, std::byte* codes, std::byte*,
+                                    auto& lost) const {
+    const auto factor = W::all(ready.d.number), inverse = W::all(ready.inverse);
     typename W::I out[4];
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
-      const auto units = x[i] * inverse;
+      const auto x = W::load(values + 8 * i);
+      const auto units = x * inverse;
       const auto sign = W::bits(units) & kSignBit;
       const auto half = W::floats(sign | std::bit_cast<std::int32_t>(0x1.fffffep-2f));
       const auto inside = W::floats(W::bits(units) & kMagnitude) <= 128;
       const auto code = W::truncate(units + half) & inside;
       out[i] = code & 0xff;
-      lost.add(x[i], W::numbers(code) * factor);
+      lost.add(x, W::numbers(code) * factor);
     }
+    ready.d.store(codes);
     W::store_bytes(W::bytes(out), codes + 2);
   }
 };
@@ -486,11 +534,12 @@ struct Q8Coder {
 // --- coders of plain values
 
 template <class A>
-struct F32Coder {
+struct F32Coder : Fixed {
   using W = Wide<A>;
   static constexpr int kCodes = 4 * kChunk, kScales = 0;
   explicit F32Coder(const EncodeCall&) {}
-  [[gnu::always_inline]] void chunk(const float* values, std::byte* codes, std::byte*, auto& lost) const {
+  [[gnu::always_inline]] void chunk(const float* values, const Fixed::Ready&, std::byte* codes, std::byte*,
+                                    auto& lost) const {
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
       const auto x = W::load(values + 8 * i);
@@ -501,11 +550,12 @@ struct F32Coder {
 };
 
 template <class A, class Element>
-struct WordCoder {
+struct WordCoder : Fixed {
   using W = Wide<A>;
   static constexpr int kCodes = 2 * kChunk, kScales = 0;
   explicit WordCoder(const EncodeCall&) {}
-  [[gnu::always_inline]] void chunk(const float* values, std::byte* codes, std::byte*, auto& lost) const {
+  [[gnu::always_inline]] void chunk(const float* values, const Fixed::Ready&, std::byte* codes, std::byte*,
+                                    auto& lost) const {
     typename W::I out[4];
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
@@ -546,25 +596,32 @@ struct F16Lanes {
 template <class A, class Coder>
 void encode_values(const Coder& coder, const float* values, std::int64_t count, std::byte* codes,
                    std::byte* scales, auto& lost) {
-  for (; count >= kChunk; count -= kChunk) {
-    coder.chunk(values, codes, scales, lost);
-    values += kChunk;
-    codes += Coder::kCodes;
-    if constexpr (Coder::kScales != 0) scales += Coder::kScales;
+  if (count >= kChunk) {
+    auto next = coder.ready(values);
+    for (; count >= kChunk; count -= kChunk) {
+      const auto ready = next;
+      next = coder.ready(values + (count >= 2 * kChunk ? kChunk : 0));
+      coder.chunk(values, ready, codes, scales, lost);
+      lost.end_chunk();
+      values += kChunk;
+      codes += Coder::kCodes;
+      if constexpr (Coder::kScales != 0) scales += Coder::kScales;
+    }
   }
   if (count == 0) return;
   float padded[kChunk] = {};
   std::byte some_codes[Coder::kCodes], some_scales[Coder::kScales + 1];
   std::memcpy(padded, values, static_cast<std::size_t>(count) * sizeof(float));
-  coder.chunk(padded, some_codes, some_scales, lost);
+  coder.chunk(padded, coder.ready(padded), some_codes, some_scales, lost);
+  lost.end_chunk();
   std::memcpy(codes, some_codes, static_cast<std::size_t>(count * Coder::kCodes / kChunk));
   if constexpr (Coder::kScales != 0)
     std::memcpy(scales, some_scales, static_cast<std::size_t>(count * Coder::kScales / kChunk));
 }
 
-template <class A, class Coder, bool Noisy>
+template <class A, class Coder, bool WithNoise>
 Noise encode_lanes(const EncodeCall& call) {
-  Lost<A, Noisy> lost;
+  Lost<A, WithNoise> lost;
   if constexpr (requires { Coder(call); }) {
     encode_values<A>(Coder(call), call.values, call.count, call.codes, call.scales, lost);
   } else {
@@ -575,7 +632,7 @@ Noise encode_lanes(const EncodeCall& call) {
                        lost);
     }
   }
-  return {lost.signal.sum(), lost.noise.sum()};
+  return {lost.all_signal.total(), lost.all_noise.total()};
 }
 
 template <class A>

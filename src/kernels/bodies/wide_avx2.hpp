@@ -33,6 +33,9 @@ struct Wide<Avx2> {
   static I most(I a, I b) {
     return reinterpret_cast<I>(_mm256_max_epi32(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
   }
+  static I least(I a, I b) {
+    return reinterpret_cast<I>(_mm256_min_epi32(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
+  }
   static I nearest(F x) { return reinterpret_cast<I>(_mm256_cvtps_epi32(x)); }
   static I truncate(F x) { return reinterpret_cast<I>(_mm256_cvttps_epi32(x)); }
   static F numbers(I x) { return _mm256_cvtepi32_ps(reinterpret_cast<__m256i>(x)); }
@@ -58,6 +61,18 @@ struct Wide<Avx2> {
     four = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0xb1));
     return static_cast<std::uint32_t>(_mm_cvtsi128_si32(four));
   }
+
+  // The largest of each, in all of the lower and in all of the upper four.
+  static I largest_of_two(I a, I b) {
+    const auto low = reinterpret_cast<__m256i>(a), high = reinterpret_cast<__m256i>(b);
+    __m256i four = _mm256_max_epi32(_mm256_permute2x128_si256(low, high, 0x20),
+                                    _mm256_permute2x128_si256(low, high, 0x31));
+    four = _mm256_max_epi32(four, _mm256_shuffle_epi32(four, 0x4e));
+    return reinterpret_cast<I>(_mm256_max_epi32(four, _mm256_shuffle_epi32(four, 0xb1)));
+  }
+  // The lower four, or the upper four, twice.
+  static F lower(F x) { return _mm256_permute2f128_ps(x, x, 0x00); }
+  static F upper(F x) { return _mm256_permute2f128_ps(x, x, 0x11); }
 
   // 32 integers of 0..255 as bytes, in order.
   static Bytes bytes(const I (&x)[4]) {
@@ -105,24 +120,20 @@ struct Wide<Avx2> {
     return _mm256_cvtph_ps(words);
   }
 
-  // Sums of squares in eight lanes. The squares are exact, so it is all one whether they are fused.
-  class Squares {
+  // Eight sums, in double.
+  class Sums {
    public:
     void add(F x) {
-      low_ = plus_square(low_, _mm256_castps256_ps128(x));
-      high_ = plus_square(high_, _mm256_extractf128_ps(x, 1));
+      low_ = _mm256_add_pd(low_, _mm256_cvtps_pd(_mm256_castps256_ps128(x)));
+      high_ = _mm256_add_pd(high_, _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1)));
     }
-    double sum() const {
+    double total() const {
       const __m256d four = _mm256_add_pd(low_, high_);  // s0 + s4 ..
       const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
       return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
     }
 
    private:
-    static __m256d plus_square(__m256d sum, __m128 x) {
-      const __m256d wide = _mm256_cvtps_pd(x);
-      return _mm256_fmadd_pd(wide, wide, sum);
-    }
     __m256d low_ = _mm256_setzero_pd(), high_ = _mm256_setzero_pd();
   };
 
