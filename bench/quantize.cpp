@@ -9,15 +9,15 @@
 //   encoders   a tensor of f32 in memory (1 GiB unless said otherwise) to codes and scales in memory; as
 //   bytes
 //              alone, and with the noise
-//   stream     the way of `nibble quantize`: the same values as a bf16 checkpoint, from the page cache of
-//              /dev/shm to a directory there, with noise and progress
-#include <nibble/base/concat.hpp>
+//   stream     encode_weight, what `nibble quantize` does with a tensor: the same values as a bf16 checkpoint
+//   in
+//              memory, row by row to the bytes of the format in memory, with noise and progress. Files and
+//              the system's copies of their pages are left out
+#include "../src/model/encode_stream.hpp"
 #include <nibble/base/machine.hpp>
 #include <nibble/base/memory.hpp>
 #include <nibble/base/pool.hpp>
 #include <nibble/formats/nvfp4.hpp>
-#include <nibble/io/output.hpp>
-#include <nibble/io/safetensors_writer.hpp>
 #include <nibble/kernels/encode.hpp>
 #include <nibble/model/quantize.hpp>
 
@@ -25,7 +25,6 @@
 #include <cstdio>
 #include <cstring>
 #include <ctime>
-#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -54,6 +53,20 @@ struct Options {
   bool wants(const char* name) const {
     return formats.empty() || std::find(formats.begin(), formats.end(), name) != formats.end();
   }
+};
+
+class InMemory final : public File {
+ public:
+  InMemory(const std::byte* bytes, std::size_t size) : File("memory"), bytes_(bytes), size_(size) {}
+  std::uint64_t size() const override { return size_; }
+  Status read_at(std::uint64_t offset, std::span<std::byte> out) const override {
+    std::memcpy(out.data(), bytes_ + offset, out.size());
+    return {};
+  }
+
+ private:
+  const std::byte* bytes_;
+  std::size_t size_;
 };
 
 class Bench {
@@ -93,9 +106,8 @@ class Bench {
                 bandwidth_ * 1e-9);
     std::printf("%-12s %28s %28s %28s\n%-12s %28s %28s %28s\n", "", "encoders: bytes", "with noise", "stream",
                 "", "GB/s of f32   of memory", "GB/s of f32   of memory", "GB/s of bf16   of memory");
-    write_checkpoint();
+    make_checkpoint();
   }
-  ~Bench() { std::filesystem::remove_all(kFolder); }
 
   void measure(const TargetFormat& format) {
     const bool gguf = format.safetensors == Format::none;
@@ -121,14 +133,12 @@ class Bench {
           written += 4 * static_cast<double>(format.sharing.count(rows_, kColumns));
         print(least, 4 * count, written);
       }
-    if (!gguf) stream(format);  // a GGUF file wants a whole model
+    stream(format, id);
     std::printf("\n");
     std::fflush(stdout);
   }
 
  private:
-  static constexpr const char* kFolder = "/dev/shm/nibble-bench-quantize";
-
   void print(double seconds, double in, double out) const {
     std::printf(" %16.2f %10.0f%%", in * 1e-9 / seconds, 100 * (in + out) / bandwidth_ / seconds);
   }
@@ -191,53 +201,56 @@ class Bench {
     bands(1, [&](std::int64_t row, std::int64_t) { body(row); });
   }
 
-  // A llama of one matrix.
-  void write_checkpoint() {
-    const std::filesystem::path folder = kFolder;
-    std::filesystem::remove_all(folder);
-    std::filesystem::create_directories(folder / "in");
-    const auto rows = static_cast<std::uint64_t>(rows_);
-    const std::string config =
-        concat(R"({"model_type": "llama", "hidden_size": 4096, "intermediate_size": )", rows,
-               R"(, "num_attention_heads": 32, "num_hidden_layers": 1, "vocab_size": 32,
-                                       "max_position_embeddings": 512, "rms_norm_eps": 1e-5})");
-    const std::vector<TensorSpec> specs = {{"model.layers.0.mlp.up_proj.weight", DType::bf16, {rows, 4096}}};
-    auto writer = SafetensorsWriter::create((folder / "in/model.safetensors").string(), specs);
+  // The values once more, as the only tensor of a checkpoint of bf16.
+  void make_checkpoint() {
+    const auto bytes = static_cast<std::size_t>(rows_ * kColumns) * 2;
+    stored_ = Buffer::make(bytes, memory_, Purpose::staging, "the checkpoint").take();
     const Encoder narrow = *find_encoder(Format::bf16, ScaleRule::usual, this_machine().features);
-    encode(narrow, format_info(Format::bf16), {}, false);
-    (void)(write_file((folder / "in/config.json").string(), config).ok() && writer.ok() &&
-           writer->append({codes_.data(), rows * 4096 * 2}).ok() && writer->finish().ok());
+    rows([&](std::int64_t row) {
+      narrow.encode_bytes(
+          {values_.as<float>().data() + row * kColumns, kColumns, stored_.data() + row * kColumns * 2});
+    });
+    checkpoint_.files.push_back(std::make_unique<InMemory>(stored_.data(), bytes));
+    CheckpointTensor tensor;
+    tensor.name = "up";
+    tensor.format = Format::bf16;
+    tensor.dtype = DType::bf16;
+    tensor.shape = {static_cast<std::uint64_t>(rows_), kColumns};
+    tensor.codes = {0, 0, bytes};
+    checkpoint_.tensors.push_back(std::move(tensor));
   }
 
-  void stream(const TargetFormat& format) {
-    const std::filesystem::path folder = kFolder;
-    const auto checkpoint = open_checkpoint((folder / "in").string());
-    QuantizeOptions how;
-    how.format = &format;
-    how.only = [](std::string_view) { return true; };
-    how.progress = {[](void*, const Progress&) { return 0; }, nullptr};
+  void stream(const TargetFormat& format, Format id) {
+    const WeightPlan plan{"up", checkpoint_.tensors[0].shape, {checkpoint_.tensors.data()}, {}, false, false};
+    const Encoding how{id, format.sharing, format.nested, ScaleRule::usual};
     double least = 1e30, written = 0;
-    for (int i = 0; i < 2; ++i) {
+    for (int i = 0; i < 3; ++i) {
+      written = 0;
+      const StreamHooks hooks{[&](Part part, std::uint64_t offset, std::span<const std::byte> bytes) {
+                                std::byte* to = part == Part::codes ? codes_.data() : scales_.data();
+                                std::memcpy(to + offset, bytes.data(), bytes.size());
+                                written += static_cast<double>(bytes.size());
+                                return Status();
+                              },
+                              [](std::int64_t, std::int64_t) { return Status(); }};
       const Stopwatch watch(pool_->threads());
-      const auto report = checkpoint.ok()
-                              ? quantize_checkpoint(*checkpoint, (folder / "out").string(), how, *pool_)
-                              : Result<QuantizeReport>(checkpoint.status());
+      RowSource source(checkpoint_, plan, *pool_);
+      const auto encoded = encode_weight(source, plan, how, *pool_, hooks);
       least = std::min(least, watch.seconds());
-      if (!report.ok()) {
-        std::printf(" %s", report.status().message().c_str());
+      if (!encoded.ok()) {
+        std::printf(" %s", encoded.status().message().c_str());
         return;
       }
-      written = static_cast<double>(report->bytes_after);
-      std::filesystem::remove_all(folder / "out");
     }
-    print(least, 2 * static_cast<double>(rows_ * kColumns), written);
+    print(least, static_cast<double>(stored_.size()), written);
   }
 
   Options options_;
   Memory memory_;
   std::unique_ptr<Pool> pool_;
   std::int64_t rows_;
-  Buffer values_, codes_, scales_;
+  Buffer values_, codes_, scales_, stored_;
+  Checkpoint checkpoint_;
   double bandwidth_ = 0;
 };
 

@@ -14,7 +14,7 @@
 
 namespace nib::inline v0::cpu {
 
-inline constexpr int kChunk = 32;
+inline constexpr int kChunk = 32, kBatch = 8;
 inline constexpr std::uint32_t kInfinity = 0x7f80'0000u;
 inline constexpr std::int32_t kSignBit = INT32_MIN, kMagnitude = INT32_MAX;
 
@@ -162,9 +162,8 @@ class Units {
   typename W::I keep_;
 };
 
-// A coder is made for a run or a call. ready(values) is what it needs to know of a chunk before its codes,
-// which is asked for a chunk ahead, so that the latency of choosing a scale is hidden behind the codes of
-// another.
+// A coder is made for a run or a call. ready(values) is what it needs to know of a chunk before its codes:
+// asked for a batch of chunks first, so that none waits for its scale.
 struct Fixed {
   struct Ready {};
   static Ready ready(const float*) { return {}; }
@@ -596,17 +595,18 @@ struct F16Lanes {
 template <class A, class Coder>
 void encode_values(const Coder& coder, const float* values, std::int64_t count, std::byte* codes,
                    std::byte* scales, auto& lost) {
-  if (count >= kChunk) {
-    auto next = coder.ready(values);
-    for (; count >= kChunk; count -= kChunk) {
-      const auto ready = next;
-      next = coder.ready(values + (count >= 2 * kChunk ? kChunk : 0));
-      coder.chunk(values, ready, codes, scales, lost);
+  while (count >= kChunk) {
+    const auto batch = static_cast<int>(count / kChunk < kBatch ? count / kChunk : kBatch);
+    typename Coder::Ready ready[kBatch];
+    for (int i = 0; i < batch; ++i) ready[i] = coder.ready(values + i * kChunk);
+    for (int i = 0; i < batch; ++i) {
+      coder.chunk(values, ready[i], codes, scales, lost);
       lost.end_chunk();
       values += kChunk;
       codes += Coder::kCodes;
       if constexpr (Coder::kScales != 0) scales += Coder::kScales;
     }
+    count -= batch * kChunk;
   }
   if (count == 0) return;
   float padded[kChunk] = {};
