@@ -97,13 +97,13 @@ class Stream {
     }
     return {};
   }
-  // body(begin, end) for every `at_once` rows of a block, on all threads.
+  // body(begin, end) of rows of a block that go together, on all threads.
   template <class Body>
-  void in_parallel_rows(std::int64_t count, std::int64_t at_once, Body&& body) {
+  void in_parallel_rows(std::int64_t count, Body&& body) {
     pool_.run([&](int index, int threads) {
-      const Range mine = split(count, index, threads, at_once);
-      for (std::int64_t row = mine.begin; row < mine.end; row += at_once)
-        body(row, std::min(row + at_once, mine.end));
+      const Range mine = split(count, index, threads, at_once_);
+      for (std::int64_t row = mine.begin; row < mine.end; row += at_once_)
+        body(row, std::min(row + at_once_, mine.end));
     });
   }
   // Consecutive values of one row that share a scale; all of them when the whole row does.
@@ -121,7 +121,7 @@ class Stream {
     const bool alone = band_ == at_once_;
     const std::int64_t across = sharing_.count(1, columns_);
     if (!alone) of_rows_.assign(static_cast<std::size_t>(count * across), 0.0f);
-    in_parallel_rows(count, at_once_, [&](std::int64_t begin, std::int64_t end) {
+    in_parallel_rows(count, [&](std::int64_t begin, std::int64_t end) {
       encoder_.measure(
           values_.data() + begin * columns_, (end - begin) * columns_, run(),
           alone ? largest_.data() + scale_of_row(first + begin) : of_rows_.data() + begin * across);
@@ -165,7 +165,7 @@ class Stream {
   // --- codes
 
   void encode_rows(std::int64_t first, std::int64_t count) {
-    in_parallel_rows(count, at_once_, [&](std::int64_t begin, std::int64_t end) {
+    in_parallel_rows(count, [&](std::int64_t begin, std::int64_t end) {
       EncodeCall call{values_.data() + begin * columns_, (end - begin) * columns_,
                       codes_.data() + bytes_of(begin, info_.code_bytes)};
       if (!scales_.empty()) call.scales = scales_.data() + bytes_of(begin, info_.scale_bytes);

@@ -58,8 +58,9 @@ struct QuantizeReport {
   std::uint64_t weights = 0;                        // values of those
   std::uint64_t weight_bytes = 0;                   // bytes of those, scales included
   std::uint64_t bytes_before = 0, bytes_after = 0;  // of all tensors
-  double signal = 0,
-         noise = 0;  // of the quantized: sums of squares of the values before, and of what changed
+  // Of the quantized: sums of squares of the values before, and of what changed, to six digits and the same
+  // on every machine (Noise in kernels/encode.hpp).
+  double signal = 0, noise = 0;
   // Sentences about what was asked for and not done, and what the other container cannot say.
   std::vector<std::string> notes;
 };
