@@ -1,6 +1,7 @@
 #include "encode_stream.hpp"
 
 #include <nibble/base/bits.hpp>
+#include <nibble/base/float_scope.hpp>
 #include <nibble/base/within_memory.hpp>
 #include <nibble/formats/double_quantization.hpp>
 #include <nibble/formats/ggml.hpp>
@@ -71,10 +72,13 @@ class Stream {
       done_ += count;
       return {};
     };
-    if (whole_first) NIB_TRY(blocks(measure_block));
-    if (shared && whole_first) choose_scales(0, rows_);
-    if (info_.tensor_scale) choose_tensor_scale();
-    if (how_.nested) nest();
+    if (whole_first) {
+      NIB_TRY(blocks(measure_block));
+      const FloatScope scope(Subnormals::kept);
+      if (shared) choose_scales(0, rows_);
+      if (info_.tensor_scale) choose_tensor_scale();
+      if (how_.nested) nest();
+    }
     NIB_TRY(blocks(encode_block));
     if (info_.tensor_scale) NIB_TRY(put_tensor_scale());
     if (shared) NIB_TRY(put_scales());
@@ -93,6 +97,7 @@ class Stream {
       const std::int64_t count = std::min(block_, rows_ - row);
       NIB_TRY(hooks_.step(done_, rows_));
       NIB_TRY(source_.read(row, count, values_.data()));
+      const FloatScope scope(Subnormals::kept);  // not around the step, in which the host's code runs
       NIB_TRY(work(row, count));
     }
     return {};

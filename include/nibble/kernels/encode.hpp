@@ -63,7 +63,7 @@ class Encoder {
 
   // What formats with shared scales need first: largest[i] (zero to begin with) grows to the largest
   // magnitude of run i, where infinity and NaN are above all numbers; and the scale of values of that largest
-  // magnitude.
+  // magnitude, a division in the caller's floating-point environment.
   void measure(const float* values, std::int64_t count, std::int64_t run, float* largest) const;
   float scale_of(float largest) const { return scale_of_(largest); }
 
