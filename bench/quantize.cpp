@@ -1,31 +1,30 @@
 // How fast a tensor is quantized, beside what memory allows: bench_quantize [--gib N] [--threads N]
 // [FORMAT...]
 //
-// A tensor of f32 in memory (1 GiB unless said otherwise) goes into each format on all threads. `undisturbed`
-// is the processors' time divided by the threads: `seconds` on a machine that nobody else uses. `of memory`
-// is the time that moving its bytes and the encoded ones would take, by the rate at which the same threads
-// copy memory (measured in the same run, the best of several), over that. Last, the way of `nibble quantize`:
-// the same values as a bf16 checkpoint, from the page cache of /dev/shm to a directory there.
-#include <nibble/base/concat.hpp>
+// The floor of every figure is moving each byte once: those that are read and those that are written, at the
+// rate at which the same threads copy memory (measured in the same run, the best of several). `of memory` is
+// that time over the time taken, which is the processors' time divided by the threads: what the clock would
+// say on a machine that nobody else uses.
+//
+//   encoders   a tensor of f32 in memory (1 GiB unless said otherwise) to codes and scales in memory; as
+//   bytes
+//              alone, and with the noise
+//   stream     encode_weight, what `nibble quantize` does with a tensor: the same values as a bf16 checkpoint
+//   in
+//              memory, row by row to the bytes of the format in memory, with noise and progress. Files and
+//              the system's copies of their pages are left out
+#include "../src/model/encode_stream.hpp"
 #include <nibble/base/machine.hpp>
 #include <nibble/base/memory.hpp>
 #include <nibble/base/pool.hpp>
-#include <nibble/formats/ggml.hpp>
-#include <nibble/formats/mxfp4.hpp>
 #include <nibble/formats/nvfp4.hpp>
-#include <nibble/formats/plain.hpp>
-#include <nibble/formats/quantize.hpp>
-#include <nibble/formats/shared_scale.hpp>
-#include <nibble/io/output.hpp>
-#include <nibble/io/safetensors_writer.hpp>
+#include <nibble/kernels/encode.hpp>
 #include <nibble/model/quantize.hpp>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <ctime>
-#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -33,27 +32,18 @@
 namespace {
 
 using namespace nib;
-using Clock = std::chrono::steady_clock;
 
 constexpr std::int64_t kColumns = 4096;
 
-// Of the clock on the wall, and of processors divided by threads: what the first would be if nobody else used
-// the machine.
-struct Took {
-  double wall, undisturbed;
-};
+// The processors' time, divided by the threads.
 class Stopwatch {
  public:
   explicit Stopwatch(int threads) : threads_(threads) {}
-  Took took() const {
-    return {std::chrono::duration<double>(Clock::now() - start_).count(),
-            static_cast<double>(std::clock() - cpu_) / CLOCKS_PER_SEC / threads_};
-  }
+  double seconds() const { return static_cast<double>(std::clock() - start_) / CLOCKS_PER_SEC / threads_; }
 
  private:
   int threads_;
-  Clock::time_point start_ = Clock::now();
-  std::clock_t cpu_ = std::clock();
+  std::clock_t start_ = std::clock();
 };
 
 struct Options {
@@ -63,6 +53,20 @@ struct Options {
   bool wants(const char* name) const {
     return formats.empty() || std::find(formats.begin(), formats.end(), name) != formats.end();
   }
+};
+
+class InMemory final : public File {
+ public:
+  InMemory(const std::byte* bytes, std::size_t size) : File("memory"), bytes_(bytes), size_(size) {}
+  std::uint64_t size() const override { return size_; }
+  Status read_at(std::uint64_t offset, std::span<std::byte> out) const override {
+    std::memcpy(out.data(), bytes_ + offset, out.size());
+    return {};
+  }
+
+ private:
+  const std::byte* bytes_;
+  std::size_t size_;
 };
 
 class Bench {
@@ -96,100 +100,157 @@ class Bench {
         std::memcpy(codes_.data() + mine.begin, values_.data() + mine.begin,
                     static_cast<std::size_t>(mine.size()));
       });
-      bandwidth_ = std::max(bandwidth_, 2.0 * static_cast<double>(bytes) / watch.took().undisturbed);
+      bandwidth_ = std::max(bandwidth_, 2.0 * static_cast<double>(bytes) / watch.seconds());
     }
-    std::printf("%d threads, copying moves %.1f GB/s\n%-12s %10s %12s %12s %10s\n", pool_->threads(),
-                bandwidth_ * 1e-9, "format", "seconds", "undisturbed", "GB/s of f32", "of memory");
+    std::printf("%d threads of %s, copying moves %.1f GB/s\n", pool_->threads(), this_machine().cpu.c_str(),
+                bandwidth_ * 1e-9);
+    std::printf("%-12s %28s %28s %28s\n%-12s %28s %28s %28s\n", "", "encoders: bytes", "with noise", "stream",
+                "", "GB/s of f32   of memory", "GB/s of f32   of memory", "GB/s of bf16   of memory");
+    make_checkpoint();
   }
 
-  auto parallel() {
-    return [this](std::int64_t count, auto&& body) {
-      pool_->run([&](int index, int threads) {
-        const Range mine = split(count, index, threads);
-        for (std::int64_t i = mine.begin; i < mine.end; ++i) body(i);
-      });
-    };
-  }
-  template <BlockFormat F>
-  void blocks(const char* name) {
-    report(name, static_cast<double>(F::code_bytes + F::scale_bytes) / F::group, [&] {
-      quantize_rows<F>(values_.as<float>().data(), rows_, kColumns, codes_.data(), scales_.data(), {},
-                       parallel());
-    });
-  }
-  template <SharedScaleFormat F>
-  void shared(const char* name, const ScaleSharing& sharing) {
-    const auto count = static_cast<double>(sharing.count(rows_, kColumns));
-    report(name, 1.0 / F::group + 4 * count / static_cast<double>(rows_ * kColumns), [&] {
-      quantize_shared<F>(values_.as<float>().data(), rows_, kColumns, sharing, codes_.data(),
-                         scales_.as<float>().data(), {}, parallel());
-    });
-  }
-
-  void whole_way(const char* format, const char* to) {
-    if (!options_.wants("checkpoint")) return;
-    namespace fs = std::filesystem;
-    const fs::path folder = "/dev/shm/nibble-bench-quantize";
-    fs::remove_all(folder);
-    fs::create_directories(folder / "in");
-    const auto rows = static_cast<std::uint64_t>(rows_);
-    (void)write_file((folder / "in/config.json").string(),
-                     concat(R"({"model_type": "llama", "hidden_size": 4096, "intermediate_size": )", rows,
-                            R"(, "num_attention_heads": 32, "num_hidden_layers": 1, "vocab_size": 32,
-                             "max_position_embeddings": 512, "rms_norm_eps": 1e-5})"));
-    const std::vector<TensorSpec> specs = {{"model.layers.0.mlp.up_proj.weight", DType::bf16, {rows, 4096}}};
-    auto writer = SafetensorsWriter::create((folder / "in/model.safetensors").string(), specs);
-    quantize_rows<PlainBf16>(values_.as<float>().data(), rows_, kColumns, codes_.data(), nullptr, {},
-                             parallel());
-    const std::uint64_t bytes = rows * 4096 * 2;
-    if (!writer.ok() || !writer->append({codes_.data(), bytes}).ok() || !writer->finish().ok()) return;
-    const auto checkpoint = open_checkpoint((folder / "in").string());
-    QuantizeOptions how;
-    how.format = find_target_format(format);
-    // On one thread: where the pool waits for a file it spins, which would count as work.
-    const auto alone = Pool::start(1).take();
-    const Stopwatch watch(1);
-    const auto written = checkpoint.ok()
-                             ? quantize_checkpoint(*checkpoint, (folder / to).string(), how, *alone)
-                             : Result<QuantizeReport>(checkpoint.status());
-    const Took took = watch.took();
-    if (!written.ok())
-      std::printf("%s\n", written.status().message().c_str());
+  void measure(const TargetFormat& format) {
+    const bool gguf = format.safetensors == Format::none;
+    if (!options_.wants(format.name)) return;
+    std::printf("%-12s", format.name);
+    const Format id = gguf ? format.gguf : format.safetensors;
+    const Encoder encoder = *find_encoder(id, ScaleRule::usual, this_machine().features);
+    if (format.nested)
+      std::printf("%28s %28s", "", "");
     else
-      line(format, took, static_cast<double>(bytes), static_cast<double>(written->bytes_after),
-           "   a bf16 checkpoint of that many values, on one thread: GB/s of bf16", 1);
-    fs::remove_all(folder);
+      for (const bool with_noise : {false, true}) {
+        double least = 1e30;
+        for (int i = 0; i < 3; ++i) {
+          const Stopwatch watch(pool_->threads());
+          encode(encoder, format_info(id), format.sharing, with_noise);
+          least = std::min(least, watch.seconds());
+        }
+        const FormatInfo& info = format_info(id);
+        const double count = static_cast<double>(rows_ * kColumns), groups = count / info.group;
+        double written = groups * info.code_bytes;
+        if (info.scales == Scales::plane) written += groups * info.scale_bytes;
+        if (info.scales == Scales::shared)
+          written += 4 * static_cast<double>(format.sharing.count(rows_, kColumns));
+        print(least, 4 * count, written);
+      }
+    stream(format, id);
+    std::printf("\n");
+    std::fflush(stdout);
   }
-
-  bool wants(const char* name) const { return options_.wants(name); }
 
  private:
-  template <class Work>
-  void report(const char* name, double bytes_a_value, Work work) {
-    if (!options_.wants(name)) return;
-    Took best{1e30, 1e30};
-    for (int i = 0; i < 3; ++i) {
-      const Stopwatch watch(pool_->threads());
-      work();
-      const Took took = watch.took();
-      if (took.undisturbed < best.undisturbed) best = took;
-    }
-    const double in = static_cast<double>(values_.size());
-    line(name, best, in, in / 4 * bytes_a_value, "");
+  void print(double seconds, double in, double out) const {
+    std::printf(" %16.2f %10.0f%%", in * 1e-9 / seconds, 100 * (in + out) / bandwidth_ / seconds);
   }
-  void line(const char* name, const Took& took, double in, double out, const char* what,
-            int threads = 0) const {
-    const double bandwidth = threads ? bandwidth_ * threads / pool_->threads() : bandwidth_;
-    std::printf("%-12s %10.2f %12.2f %12.2f %9.0f%%%s\n", name, took.wall, took.undisturbed,
-                in * 1e-9 / took.undisturbed, 100 * (in + out) / bandwidth / took.undisturbed, what);
-    std::fflush(stdout);
+
+  // The encoder as it is, on rows that are in memory.
+  void encode(const Encoder& encoder, const FormatInfo& info, const ScaleSharing& sharing, bool with_noise) {
+    const bool shared = info.scales == Scales::shared;
+    const std::int64_t band = shared && !sharing.run ? (sharing.rows ? sharing.rows : rows_) : 1;
+    const std::int64_t run = sharing.run ? sharing.run : sharing.columns ? sharing.columns : kColumns;
+    const float* values = values_.as<float>().data();
+    float* scales = scales_.as<float>().data();
+    std::vector<float> of_rows(static_cast<std::size_t>(rows_));
+    float largest = 0;
+    const bool whole = info.tensor_scale || band == rows_;
+    if (whole) {
+      rows([&](std::int64_t row) {
+        float& of = of_rows[static_cast<std::size_t>(row)];
+        of = 0;
+        encoder.measure(values + row * kColumns, kColumns, kColumns, &of);
+      });
+      encoder.measure(of_rows.data(), rows_, rows_, &largest);
+      if (shared) scales[0] = encoder.scale_of(largest);
+    }
+    const auto encode_row = [&](std::int64_t row) {
+      const std::int64_t group = row * kColumns / info.group;
+      EncodeCall call{values + row * kColumns, kColumns, codes_.data() + group * info.code_bytes};
+      if (info.tensor_scale) call.tensor_scale = nvfp4_tensor_scale(largest);
+      if (shared) {
+        call.run = run;
+        call.run_scales = call.read_scales = scales + sharing.index(row, 0, kColumns);
+      } else if (info.scales == Scales::plane) {
+        call.scales = scales_.data() + group * info.scale_bytes;
+      }
+      if (with_noise)
+        of_rows[static_cast<std::size_t>(row)] = static_cast<float>(encoder.encode(call).noise);
+      else
+        encoder.encode_bytes(call);
+    };
+    if (!shared || whole) return rows(encode_row);
+    bands(band, [&](std::int64_t begin, std::int64_t end) {
+      const std::int64_t from = sharing.index(begin, 0, kColumns),
+                         to = sharing.index(end - 1, kColumns - 1, kColumns) + 1;
+      std::fill(scales + from, scales + to, 0.0f);
+      for (std::int64_t row = begin; row < end; ++row)
+        encoder.measure(values + row * kColumns, kColumns, run, scales + sharing.index(row, 0, kColumns));
+      for (std::int64_t i = from; i < to; ++i) scales[i] = encoder.scale_of(scales[i]);
+      for (std::int64_t row = begin; row < end; ++row) encode_row(row);
+    });
+  }
+  template <class Body>
+  void bands(std::int64_t band, Body&& body) {
+    pool_->run([&](int index, int threads) {
+      const Range mine = split(rows_, index, threads, band);
+      for (std::int64_t row = mine.begin; row < mine.end; row += band)
+        body(row, std::min(row + band, mine.end));
+    });
+  }
+  template <class Body>
+  void rows(Body&& body) {
+    bands(1, [&](std::int64_t row, std::int64_t) { body(row); });
+  }
+
+  // The values once more, as the only tensor of a checkpoint of bf16.
+  void make_checkpoint() {
+    const auto bytes = static_cast<std::size_t>(rows_ * kColumns) * 2;
+    stored_ = Buffer::make(bytes, memory_, Purpose::staging, "the checkpoint").take();
+    const Encoder narrow = *find_encoder(Format::bf16, ScaleRule::usual, this_machine().features);
+    rows([&](std::int64_t row) {
+      narrow.encode_bytes(
+          {values_.as<float>().data() + row * kColumns, kColumns, stored_.data() + row * kColumns * 2});
+    });
+    checkpoint_.files.push_back(std::make_unique<InMemory>(stored_.data(), bytes));
+    CheckpointTensor tensor;
+    tensor.name = "up";
+    tensor.format = Format::bf16;
+    tensor.dtype = DType::bf16;
+    tensor.shape = {static_cast<std::uint64_t>(rows_), kColumns};
+    tensor.codes = {0, 0, bytes};
+    checkpoint_.tensors.push_back(std::move(tensor));
+  }
+
+  void stream(const TargetFormat& format, Format id) {
+    const WeightPlan plan{"up", checkpoint_.tensors[0].shape, {checkpoint_.tensors.data()}, {}, false, false};
+    const Encoding how{id, format.sharing, format.nested, ScaleRule::usual};
+    double least = 1e30, written = 0;
+    for (int i = 0; i < 3; ++i) {
+      written = 0;
+      const StreamHooks hooks{[&](Part part, std::uint64_t offset, std::span<const std::byte> bytes) {
+                                std::byte* to = part == Part::codes ? codes_.data() : scales_.data();
+                                std::memcpy(to + offset, bytes.data(), bytes.size());
+                                written += static_cast<double>(bytes.size());
+                                return Status();
+                              },
+                              [](std::int64_t, std::int64_t) { return Status(); }};
+      const Stopwatch watch(pool_->threads());
+      RowSource source(checkpoint_, plan, *pool_);
+      const auto encoded = encode_weight(source, plan, how, *pool_, hooks);
+      least = std::min(least, watch.seconds());
+      if (!encoded.ok()) {
+        std::printf(" %s", encoded.status().message().c_str());
+        return;
+      }
+    }
+    print(least, static_cast<double>(stored_.size()), written);
   }
 
   Options options_;
   Memory memory_;
   std::unique_ptr<Pool> pool_;
   std::int64_t rows_;
-  Buffer values_, codes_, scales_;
+  Buffer values_, codes_, scales_, stored_;
+  Checkpoint checkpoint_;
   double bandwidth_ = 0;
 };
 
@@ -207,21 +268,6 @@ int main(int count, char** arguments) {
       options.formats.push_back(word);
   }
   Bench bench(options);
-  bench.blocks<Mxfp4>("mxfp4");
-  bench.blocks<Nvfp4>("nvfp4");
-  bench.shared<Nf4>("nf4", ScaleSharing::per_run(64));
-  bench.shared<BnbFp4>("fp4", ScaleSharing::per_run(64));
-  bench.shared<LlmInt8>("llm-int8", ScaleSharing::per_row());
-  bench.shared<Int8>("int8", ScaleSharing::per_row());
-  bench.shared<Fp8E4M3>("fp8", ScaleSharing::per_tile(128, 128));
-  bench.blocks<Q4_0>("q4_0");
-  bench.blocks<Q4_1>("q4_1");
-  bench.blocks<Q5_0>("q5_0");
-  bench.blocks<Q5_1>("q5_1");
-  bench.blocks<Q8_0>("q8_0");
-  bench.blocks<PlainBf16>("bf16");
-  bench.blocks<PlainF16>("f16");
-  bench.whole_way("nf4", "nf4");
-  bench.whole_way("int8", "int8");
+  for (const TargetFormat& format : target_formats()) bench.measure(format);
   return 0;
 }

@@ -1,257 +1,220 @@
 #include "encode_stream.hpp"
 
 #include <nibble/base/bits.hpp>
+#include <nibble/base/float_scope.hpp>
 #include <nibble/base/within_memory.hpp>
 #include <nibble/formats/double_quantization.hpp>
 #include <nibble/formats/ggml.hpp>
-#include <nibble/formats/mxfp4.hpp>
 #include <nibble/formats/nvfp4.hpp>
-#include <nibble/formats/plain.hpp>
-#include <nibble/formats/quantize.hpp>
-#include <nibble/formats/shared_scale.hpp>
+#include <nibble/kernels/encode.hpp>
 
 #include <algorithm>
-#include <cstring>
+#include <bit>
+#include <numeric>
 #include <vector>
 
 namespace nib::inline v0 {
 namespace {
 
-// Values of one thread's share of a block: enough that waking the threads does not count, and 2 MiB as floats.
-constexpr std::int64_t kValuesAtOnce = std::int64_t{1} << 19;
+// Values of one thread's share of a block: enough that waking the threads does not count, and as floats no
+// more than a second-level cache holds.
+constexpr std::int64_t kValuesAtOnce = std::int64_t{1} << 17;
 constexpr std::size_t kBytesAtOnce = std::size_t{4} << 20;
 
-class Encoder {
+bool shares_scales(Format format) { return format_info(format).scales == Scales::shared; }
+
+// A weight on its way, block after block. Scales that lie within a band of rows are measured in the block in
+// which their values are encoded; what is measured over the whole tensor first, takes all blocks twice.
+class Stream {
  public:
-  Encoder(RowSource& source, const WeightPlan& plan, const Encoding& how, Pool& pool,
-          const StreamHooks& hooks)
-      : source_(source), how_(how), pool_(pool), hooks_(hooks), rows_(plan.rows()), columns_(plan.columns()) {
-    block_ = std::max<std::int64_t>(1, kValuesAtOnce * pool.threads() / std::max<std::int64_t>(1, columns_));
-    block_ = std::min(block_, std::max<std::int64_t>(1, rows_));
+  Stream(RowSource& source, const WeightPlan& plan, const Encoding& how, const Encoder& encoder, Pool& pool,
+         const StreamHooks& hooks)
+      : source_(source),
+        how_(how),
+        info_(format_info(how.format)),
+        sharing_(shares_scales(how.format) ? how.sharing : ScaleSharing::per_tensor()),
+        encoder_(encoder),
+        pool_(pool),
+        hooks_(hooks),
+        rows_(plan.rows()),
+        columns_(plan.columns()) {
+    if (sharing_.run)  // where the runs and the rows begin together again
+      band_ = at_once_ = sharing_.run / std::gcd(sharing_.run, columns_);
+    else if (shares_scales(how.format))
+      band_ = sharing_.rows;
+    const std::int64_t bands =
+        std::max<std::int64_t>(1, kValuesAtOnce * pool.threads() /
+                                      std::max<std::int64_t>(1, columns_ * std::max<std::int64_t>(1, band_)));
+    block_ = std::min(bands * std::max<std::int64_t>(1, band_), rows_);
     values_.resize(static_cast<std::size_t>(block_ * columns_));
-    back_.resize(values_.size());
-    of_row_.resize(static_cast<std::size_t>(block_));
+    codes_.resize(bytes_of(block_, info_.code_bytes));
+    if (info_.scales == Scales::plane) scales_.resize(bytes_of(block_, info_.scale_bytes));
+    noise_.resize(static_cast<std::size_t>(block_));
   }
 
   Result<Encoded> encode() {
-    NIB_TRY(choose());
+    const bool shared = shares_scales(how_.format);
+    const bool whole_first = info_.tensor_scale || (shared && (band_ == 0 || how_.nested));
+    if (shared || whole_first) largest_.resize(static_cast<std::size_t>(sharing_.count(rows_, columns_)));
+    const auto measure_block = [&](std::int64_t first, std::int64_t count) {
+      measure(first, count);
+      return Status();
+    };
+    const auto encode_block = [&](std::int64_t first, std::int64_t count) -> Status {
+      if (shared && !whole_first) {
+        measure(first, count);
+        choose_scales(first, count);
+      }
+      encode_rows(first, count);
+      NIB_TRY(put(Part::codes, code_offset_, codes_, bytes_of(count, info_.code_bytes)));
+      if (!scales_.empty())
+        NIB_TRY(put(Part::scales, scale_offset_, scales_, bytes_of(count, info_.scale_bytes)));
+      done_ += count;
+      return {};
+    };
+    if (whole_first) {
+      NIB_TRY(blocks(measure_block));
+      const FloatScope scope(Subnormals::kept);
+      if (shared) choose_scales(0, rows_);
+      if (info_.tensor_scale) choose_tensor_scale();
+      if (how_.nested) nest();
+    }
+    NIB_TRY(blocks(encode_block));
+    if (info_.tensor_scale) NIB_TRY(put_tensor_scale());
+    if (shared) NIB_TRY(put_scales());
     return out_;
   }
 
  private:
-  // --- from the name of the format to its type
-
-  Status choose() {
-    switch (how_.format) {
-      case Format::f32:
-        return blocks<PlainF32>();
-      case Format::f16:
-        return blocks<PlainF16>();
-      case Format::bf16:
-        return blocks<PlainBf16>();
-      case Format::mxfp4:
-        return by_rule<Mxfp4With>();
-      case Format::gguf_mxfp4:
-        return by_rule<GgufMxfp4With>();
-      case Format::nvfp4:
-        if (how_.rule == ScaleRule::round_up) return blocks<Nvfp4With<RoundUpScale>>();
-        if (how_.rule == ScaleRule::least_error) return blocks<Nvfp4With<LeastErrorScale>>();
-        return blocks<Nvfp4>();
-      case Format::q4_0:
-        return blocks<Q4_0>();
-      case Format::q4_1:
-        return blocks<Q4_1>();
-      case Format::q5_0:
-        return blocks<Q5_0>();
-      case Format::q5_1:
-        return blocks<Q5_1>();
-      case Format::q8_0:
-        return blocks<Q8_0>();
-      case Format::fp8_e4m3:
-        return shared<Fp8E4M3>();
-      case Format::int8:
-        return shared<Int8>();
-      case Format::llm_int8:
-        return shared<LlmInt8>();
-      case Format::nf4:
-        return shared<Nf4>();
-      case Format::bnb_fp4:
-        return shared<BnbFp4>();
-      default:
-        return {Code::unsupported, concat("weights cannot be written as ", format_name(how_.format))};
-    }
-  }
-  template <template <class> class With>
-  Status by_rule() {
-    if (how_.rule == ScaleRule::round_up) return blocks<With<RoundUpScale>>();
-    if (how_.rule == ScaleRule::least_error) return blocks<With<LeastErrorScale>>();
-    return blocks<With<FloorScale>>();
+  std::size_t bytes_of(std::int64_t rows, std::uint32_t each) const {
+    return static_cast<std::size_t>(rows * columns_) / info_.group * each;
   }
 
-  // --- what both kinds of formats do
-
-  auto parallel() {
-    return [this](std::int64_t count, auto&& body) {
-      pool_.run([&](int index, int threads) {
-        const Range range = split(count, index, threads);
-        for (std::int64_t i = range.begin; i < range.end; ++i) body(i);
-      });
-    };
-  }
-  auto reader() {
-    return [this](std::int64_t row, std::int64_t count, float* values) -> Status {
-      NIB_TRY(hooks_.step(done_, rows_));
-      return source_.read(row, count, values);
-    };
-  }
-  // decode(row, out) gives a row of the block at hand as a reader will have it.
-  template <class Decode>
-  void add_noise(std::int64_t count, Decode&& decode) {
-    parallel()(count, [&](std::int64_t row) {
-      const float* values = values_.data() + row * columns_;
-      float* back = back_.data() + row * columns_;
-      decode(row, back);
-      constexpr int kChains = 4;  // of additions that do not wait for one another
-      double signal[kChains] = {}, noise[kChains] = {};
-      const auto add = [&](std::int64_t c, int chain) {
-        const double value = values[c], error = static_cast<double>(back[c]) - value;
-        signal[chain] += value * value;
-        noise[chain] += error * error;
-      };
-      std::int64_t c = 0;
-      for (; c + kChains <= columns_; c += kChains)
-        for (int chain = 0; chain < kChains; ++chain) add(c + chain, chain);
-      for (; c < columns_; ++c) add(c, 0);
-      of_row_[static_cast<std::size_t>(row)] = {(signal[0] + signal[1]) + (signal[2] + signal[3]),
-                                                (noise[0] + noise[1]) + (noise[2] + noise[3])};
-    });
-    for (std::int64_t row = 0; row < count; ++row) {
-      out_.noise.signal += of_row_[static_cast<std::size_t>(row)].signal;
-      out_.noise.noise += of_row_[static_cast<std::size_t>(row)].noise;
-    }
-  }
-
-  // --- formats whose groups stand alone
-
-  template <BlockFormat F>
-  Status blocks() {
-    const std::int64_t groups = columns_ / F::group;
-    Quantizing<> whole;
-    if constexpr (format_info(F::id).tensor_scale) NIB_TRY(choose_tensor_scale(whole));
-    std::vector<std::byte> codes(static_cast<std::size_t>(block_ * groups) * F::code_bytes);
-    std::vector<std::byte> scales(static_cast<std::size_t>(block_ * groups) * F::scale_bytes);
-    const StreamBuffers buffers{block_, values_.data(), codes.data(),
-                                F::scale_bytes ? scales.data() : nullptr};
-    std::uint64_t code_offset = 0, scale_offset = 0;
-    const auto write = [&](std::int64_t, std::int64_t count, const std::byte* block,
-                           const std::byte* of) -> Status {
-      add_noise(count, [&](std::int64_t row, float* back) {
-        for (std::int64_t g = 0; g < groups; ++g) {
-          const auto group = static_cast<std::size_t>(row * groups + g);
-          F::decode_group(block + group * F::code_bytes, of + group * F::scale_bytes, back + g * F::group);
-        }
-        if (whole.tensor_scale != 1)
-          for (std::int64_t c = 0; c < columns_; ++c) back[c] *= whole.tensor_scale;
-      });
-      NIB_TRY(
-          put(Part::codes, code_offset, {block, static_cast<std::size_t>(count * groups) * F::code_bytes}));
-      if (F::scale_bytes)
-        NIB_TRY(
-            put(Part::scales, scale_offset, {of, static_cast<std::size_t>(count * groups) * F::scale_bytes}));
-      done_ += count;
-      return {};
-    };
-    NIB_TRY(quantize_stream<F>(rows_, columns_, buffers, reader(), write, whole, parallel()));
-    if constexpr (format_info(F::id).tensor_scale) NIB_TRY(put_tensor_scale(whole.tensor_scale));
-    return {};
-  }
-
-  Status put(Part part, std::uint64_t& offset, std::span<const std::byte> bytes) {
-    NIB_TRY(hooks_.write(part, offset, bytes));
-    offset += bytes.size();
-    return {};
-  }
-
-  Status choose_tensor_scale(Quantizing<>& whole) {
-    std::vector<float> largest(static_cast<std::size_t>(block_) + 1);
+  // work(first, count) of each block of rows, whose values have been read.
+  template <class Work>
+  Status blocks(Work&& work) {
     for (std::int64_t row = 0; row < rows_; row += block_) {
-      const std::int64_t some = std::min(block_, rows_ - row);
-      NIB_TRY(reader()(row, some, values_.data()));
-      parallel()(some, [&](std::int64_t i) {
-        largest[static_cast<std::size_t>(i) + 1] = largest_magnitude(values_.data() + i * columns_, columns_);
-      });
-      largest[0] = largest_magnitude(largest.data(), some + 1);
+      const std::int64_t count = std::min(block_, rows_ - row);
+      NIB_TRY(hooks_.step(done_, rows_));
+      NIB_TRY(source_.read(row, count, values_.data()));
+      const FloatScope scope(Subnormals::kept);  // not around the step, in which the host's code runs
+      NIB_TRY(work(row, count));
     }
-    // The file has its reciprocal, in f32; so that is what the values have to be divided by.
-    const float stored = 1.0f / nvfp4_tensor_scale(largest[0]);
-    whole.tensor_scale = 1.0f / stored;
-    stored_scale_ = stored;
     return {};
   }
-  Status put_tensor_scale(float) {
+  // body(begin, end) of rows of a block that go together, on all threads.
+  template <class Body>
+  void in_parallel_rows(std::int64_t count, Body&& body) {
+    pool_.run([&](int index, int threads) {
+      const Range mine = split(count, index, threads, at_once_);
+      for (std::int64_t row = mine.begin; row < mine.end; row += at_once_)
+        body(row, std::min(row + at_once_, mine.end));
+    });
+  }
+  // Consecutive values of one row that share a scale; all of them when the whole row does.
+  std::int64_t run() const {
+    return sharing_.run ? sharing_.run : sharing_.columns ? sharing_.columns : columns_;
+  }
+  std::size_t scale_of_row(std::int64_t row) const {
+    return static_cast<std::size_t>(sharing_.index(row, 0, columns_));
+  }
+
+  // --- scales
+
+  // Rows that share scales are measured each for itself, and then together.
+  void measure(std::int64_t first, std::int64_t count) {
+    const bool alone = band_ == at_once_;
+    const std::int64_t across = sharing_.count(1, columns_);
+    if (!alone) of_rows_.assign(static_cast<std::size_t>(count * across), 0.0f);
+    in_parallel_rows(count, [&](std::int64_t begin, std::int64_t end) {
+      encoder_.measure(
+          values_.data() + begin * columns_, (end - begin) * columns_, run(),
+          alone ? largest_.data() + scale_of_row(first + begin) : of_rows_.data() + begin * across);
+    });
+    for (std::int64_t row = 0; row < count && !alone; ++row)
+      encoder_.measure(of_rows_.data() + row * across, across, 1,
+                       largest_.data() + scale_of_row(first + row));
+  }
+
+  void choose_scales(std::int64_t first, std::int64_t count) {
+    const std::size_t end = first + count < rows_ ? scale_of_row(first + count) : largest_.size();
+    for (std::size_t i = scale_of_row(first); i < end; ++i) largest_[i] = encoder_.scale_of(largest_[i]);
+  }
+
+  // The file has its reciprocal, in f32; so that is what the values have to be divided by.
+  void choose_tensor_scale() {
+    stored_scale_ = 1.0f / nvfp4_tensor_scale(largest_[0]);
+    tensor_scale_ = 1.0f / stored_scale_;
+  }
+  Status put_tensor_scale() {
     std::byte bytes[4];
     store_little_endian(std::bit_cast<std::uint32_t>(stored_scale_), bytes);
     return hooks_.write(Part::tensor_scale, 0, bytes);
   }
 
-  // --- formats whose scales the tensor shares
-
-  template <SharedScaleFormat F>
-  Status shared() {
-    const std::int64_t count = how_.sharing.count(rows_, columns_);
-    std::vector<float> scales(static_cast<std::size_t>(count)), stored;
-    std::vector<std::byte> codes(static_cast<std::size_t>(block_ * columns_ / F::group));
-    std::vector<std::byte> nested_codes;
-    std::vector<float> absmax;
-    const StreamBuffers buffers{block_, values_.data(), codes.data(), nullptr};
-    std::uint64_t code_offset = 0;
-    bool begun = false;
-    const auto write = [&](std::int64_t first, std::int64_t some, const std::byte* block) -> Status {
-      if (!begun) {
-        begun = true;
-        stored = scales;  // what a reader will multiply by
-        if (how_.nested) nest(scales, stored, nested_codes, absmax);
-      }
-      add_noise(some, [&](std::int64_t row, float* back) {
-        for (std::int64_t c = 0; c < columns_;) {
-          const auto at = static_cast<std::size_t>(how_.sharing.index(first + row, c, columns_));
-          const std::int64_t end = how_.sharing.end_of_scale(first + row, c, columns_);
-          std::byte scale[4];
-          store_little_endian(std::bit_cast<std::uint32_t>(stored[at]), scale);
-          for (; c < end; c += F::group)
-            F::decode_group(block + (row * columns_ + c) / F::group, scale, back + c);
-        }
-      });
-      NIB_TRY(put(Part::codes, code_offset, {block, static_cast<std::size_t>(some * columns_ / F::group)}));
-      done_ += some;
-      return {};
-    };
-    NIB_TRY(quantize_shared_stream<F>(rows_, columns_, how_.sharing, scales.data(), buffers, reader(), write,
-                                      {}, parallel()));
-    if (!how_.nested) return hooks_.write(Part::scales, 0, std::as_bytes(std::span(scales)));
-    NIB_TRY(hooks_.write(Part::scales, 0, nested_codes));
-    return hooks_.write(Part::nested_scales, 0, std::as_bytes(std::span(absmax)));
+  void nest() {
+    const auto count = static_cast<std::int64_t>(largest_.size());
+    out_.nested_offset = scale_offset(largest_.data(), count);
+    nested_codes_.resize(largest_.size());
+    absmax_.resize(ceil_div<std::size_t>(largest_.size(), 256));
+    nest_scales(largest_.data(), count, out_.nested_offset, nested_codes_.data(), absmax_.data());
+    const NestedScales read{nested_codes_.data(), kDynamicMap.level, absmax_.data(), out_.nested_offset};
+    for (std::int64_t i = 0; i < count; ++i) read_scales_.push_back(read[i]);
+  }
+  Status put_scales() {
+    if (!how_.nested) return hooks_.write(Part::scales, 0, std::as_bytes(std::span(largest_)));
+    NIB_TRY(hooks_.write(Part::scales, 0, nested_codes_));
+    return hooks_.write(Part::nested_scales, 0, std::as_bytes(std::span(absmax_)));
   }
 
-  void nest(const std::vector<float>& scales, std::vector<float>& stored, std::vector<std::byte>& codes,
-            std::vector<float>& absmax) {
-    const auto count = static_cast<std::int64_t>(scales.size());
-    out_.nested_offset = scale_offset(scales.data(), count);
-    codes.resize(scales.size());
-    absmax.resize(ceil_div<std::size_t>(scales.size(), 256));
-    nest_scales(scales.data(), count, out_.nested_offset, codes.data(), absmax.data());
-    const NestedScales read{codes.data(), kDynamicMap.level, absmax.data(), out_.nested_offset};
-    for (std::int64_t i = 0; i < count; ++i) stored[static_cast<std::size_t>(i)] = read[i];
+  // --- codes
+
+  void encode_rows(std::int64_t first, std::int64_t count) {
+    in_parallel_rows(count, [&](std::int64_t begin, std::int64_t end) {
+      EncodeCall call{values_.data() + begin * columns_, (end - begin) * columns_,
+                      codes_.data() + bytes_of(begin, info_.code_bytes)};
+      if (!scales_.empty()) call.scales = scales_.data() + bytes_of(begin, info_.scale_bytes);
+      call.tensor_scale = tensor_scale_;
+      if (shares_scales(how_.format)) {
+        const std::size_t at = scale_of_row(first + begin);
+        call.run = run();
+        call.run_scales = largest_.data() + at;
+        call.read_scales = (how_.nested ? read_scales_ : largest_).data() + at;
+      }
+      noise_[static_cast<std::size_t>(begin)] = encoder_.encode(call);
+    });
+    for (std::int64_t row = 0; row < count; row += at_once_) {
+      out_.noise.signal += noise_[static_cast<std::size_t>(row)].signal;
+      out_.noise.noise += noise_[static_cast<std::size_t>(row)].noise;
+    }
+  }
+  Status put(Part part, std::uint64_t& offset, const std::vector<std::byte>& bytes, std::size_t count) {
+    NIB_TRY(hooks_.write(part, offset, std::span(bytes).first(count)));
+    offset += count;
+    return {};
   }
 
   RowSource& source_;
   const Encoding& how_;
+  const FormatInfo& info_;
+  const ScaleSharing sharing_;  // of what has to be measured
+  const Encoder& encoder_;
   Pool& pool_;
   const StreamHooks& hooks_;
-  std::int64_t rows_, columns_, block_, done_ = 0;
-  std::vector<float> values_, back_;  // the block at hand, and what a reader will make of it
-  std::vector<Noise> of_row_;
-  float stored_scale_ = 1;
+  std::int64_t rows_, columns_;
+  std::int64_t at_once_ = 1;  // rows that are measured and encoded in one call
+  std::int64_t band_ = 0;     // rows that share no scale with others; 0: all do
+  std::int64_t block_ = 1, done_ = 0;
+  std::vector<float> values_;              // the block at hand
+  std::vector<std::byte> codes_, scales_;  // and its bytes
+  std::vector<Noise> noise_;
+  std::vector<float> largest_,
+      read_scales_;  // largest magnitudes that become scales, and what is read of those
+  std::vector<float> of_rows_;
+  std::vector<std::byte> nested_codes_;
+  std::vector<float> absmax_;
+  std::uint64_t code_offset_ = 0, scale_offset_ = 0;
+  float tensor_scale_ = 1, stored_scale_ = 1;
   Encoded out_;
 };
 
@@ -265,23 +228,16 @@ void interleave(const std::byte* codes, std::byte scale, std::byte* block) {
 
 }  // namespace
 
-bool has_scale_rule(Format format, ScaleRule rule) {
-  switch (format) {
-    case Format::mxfp4:
-    case Format::gguf_mxfp4:
-      return true;
-    case Format::nvfp4:
-      return rule != ScaleRule::floor;
-    default:
-      return rule == ScaleRule::usual;
-  }
-}
+bool has_scale_rule(Format format, ScaleRule rule) { return find_encoder(format, rule, {}).has_value(); }
 
 Result<Encoded> encode_weight(RowSource& source, const WeightPlan& plan, const Encoding& how, Pool& pool,
                               const StreamHooks& hooks) {
   return within_memory(plan.name, [&]() -> Result<Encoded> {
     if (plan.values() == 0) return Encoded{};
-    return Encoder(source, plan, how, pool, hooks).encode();
+    const auto encoder = find_encoder(how.format, how.rule, this_machine().features);
+    if (!encoder)
+      return Status(Code::unsupported, concat("weights cannot be written as ", format_name(how.format)));
+    return Stream(source, plan, how, *encoder, pool, hooks).encode();
   });
 }
 

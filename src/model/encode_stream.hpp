@@ -4,6 +4,7 @@
 #include "row_source.hpp"
 #include <nibble/formats/scaling.hpp>
 #include <nibble/io/quantized_parts.hpp>
+#include <nibble/kernels/encode.hpp>
 #include <nibble/model/quantize.hpp>
 
 #include <cstddef>
@@ -20,11 +21,6 @@ struct Encoding {
   ScaleRule rule = ScaleRule::usual;
 };
 
-// Sums of squares, in double, row after row.
-struct Noise {
-  double signal = 0, noise = 0;
-};
-
 struct StreamHooks {
   // Bytes of a part of the encoded weight. Codes come in order; so do the others, each in one piece at the
   // end.
@@ -34,7 +30,7 @@ struct StreamHooks {
 };
 
 struct Encoded {
-  Noise noise;
+  Noise noise;  // of each row (of the rows in which its scales repeat), and these added in their order
   float nested_offset = 0;
 };
 

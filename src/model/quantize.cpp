@@ -1,5 +1,6 @@
 #include "conversion.hpp"
 #include <nibble/base/concat.hpp>
+#include <nibble/base/float_scope.hpp>
 #include <nibble/base/within_memory.hpp>
 #include <nibble/model/quantize.hpp>
 
@@ -155,6 +156,7 @@ void Conversion::count_quantized(const WeightPlan& plan, std::uint64_t bytes, co
   ++report.quantized;
   report.weights += plan.values();
   report.weight_bytes += bytes;
+  const FloatScope scope;
   report.signal += noise.signal;
   report.noise += noise.noise;
 }

@@ -12,6 +12,9 @@
 namespace nib::inline v0 {
 namespace {
 
+// Values of a piece of the file that is widened while a first- or second-level cache still holds it.
+constexpr std::size_t kStoredAtOnce = std::size_t{1} << 15;
+
 // Plain values, which is what models are mostly quantized from, without the detour of read_values.
 template <class Word, class ToFloat>
 void widen(const std::byte* stored, std::int64_t count, float* values, ToFloat to) {
@@ -28,16 +31,21 @@ Status read_rows(const Checkpoint& checkpoint, const CheckpointTensor& tensor, s
                                                                                              : 0;
   if (each == 0)
     return read_values(checkpoint, tensor, static_cast<std::uint64_t>(first), std::span(values, total));
-  stored.resize(total * each);
-  NIB_TRY(read_plane(checkpoint, tensor.codes, static_cast<std::uint64_t>(first * columns) * each, stored));
-  const std::int64_t n = count * columns;
-  if (tensor.format == Format::f32)
-    widen<std::uint32_t>(stored.data(), n, values,
-                         [](std::uint32_t word) { return std::bit_cast<float>(word); });
-  else if (tensor.format == Format::bf16)
-    widen<std::uint16_t>(stored.data(), n, values, [](std::uint16_t word) { return to_float(bf16{word}); });
-  else
-    widen<std::uint16_t>(stored.data(), n, values, [](std::uint16_t word) { return to_float(f16{word}); });
+  stored.resize(std::min(total, kStoredAtOnce) * each);
+  for (std::size_t at = 0; at < total; at += kStoredAtOnce) {
+    const std::size_t some = std::min(kStoredAtOnce, total - at);
+    NIB_TRY(read_plane(checkpoint, tensor.codes, (static_cast<std::uint64_t>(first * columns) + at) * each,
+                       std::span(stored).first(some * each)));
+    const auto n = static_cast<std::int64_t>(some);
+    float* to = values + at;
+    if (tensor.format == Format::f32)
+      widen<std::uint32_t>(stored.data(), n, to,
+                           [](std::uint32_t word) { return std::bit_cast<float>(word); });
+    else if (tensor.format == Format::bf16)
+      widen<std::uint16_t>(stored.data(), n, to, [](std::uint16_t word) { return to_float(bf16{word}); });
+    else
+      widen<std::uint16_t>(stored.data(), n, to, [](std::uint16_t word) { return to_float(f16{word}); });
+  }
   return {};
 }
 

@@ -11,9 +11,11 @@
 #include <nibble/formats/lanes.hpp>
 #include <nibble/formats/rounding.hpp>
 
+#include <bit>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 namespace nib::inline v0 {
@@ -71,6 +73,10 @@ concept ScaleCodec = requires(typename T::Code code, float value) {
 template <std::unsigned_integral T>
 constexpr T load_little_endian(const std::byte* from) {
   T value = 0;
+  if (!std::is_constant_evaluated() && std::endian::native == std::endian::little) {
+    std::memcpy(&value, from, sizeof value);  // which loops over many are vectorized with
+    return value;
+  }
   for (std::size_t i = 0; i < sizeof(T); ++i)
     value = static_cast<T>(value | (static_cast<T>(std::to_integer<std::uint8_t>(from[i])) << (8 * i)));
   return value;

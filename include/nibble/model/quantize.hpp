@@ -39,9 +39,6 @@ std::span<const TargetFormat> target_formats();
 // Null pointer for a name that is none of them.
 const TargetFormat* find_target_format(std::string_view name);
 
-// How an encoder picks the scale of a group, where its format leaves that open: see formats/scale_rules.hpp.
-enum class ScaleRule : std::uint8_t { usual, floor, round_up, least_error };
-
 struct QuantizeOptions {
   const TargetFormat* format = nullptr;  // of target_formats()
   ScaleRule scale_rule = ScaleRule::usual;
@@ -61,8 +58,9 @@ struct QuantizeReport {
   std::uint64_t weights = 0;                        // values of those
   std::uint64_t weight_bytes = 0;                   // bytes of those, scales included
   std::uint64_t bytes_before = 0, bytes_after = 0;  // of all tensors
-  double signal = 0,
-         noise = 0;  // of the quantized: sums of squares of the values before, and of what changed
+  // Of the quantized: sums of squares of the values before, and of what changed, to six digits and the same
+  // on every machine (Noise in kernels/encode.hpp).
+  double signal = 0, noise = 0;
   // Sentences about what was asked for and not done, and what the other container cannot say.
   std::vector<std::string> notes;
 };
