@@ -1,5 +1,5 @@
 // Room kernels: encoders: floats into the bytes of a format, and how far from them a reader's values will be,
-// in one pass at about the rate of the memory.
+// in one pass.
 //
 // The bytes are those of the definitions in formats/, bit for bit and for every input: NaN, infinities,
 // subnormals, in whatever floating-point environment the caller is. There is an encoder for every format that
