@@ -208,6 +208,7 @@ TEST_CASE("chat: the template that a model ships is used, and what it refuses is
 }
 
 TEST_CASE("chat: what a model thinks before its answer is no part of stdout, and dimmed for a person") {
+  NIB_REQUIRE_TERMINAL();
   const Folder folder;
   const std::string file = folder.write("thinks.jinja", std::string(kTemplate) + "<think>");
   const Finished script = nibble(greedy({"--chat-template", file, "-n", "20"}), kDog);

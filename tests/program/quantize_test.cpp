@@ -100,6 +100,7 @@ void write_large_model(const std::filesystem::path& directory) {
 }
 
 TEST_CASE("quantize: Ctrl-C takes away what was begun") {
+  NIB_REQUIRE_TERMINAL();
   const Folder folder;
   write_large_model(folder.path() / "in");
   OnTerminal terminal({"quantize", (folder.path() / "in").string(), (folder.path() / "out").string(),
