@@ -2,11 +2,13 @@
 // a strip.
 //
 // A decoder (decoders.hpp) says how one format meets the activations on one instruction set. Two loops use
-// it:
-//   direct   1..4 rows of activations: weights are decoded in registers and multiplied at once (bound by
-//   memory) panel    more rows: 16 KiB of weights are decoded into L1, then each block of rows runs through
-//   it (bound
-//            by the dot rate); the inner loop no longer knows the format
+// it.
+//
+// direct, for 1..4 rows of activations: weights are decoded in registers and multiplied at once (bound by
+// memory).
+//
+// panel, for more rows: 16 KiB of weights are decoded into L1, then each block of rows runs through it (bound
+// by the dot rate); the inner loop no longer knows the format.
 #pragma once
 
 #include "../decode_records.hpp"
