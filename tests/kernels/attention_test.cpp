@@ -169,8 +169,8 @@ struct Batch {
 };
 
 void check(const Batch& batch, Numerics numerics) {
-  CAPTURE(numerics_name(numerics));
-  CAPTURE(kv_format_name(batch.layout.format));
+  CAPTURE(std::string(numerics_name(numerics)));
+  CAPTURE(std::string(kv_format_name(batch.layout.format)));
   CAPTURE(batch.shape.head_dim);
   CAPTURE(batch.shape.heads);
   CAPTURE(batch.window);
@@ -179,9 +179,9 @@ void check(const Batch& batch, Numerics numerics) {
   const Rows expected(batch.qkv.rows, width);
   bool first = true;
   for (const Way& way : ways()) {
-    CAPTURE(way.backend->name);
+    CAPTURE(std::string(way.backend->name));
     CAPTURE(way.threads);
-    CAPTURE(host_name(way.host));
+    CAPTURE(std::string(host_name(way.host)));
     if (first) {
       first = false;
       batch.attend(way, numerics, 0, rows, expected);

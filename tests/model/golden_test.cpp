@@ -29,7 +29,7 @@ TEST_CASE("f32: logits within the recorded tolerance, greedy ids the same") {
     const Golden golden = c.golden();
     for (const Backend* backend : present_backends()) {
       CAPTURE(c.name);
-      CAPTURE(backend->name);
+      CAPTURE(std::string(backend->name));
       ModelRig rig(c.path, {.backend = backend, .numerics = Numerics::f32});
       auto cache = rig.cache();
       const std::vector<float> logits = rig.feed(*cache, golden.input_ids);
@@ -59,7 +59,7 @@ TEST_CASE("slow: bf16: logits within the recorded tolerance before the first rou
     const auto rows = static_cast<std::int64_t>(golden.input_ids.size());
     for (const Backend* backend : present_backends()) {
       CAPTURE(c.name);
-      CAPTURE(backend->name);
+      CAPTURE(std::string(backend->name));
       const auto run = [&](Numerics numerics, std::vector<float>& logits) {
         const RouteRecorder recorder(*backend);
         ModelRig rig(c.path, {.backend = &recorder.backend(), .numerics = numerics, .rows = rows});

@@ -74,7 +74,7 @@ TEST_CASE("tensors of one matrix may differ in format: the bits are those of the
       for (const Backend* backend : present_backends())
         for (const Numerics numerics : {Numerics::bf16, Numerics::f32})
           for (const std::int64_t rows : {1, 64}) {
-            CAPTURE(backend->name);
+            CAPTURE(std::string(backend->name));
             CAPTURE(rows);
             const RigOptions options{.backend = backend, .numerics = numerics, .rows = rows};
             const auto got = logits(mixed.path(), ids, options), want = logits(folder, ids, options);

@@ -18,7 +18,7 @@ TEST_CASE("slow: tales: recorded logits and greedy texts, f32") {
   auto runtime = Runtime::create({.threads = 2}).take();
   for (const BackendInfo& info : runtime->backends()) {
     if (!info.present) continue;
-    CAPTURE(info.name);
+    CAPTURE(std::string(info.name));
     auto model = Model::open(runtime, folder, {.backend = info.name, .numerics = Numerics::f32});
     REQUIRE_MESSAGE(model.ok(), model.status().message());
 

@@ -27,6 +27,12 @@ namespace nib::inline v0::cpu {
 inline constexpr std::size_t kPanelBytes = 16 * 1024;
 inline constexpr std::size_t kPrefetchAhead = 8192;  // bytes; measured best between 4 and 16 KiB
 
+// What a chain may leave in memory: a sum of zero is positive (canonical.hpp).
+template <class A>
+void store_sum(float* out, typename A::F sum) {
+  A::store(out, A::add(sum, A::set(0.0f)));
+}
+
 // ---- direct: 1..4 rows
 
 // S strips of one group, W rows. Reads each tile once, from its beginning to its end.
@@ -62,7 +68,7 @@ void direct(const PackedWeight& weight, std::int64_t strip, const typename D::X*
     }
   }
   for (int s = 0; s < S; ++s)
-    for (int r = 0; r < W; ++r) A::store(out + r * stride + s * 16, acc[s][r]);
+    for (int r = 0; r < W; ++r) store_sum<A>(out + r * stride + s * 16, acc[s][r]);
 }
 
 // Whole groups of four together where the registers hold their sums, else one strip after another.
@@ -102,7 +108,7 @@ void micro(const typename Steps::W* panel, int steps, const typename Steps::X* x
 #pragma GCC unroll 16
   for (int r = 0; r < W; ++r)
 #pragma GCC unroll 2
-    for (int s = 0; s < S; ++s) A::store(out + r * stride + s * 16, acc[s][r]);
+    for (int s = 0; s < S; ++s) store_sum<A>(out + r * stride + s * 16, acc[s][r]);
 }
 
 template <class Steps, int S>
