@@ -347,8 +347,10 @@ inline Bytes pack_activations(const MatmulKernel& kernel, Numerics numerics, con
     const float v = k < x.width ? x.row(begin + row)[k] : 0.0f;
     return numerics == Numerics::bf16 ? activation_bf16(v) : v;
   };
-  for (std::int64_t block = 0; block < rows; block += kernel.block_rows) {
-    const std::int64_t last = std::min<std::int64_t>(rows, block + kernel.block_rows);
+  // Blocks as even as can be, the longer ones first.
+  const std::int64_t blocks = (rows + kernel.block_rows - 1) / kernel.block_rows;
+  for (std::int64_t block = 0, last = 0, b = 0; b < blocks; block = last, ++b) {
+    last = block + rows / blocks + (b < rows % blocks ? 1 : 0);
     for (std::int64_t octet = 0; octet < padded; octet += kOctet) {
       if (kernel.x == ActivationLayout::floats) {
         for (const int k : {4, 0, 5, 1, 6, 2, 7, 3})

@@ -3,18 +3,20 @@
 #pragma once
 
 #include <nibble/base/machine.hpp>
+#include <nibble/base/pool.hpp>
 #include <nibble/formats/format.hpp>
 #include <nibble/kernels/numerics.hpp>
 #include <nibble/kernels/ops.hpp>
 #include <nibble/kernels/packed.hpp>
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 
 namespace nib::inline v0 {
 
-// How a kernel wants its activations; both in canonical order, in blocks of `block_rows` rows [steps][rows of
-// block].
+// How a kernel wants its activations; both in canonical order, in RowBlocks of at most `block_rows` rows
+// [steps][rows of block].
 enum class ActivationLayout : std::uint8_t {
   floats,  // one f32 a step, 8 steps an octet (rounded to bf16 first under bf16 numerics)
   pairs,   // one dword of two bf16 a step, 4 steps an octet: (k, k + 4)
@@ -23,6 +25,29 @@ enum class ActivationLayout : std::uint8_t {
 constexpr std::size_t activation_bytes(ActivationLayout layout, std::int64_t k_padded) {
   return static_cast<std::size_t>(k_padded) * (layout == ActivationLayout::floats ? 4 : 2);
 }
+
+// Rows of activations in blocks of at most `most`, as even as can be, the longer ones first: the few sums of
+// a narrow block would wait for each other.
+class RowBlocks {
+ public:
+  constexpr RowBlocks(std::int64_t rows, int most)
+      : count_(static_cast<int>(ceil_div(rows, std::int64_t{most}))),
+        shorter_(static_cast<int>(rows / std::max(count_, 1))),
+        longer_(static_cast<int>(rows % std::max(count_, 1))) {}
+  constexpr int count() const { return count_; }
+  constexpr Range operator[](int block) const { return {begin(block), begin(block + 1)}; }
+  constexpr Range holding(std::int64_t row) const {
+    const std::int64_t of_longer = std::int64_t{longer_} * (shorter_ + 1);
+    return (*this)[static_cast<int>(row < of_longer ? row / (shorter_ + 1)
+                                                    : longer_ + (row - of_longer) / shorter_)];
+  }
+
+ private:
+  constexpr std::int64_t begin(int block) const {
+    return std::int64_t{block} * shorter_ + std::min(block, longer_);
+  }
+  int count_, shorter_, longer_;
+};
 
 // out[row][16 * (strip - strip_begin) + lane] = sum over k of W[16 * strip + lane][k] * x[row][k], in
 // canonical order, for all rows and the strips [strip_begin, strip_end) of one group of four. Same bits for

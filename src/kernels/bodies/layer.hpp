@@ -56,9 +56,9 @@ struct Block {
 };
 template <class A>
 Block block_of(std::byte* packed, std::int64_t row, std::int64_t rows, std::size_t row_bytes) {
-  const std::int64_t first = row / A::kBlockRows * A::kBlockRows;
-  const auto width = static_cast<int>(std::min<std::int64_t>(A::kBlockRows, rows - first));
-  return {packed + static_cast<std::size_t>(first) * row_bytes, static_cast<int>(row - first), width};
+  const Range block = RowBlocks(rows, A::kBlockRows).holding(row);
+  return {packed + static_cast<std::size_t>(block.begin) * row_bytes, static_cast<int>(row - block.begin),
+          static_cast<int>(block.size())};
 }
 
 // One row of f32 into packed rows [row of rows].

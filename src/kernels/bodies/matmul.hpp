@@ -119,31 +119,54 @@ constexpr auto micro_table(std::integer_sequence<int, W...>) {
   return std::array<MicroFn<Steps, S>, sizeof...(W)>{micro<Steps, S, W + 1>...};
 }
 
-template <class D, class Steps, int S>
-void panel_strips(const MatmulCall& call, std::int64_t strip, float* out) {
-  static constexpr int kBlock = D::Arch::kBlockRows;
-  static constexpr auto kMicro = micro_table<Steps, S>(std::make_integer_sequence<int, kBlock>());
-  constexpr int kPanelOctets = static_cast<int>(kPanelBytes / 64) / (S * D::kSteps);
-  alignas(64) typename D::W panel[kPanelOctets * D::kSteps * S];
-
-  const PackedWeight& weight = *call.weight;
-  const int octets = static_cast<int>(weight.k_padded() / kOctet);
-  const std::int64_t row_steps = std::int64_t{octets} * D::kSteps;
-  for (int begin = 0; begin < octets; begin += kPanelOctets) {
-    const int count = std::min(kPanelOctets, octets - begin);
-    for (int o = 0; o < count; ++o) {
-      for (int s = 0; s < S; ++s) {
-        const auto octet = D::open(tile_of<D>(weight, strip + s, (begin + o) / 16), (begin + o) % 16);
+// Tiles [begin, end) of S strips, decoded: [octets][steps][S].
+template <class D, int S>
+void decode_panel(const PackedWeight& weight, std::int64_t strip, std::int64_t begin, std::int64_t end,
+                  typename D::W* panel) {
+  const std::int64_t tiles = ceil_div(weight.k, kTileK);
+  for (std::int64_t t = begin; t < end; ++t) {
+    const auto octets = static_cast<int>(std::min(weight.k_padded() - t * kTileK, kTileK) / kOctet);
+    for (int s = 0; s < S; ++s) {
+      const Tile tile = tile_of<D>(weight, strip + s, t);
+      // The tile of the next panel that lies where this one does in its own.
+      const std::int64_t later = std::min(t + end - begin, tiles - 1);
+      const std::byte* ahead = tile_of<D>(weight, strip + s, later).data;
+      const std::size_t line = tile_bytes(D::kFormat, kTileK, weight.run()) / 16;
+      for (int o = 0; o < octets; ++o) {
+        for (std::size_t b = 0; b < line; b += 64)
+          __builtin_prefetch(ahead + static_cast<std::size_t>(o) * line + b);
+        const auto octet = D::open(tile, o);
 #pragma GCC unroll 8
         for (int j = 0; j < D::kSteps; ++j) panel[(o * D::kSteps + j) * S + s] = octet.step(j);
       }
     }
-    for (int row = 0; row < call.rows; row += kBlock) {
-      const int width = std::min(kBlock, call.rows - row);
-      const auto* x = static_cast<const typename D::X*>(call.x) + row * row_steps +
-                      static_cast<std::int64_t>(begin) * D::kSteps * width;
-      kMicro[static_cast<std::size_t>(width - 1)](panel, count * D::kSteps, x, out + row * call.out_stride,
-                                                  call.out_stride, begin == 0);
+    panel += octets * D::kSteps * S;
+  }
+}
+
+template <class D, class Steps, int S>
+void panel_strips(const MatmulCall& call, std::int64_t strip, float* out) {
+  static constexpr int kBlock = D::Arch::kBlockRows;
+  static constexpr auto kMicro = micro_table<Steps, S>(std::make_integer_sequence<int, kBlock>());
+  constexpr std::int64_t kPanelTiles =
+      kPanelBytes / sizeof(typename D::W) / (S * D::kSteps) / (kTileK / kOctet);
+  static_assert(kPanelTiles > 0);
+  alignas(64) typename D::W panel[kPanelTiles * kTileK / kOctet * D::kSteps * S];
+
+  const PackedWeight& weight = *call.weight;
+  const std::int64_t tiles = ceil_div(weight.k, kTileK), row_steps = weight.k_padded() / kOctet * D::kSteps;
+  const RowBlocks blocks(call.rows, kBlock);
+  for (std::int64_t begin = 0; begin < tiles; begin += kPanelTiles) {
+    const std::int64_t end = std::min(begin + kPanelTiles, tiles);
+    decode_panel<D, S>(weight, strip, begin, end, panel);
+    const std::int64_t first = begin * kTileK / kOctet * D::kSteps;
+    const auto steps = static_cast<int>(std::min(end * kTileK / kOctet * D::kSteps, row_steps) - first);
+    for (int b = 0; b < blocks.count(); ++b) {
+      const Range rows = blocks[b];
+      const auto* x =
+          static_cast<const typename D::X*>(call.x) + rows.begin * row_steps + first * rows.size();
+      kMicro[static_cast<std::size_t>(rows.size() - 1)](panel, steps, x, out + rows.begin * call.out_stride,
+                                                        call.out_stride, begin == 0);
     }
   }
 }
@@ -181,6 +204,7 @@ void multiply_records(const MatmulCall& call) {
   alignas(64) typename A::F panel[kRecordPanel];
   const PackedWeight& weight = *call.weight;
   const std::int64_t row_steps = weight.k_padded();
+  const RowBlocks blocks(call.rows, kBlock);
   for (std::int64_t strip = call.strip_begin; strip < call.strip_end; ++strip) {
     float* out = call.out + (strip - call.strip_begin) * kStripRows;
     for (std::int64_t begin = 0; begin < weight.k; begin += kRecordPanel) {
@@ -188,11 +212,11 @@ void multiply_records(const MatmulCall& call) {
       const int steps = static_cast<int>(round_up(count, kOctet));
       decode_records(weight, strip, begin, count, values);
       for (int i = 0; i < steps; ++i) panel[i] = A::load(values + i * kStripRows);
-      for (int row = 0; row < call.rows; row += kBlock) {
-        const int width = std::min(kBlock, call.rows - row);
-        const float* x = static_cast<const float*>(call.x) + row * row_steps + begin * width;
-        kMicro[static_cast<std::size_t>(width - 1)](panel, steps, x, out + row * call.out_stride,
-                                                    call.out_stride, begin == 0);
+      for (int b = 0; b < blocks.count(); ++b) {
+        const Range rows = blocks[b];
+        const float* x = static_cast<const float*>(call.x) + rows.begin * row_steps + begin * rows.size();
+        kMicro[static_cast<std::size_t>(rows.size() - 1)](panel, steps, x, out + rows.begin * call.out_stride,
+                                                          call.out_stride, begin == 0);
       }
     }
   }
