@@ -20,15 +20,52 @@ struct Tile {
   const std::byte *data, *high, *scales, *header;  // high: bits above the low four of codes
   int run_octets;  // octets that share a scale; of formats whose tensors say it
 };
+// The tiles of the strips from `strip` on, in one group; where they lie is worked out once.
 template <class D>
-[[gnu::always_inline]] inline Tile tile_of(const PackedWeight& weight, std::int64_t strip,
-                                           std::int64_t tile) {
-  const std::int64_t k = tile < weight.full_tiles() ? kTileK : weight.tail_k();
-  const std::byte* data = weight.data + weight.tile_offset(strip, tile);
-  constexpr TileInfo info = tile_info(D::kFormat);
-  return {data, data + ceil_div(k, kOctet) * 64, data + code_plane_bytes(info, k),
-          weight.data + weight.header_offset(strip), static_cast<int>(weight.run() / kOctet)};
-}
+class Tiles {
+ public:
+  [[gnu::always_inline]] Tiles(const PackedWeight& weight, std::int64_t strip) {
+    PackedWeight shape = weight;
+    shape.format = D::kFormat;  // which it is: now the compiler knows
+    const auto first = static_cast<std::size_t>(strip % kGroupStrips);
+    const std::byte* group =
+        weight.data + static_cast<std::size_t>(strip) / kGroupStrips * kGroupStrips * shape.strip_bytes();
+    const auto in_group = static_cast<std::size_t>(shape.strips_in_group(strip));
+    full_tiles_ = shape.full_tiles();
+    tail_k_ = shape.tail_k();
+    run_octets_ = static_cast<int>(shape.run() / kOctet);
+    bytes_ = tile_bytes(D::kFormat, kTileK, shape.run());
+    const std::size_t tail_bytes = tail_k_ ? tile_bytes(D::kFormat, tail_k_, shape.run()) : 0;
+    stride_ = in_group * bytes_;
+    headers_ = group + first * shape.header_bytes();
+    tiles_ = group + in_group * shape.header_bytes() + first * bytes_;
+    tail_ = group + in_group * shape.header_bytes() + static_cast<std::size_t>(full_tiles_) * stride_ +
+            first * tail_bytes;
+    tail_bytes_ = tail_bytes;
+  }
+  [[gnu::always_inline]] std::int64_t count() const { return full_tiles_ + (tail_k_ ? 1 : 0); }
+  [[gnu::always_inline]] int octets(std::int64_t tile) const {
+    return static_cast<int>(tile < full_tiles_ ? kTileK / kOctet : ceil_div(tail_k_, kOctet));
+  }
+  // Bytes from a tile to the next of its strip, and of an octet with what it has of the scales.
+  [[gnu::always_inline]] std::size_t stride() const { return stride_; }
+  [[gnu::always_inline]] std::size_t octet_bytes() const { return bytes_ / (kTileK / kOctet); }
+  [[gnu::always_inline]] Tile at(int strip, std::int64_t tile) const {
+    const bool full = tile < full_tiles_;
+    const auto s = static_cast<std::size_t>(strip);
+    const std::byte* data =
+        full ? tiles_ + static_cast<std::size_t>(tile) * stride_ + s * bytes_ : tail_ + s * tail_bytes_;
+    return {data, data + octets(tile) * 64,
+            data + code_plane_bytes(tile_info(D::kFormat), full ? kTileK : tail_k_), headers_ + s * 64,
+            run_octets_};
+  }
+
+ private:
+  const std::byte *headers_, *tiles_, *tail_;
+  std::size_t bytes_, tail_bytes_, stride_;
+  std::int64_t full_tiles_, tail_k_;
+  int run_octets_;
+};
 
 // ---- steps
 

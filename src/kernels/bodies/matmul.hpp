@@ -43,21 +43,18 @@ void direct(const PackedWeight& weight, std::int64_t strip, const typename D::X*
   typename A::F acc[S][W];
   for (auto& row : acc)
     for (auto& sum : row) sum = A::set(0.0f);
-  const std::int64_t count = weight.full_tiles() + (weight.tail_k() ? 1 : 0);
-  for (std::int64_t t = 0; t < count; ++t) {
-    const std::int64_t k = t < weight.full_tiles() ? kTileK : weight.tail_k();
-    const int octets = static_cast<int>(ceil_div(k, kOctet));
-    const std::size_t bytes = tile_bytes(D::kFormat, k, weight.run()),
-                      line = bytes / static_cast<std::size_t>(octets);
-    Tile tiles[S];
-    for (int s = 0; s < S; ++s) tiles[s] = tile_of<D>(weight, strip + s, t);
-    for (int o = 0; o < octets; ++o) {
+  const Tiles<D> tiles(weight, strip);
+  const std::size_t ahead = round_up(kPrefetchAhead, tiles.stride()), line = tiles.octet_bytes();
+  for (std::int64_t t = 0; t < tiles.count(); ++t) {
+    Tile tile[S];
+    for (int s = 0; s < S; ++s) tile[s] = tiles.at(s, t);
+    for (int o = 0; o < tiles.octets(t); ++o) {
       const auto* xo = x + static_cast<std::int64_t>((t * 16 + o) * D::kSteps * W);
 #pragma GCC unroll 4
       for (int s = 0; s < S; ++s) {
         for (std::size_t b = 0; b < line; b += 64)
-          __builtin_prefetch(tiles[s].data + static_cast<std::size_t>(o) * line + b + kPrefetchAhead);
-        const auto octet = D::open(tiles[s], o);
+          __builtin_prefetch(tile[s].data + static_cast<std::size_t>(o) * line + b + ahead);
+        const auto octet = D::open(tile[s], o);
 #pragma GCC unroll 8
         for (int j = 0; j < D::kSteps; ++j) {
           const auto w = octet.step(j);
@@ -121,20 +118,17 @@ constexpr auto micro_table(std::integer_sequence<int, W...>) {
 
 // Tiles [begin, end) of S strips, decoded: [octets][steps][S].
 template <class D, int S>
-void decode_panel(const PackedWeight& weight, std::int64_t strip, std::int64_t begin, std::int64_t end,
-                  typename D::W* panel) {
-  const std::int64_t tiles = ceil_div(weight.k, kTileK);
+void decode_panel(const Tiles<D>& tiles, std::int64_t begin, std::int64_t end, typename D::W* panel) {
+  // To the tile of the next panel that lies where this one does in its own.
+  const std::size_t ahead = static_cast<std::size_t>(end - begin) * tiles.stride(),
+                    line = tiles.octet_bytes();
   for (std::int64_t t = begin; t < end; ++t) {
-    const auto octets = static_cast<int>(std::min(weight.k_padded() - t * kTileK, kTileK) / kOctet);
+    const int octets = tiles.octets(t);
     for (int s = 0; s < S; ++s) {
-      const Tile tile = tile_of<D>(weight, strip + s, t);
-      // The tile of the next panel that lies where this one does in its own.
-      const std::int64_t later = std::min(t + end - begin, tiles - 1);
-      const std::byte* ahead = tile_of<D>(weight, strip + s, later).data;
-      const std::size_t line = tile_bytes(D::kFormat, kTileK, weight.run()) / 16;
+      const Tile tile = tiles.at(s, t);
       for (int o = 0; o < octets; ++o) {
         for (std::size_t b = 0; b < line; b += 64)
-          __builtin_prefetch(ahead + static_cast<std::size_t>(o) * line + b);
+          __builtin_prefetch(tile.data + static_cast<std::size_t>(o) * line + b + ahead);
         const auto octet = D::open(tile, o);
 #pragma GCC unroll 8
         for (int j = 0; j < D::kSteps; ++j) panel[(o * D::kSteps + j) * S + s] = octet.step(j);
@@ -154,11 +148,12 @@ void panel_strips(const MatmulCall& call, std::int64_t strip, float* out) {
   alignas(64) typename D::W panel[kPanelTiles * kTileK / kOctet * D::kSteps * S];
 
   const PackedWeight& weight = *call.weight;
-  const std::int64_t tiles = ceil_div(weight.k, kTileK), row_steps = weight.k_padded() / kOctet * D::kSteps;
+  const Tiles<D> tiles(weight, strip);
+  const std::int64_t row_steps = weight.k_padded() / kOctet * D::kSteps;
   const RowBlocks blocks(call.rows, kBlock);
-  for (std::int64_t begin = 0; begin < tiles; begin += kPanelTiles) {
-    const std::int64_t end = std::min(begin + kPanelTiles, tiles);
-    decode_panel<D, S>(weight, strip, begin, end, panel);
+  for (std::int64_t begin = 0; begin < tiles.count(); begin += kPanelTiles) {
+    const std::int64_t end = std::min(begin + kPanelTiles, tiles.count());
+    decode_panel<D, S>(tiles, begin, end, panel);
     const std::int64_t first = begin * kTileK / kOctet * D::kSteps;
     const auto steps = static_cast<int>(std::min(end * kTileK / kOctet * D::kSteps, row_steps) - first);
     for (int b = 0; b < blocks.count(); ++b) {
