@@ -78,6 +78,19 @@ struct Avx2 {
     return {_mm256_cvtph_ps(_mm_loadu_si128(halves)), _mm256_cvtph_ps(_mm_loadu_si128(halves + 1))};
   }
 
+  // Thirty-two bytes, (even, odd) in turn, as integers; or, from the bits of E4M3, as those of f16: the value
+  // times 2^-8.
+  static void load_i8(const void* from, F& even, F& odd) {
+    const P words = widen_bytes(from);
+    even = {signed_byte<24>(words.lo), signed_byte<24>(words.hi)};
+    odd = {signed_byte<16>(words.lo), signed_byte<16>(words.hi)};
+  }
+  static void load_e4m3(const void* from, F& even, F& odd) {
+    const __m256i words = _mm256_loadu_si256(static_cast<const __m256i*>(from));
+    even = from_halves(e4m3_half(_mm256_slli_epi16(words, 8)));
+    odd = from_halves(e4m3_half(words));
+  }
+
   // Eight codes of each of sixteen rows and their scales: levels times scale by one fused multiply-add each.
   //
   // A byte table turns a code into 4 n, n = 2 level + 12 (0..24), for all codes at once. A byte 4 n, shuffled
@@ -123,6 +136,25 @@ struct Avx2 {
   }
 
  private:
+  // Sixteen dwords of an even and an odd byte.
+  static P widen_bytes(const void* from) {
+    const auto* halves = static_cast<const __m128i*>(from);
+    return {_mm256_cvtepu16_epi32(_mm_loadu_si128(halves)),
+            _mm256_cvtepu16_epi32(_mm_loadu_si128(halves + 1))};
+  }
+  template <int Shift>
+  static __m256 signed_byte(__m256i dwords) {
+    return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(dwords, Shift), 24));
+  }
+  // The upper byte of each word, an E4M3, moved to where an f16 has sign, exponent and mantissa.
+  static __m256i e4m3_half(__m256i words) {
+    const __m256i sign = _mm256_and_si256(words, _mm256_set1_epi16(INT16_MIN));
+    return _mm256_or_si256(sign, _mm256_and_si256(_mm256_srli_epi16(words, 1), _mm256_set1_epi16(0x3f80)));
+  }
+  static F from_halves(__m256i words) {
+    return {_mm256_cvtph_ps(_mm256_castsi256_si128(words)),
+            _mm256_cvtph_ps(_mm256_extracti128_si256(words, 1))};
+  }
   static __m256 scale8(__m256 p, __m256 n) {
     return _mm256_castsi256_ps(
         _mm256_add_epi32(_mm256_castps_si256(p), _mm256_slli_epi32(_mm256_castps_si256(n), 23)));

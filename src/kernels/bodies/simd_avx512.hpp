@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #if defined(NIB_EMULATE_AVX512)
 #include <nibble/kernels/canonical.hpp>
@@ -83,6 +84,23 @@ struct Avx512 {
         _mm512_insertf64x4(_mm512_castpd256_pd512(_mm256_castps_pd(low)), _mm256_castps_pd(high), 1));
   }
 
+  // Thirty-two bytes, (even, odd) in turn, as integers; or, from the bits of E4M3, as those of f16: the value times 2^-8.
+  static void load_i8(const void* from, F& even, F& odd) {
+    const P words = widen_words(from);
+    even = _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(words, 24), 24));
+    odd = _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(words, 16), 24));
+  }
+  static void load_e4m3(const void* from, F& even, F& odd) {
+    const __m256i words = _mm256_loadu_si256(static_cast<const __m256i*>(from));
+    even = e4m3(_mm256_slli_epi16(words, 8));
+    odd = e4m3(words);
+  }
+  // Pairs of bf16 from numbers that bf16 holds exactly.
+  static P join(F even, F odd) {
+    const P upper = _mm512_and_si512(_mm512_castps_si512(odd), _mm512_set1_epi32(static_cast<int>(0xffff0000u)));
+    return _mm512_or_si512(upper, _mm512_srli_epi32(_mm512_castps_si512(even), 16));
+  }
+
   static F e2m1(P raw, int nibble) {
     const F table = _mm512_setr_ps(0, .5f, 1, 1.5f, 2, 3, 4, 6, -0.f, -.5f, -1, -1.5f, -2, -3, -4, -6);
     return _mm512_permutexvar_ps(_mm512_srli_epi32(raw, static_cast<unsigned>(4 * nibble)), table);
@@ -131,6 +149,25 @@ struct Avx512 {
 
  private:
   static __m256 upper(F x) { return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(x), 1)); }
+  // The upper byte of each word, an E4M3, moved to where an f16 has sign, exponent and mantissa.
+  static F e4m3(__m256i words) {
+    const __m256i sign = _mm256_and_si256(words, _mm256_set1_epi16(INT16_MIN));
+    alignas(32) __m256i halves =
+        _mm256_or_si256(sign, _mm256_and_si256(_mm256_srli_epi16(words, 1), _mm256_set1_epi16(0x3f80)));
+    return load_f16(&halves);
+  }
+  // Sixteen words to sixteen dwords.
+  static P widen_words(const void* from) {
+#if defined(NIB_EMULATE_AVX512)
+    std::uint16_t words[16];
+    std::memcpy(words, from, sizeof words);
+    std::uint32_t dwords[16];
+    for (int i = 0; i < 16; ++i) dwords[i] = words[i];
+    return _mm512_loadu_si512(dwords);
+#else
+    return _mm512_cvtepu16_epi32(_mm256_loadu_si256(static_cast<const __m256i*>(from)));
+#endif
+  }
   // Sixteen bytes to sixteen dwords.
   static P widen(const void* from) {
 #if defined(NIB_EMULATE_AVX512)

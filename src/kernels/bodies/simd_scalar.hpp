@@ -2,6 +2,7 @@
 #pragma once
 
 #include <nibble/base/float16.hpp>
+#include <nibble/formats/small_floats.hpp>
 #include <nibble/kernels/canonical.hpp>
 
 #include <bit>
@@ -102,6 +103,21 @@ struct Scalar {
     f16 values[16];
     std::memcpy(values, from, sizeof values);
     return map([&](int i) { return to_float(values[i]); });
+  }
+
+  // Thirty-two bytes, (even, odd) in turn, as integers; or, from the bits of E4M3, as those of f16: the value
+  // times 2^-8.
+  static void load_i8(const void* from, F& even, F& odd) {
+    std::int8_t bytes[32];
+    std::memcpy(bytes, from, sizeof bytes);
+    even = map([&](int i) { return static_cast<float>(bytes[2 * i]); });
+    odd = map([&](int i) { return static_cast<float>(bytes[2 * i + 1]); });
+  }
+  static void load_e4m3(const void* from, F& even, F& odd) {
+    std::uint8_t bytes[32];
+    std::memcpy(bytes, from, sizeof bytes);
+    even = map([&](int i) { return E4M3::decode(bytes[2 * i]) * 0x1p-8f; });
+    odd = map([&](int i) { return E4M3::decode(bytes[2 * i + 1]) * 0x1p-8f; });
   }
 
   // The E2M1 value of code `nibble` of each dword, without its scale.
