@@ -108,6 +108,9 @@ struct Avx512 {
   static F e8m0(const void* from) { return _mm512_castsi512_ps(_mm512_slli_epi32(widen(from), 23)); }
 
   // acc + the products of both bf16 halves, the odd one first; one instruction, subnormals flushed.
+#if defined(NIB_EMULATE_AVX512)
+  [[gnu::noinline]]  // its hundreds of copies would take minutes to compile
+#endif
   static F dot(F acc, P weights, std::uint32_t x) {
     const P pair = _mm512_set1_epi32(static_cast<int>(x));
 #if defined(NIB_EMULATE_AVX512)
