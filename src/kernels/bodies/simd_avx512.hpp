@@ -87,8 +87,8 @@ struct Avx512 {
   // Thirty-two bytes, (even, odd) in turn, as integers; or, from the bits of E4M3, as those of f16: the value times 2^-8.
   static void load_i8(const void* from, F& even, F& odd) {
     const P words = widen_words(from);
-    even = _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(words, 24), 24));
-    odd = _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(words, 16), 24));
+    even = signed_byte(_mm512_and_si512(words, _mm512_set1_epi32(0xff)));
+    odd = signed_byte(_mm512_srli_epi32(words, 8));
   }
   static void load_e4m3(const void* from, F& even, F& odd) {
     const __m256i words = _mm256_loadu_si256(static_cast<const __m256i*>(from));
@@ -152,6 +152,10 @@ struct Avx512 {
 
  private:
   static __m256 upper(F x) { return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(x), 1)); }
+  // Bytes in the low bits of dwords: with the sign flipped they are 128 more, in the low bits of a float 2^23.
+  static F signed_byte(P bytes) {
+    return sub(_mm512_castsi512_ps(_mm512_xor_si512(bytes, _mm512_set1_epi32(0x4b00'0080))), set(0x1p23f + 128));
+  }
   // The upper byte of each word, an E4M3, moved to where an f16 has sign, exponent and mantissa.
   static F e4m3(__m256i words) {
     const __m256i sign = _mm256_and_si256(words, _mm256_set1_epi16(INT16_MIN));
