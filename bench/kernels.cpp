@@ -27,13 +27,24 @@ struct Ceilings {
 };
 
 // Bytes that are weights of ordinary size in this format, whatever the order: 0x7b is two codes of MXFP4 and
-// its scale 2^-4, 0x2c2c is 0.065 in f16, 0x3c3c is 0.011 in bf16 and f32.
-int filler(Format format) { return format == Format::mxfp4 ? 0x7b : format == Format::f16 ? 0x2c : 0x3c; }
+// its scale 2^-4, 0x2c2c is 0.065 in f16, which many formats have as scales, 0x3c3c is 0.011 in bf16 and f32.
+int filler(Format format) {
+  if (format == Format::mxfp4) return 0x7b;
+  return format == Format::bf16 || format == Format::f32 ? 0x3c : 0x2c;
+}
+
+// What a kernel multiplies here: its format, or one without tiles; scales that a tensor shares are one for
+// 128 inputs.
+Format format_of(const MatmulKernel& kernel) {
+  return kernel.weight == Format::none ? Format::q3_k : kernel.weight;
+}
 
 // `rows` rows of activations through as many matrices as fill kWeightBytes.
 void multiply(benchmark::State& state, const Runtime& runtime, const MatmulKernel& kernel, int rows,
               Ceilings ceilings) {
-  PackedWeight weight{kernel.weight, kRows, kK, nullptr, &kernel};
+  const Format format = format_of(kernel);
+  const std::int64_t group = format_info(format).group, k = kK / group * group;
+  PackedWeight weight{format, kRows, k, nullptr, &kernel, 128};
   const std::size_t matrices = kWeightBytes / weight.bytes();
   std::vector<std::byte> weights(matrices * weight.bytes());
   const std::vector<std::byte> x(
@@ -51,7 +62,7 @@ void multiply(benchmark::State& state, const Runtime& runtime, const MatmulKerne
       }
     }
   };
-  std::memset(weights.data(), filler(kernel.weight), weights.size());
+  std::memset(weights.data(), filler(format), weights.size());
   for (auto _ : state)
     pool.run([&](int index, int count) {
       const FloatScope scope;
@@ -63,7 +74,7 @@ void multiply(benchmark::State& state, const Runtime& runtime, const MatmulKerne
       });
     });
   const double bytes = static_cast<double>(weights.size());
-  const double flops = 2.0 * static_cast<double>(matrices) * kRows * kK * rows;
+  const double flops = 2.0 * static_cast<double>(matrices) * static_cast<double>(kRows * k * rows);
   const auto rate = [&](double amount) {
     return benchmark::Counter(amount, benchmark::Counter::kIsIterationInvariantRate);
   };
@@ -91,7 +102,7 @@ int main(int argc, char** argv) {
     for (const MatmulKernel& kernel : info.backend->kernels) {
       const bool rounds = kernel.x == ActivationLayout::pairs;
       for (const int rows : {1, 2, 4, 8, 32, 128}) {
-        const std::string name = info.name + "/" + format_name(kernel.weight) +
+        const std::string name = info.name + "/" + format_name(format_of(kernel)) +
                                  (rounds ? "/pairs" : "/floats") + (kernel.any_scale ? "" : "/usual_scales") +
                                  "/" + std::to_string(rows);
         benchmark::RegisterBenchmark(name.c_str(), multiply, std::cref(**runtime), std::cref(kernel), rows,

@@ -106,6 +106,13 @@ int main(int argc, char** argv) {
         encode(state, *tokenizer, letters(megabytes << 20, alphabet), Specials::ordinary);
       });
     }
+  std::mt19937 random(2);
+  std::string bytes(std::size_t{1} << 20, ' ');
+  const std::string spaces = bytes;
+  for (char& c : bytes) c = static_cast<char>(random());
+  add("spaces/1 MB", [&](benchmark::State& state) { encode(state, *tokenizer, spaces, Specials::ordinary); });
+  add("random bytes/1 MB",
+      [&](benchmark::State& state) { encode(state, *tokenizer, bytes, Specials::ordinary); });
   benchmark::RunSpecifiedBenchmarks();
   return 0;
 }

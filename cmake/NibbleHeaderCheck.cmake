@@ -1,5 +1,5 @@
 # Target header_check: every public header compiled alone, twice in one file, under our warnings: it needs no include
-# before it, and has its guard. (tests/abi compiles nibble.h under every standard of C and C++.)
+# before it, and has its guard. Sanitizers would find nothing more. (tests/abi compiles nibble.h under every standard of C and C++.)
 file(GLOB_RECURSE headers CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/include/*.hpp)
 file(GLOB c_headers CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR}/capi/include ${PROJECT_SOURCE_DIR}/capi/include/*.h)
 set(sources)

@@ -241,7 +241,9 @@ enum {
   NIB_KV_FP8 = 4   /* the same with E4M3 */
 };
 
-enum { NIB_MODEL_VOCABULARY_ONLY = 1 }; /* the tokenizer alone: nib_model_encode and nib_model_decode */
+/* The tokenizer alone, for nib_model_encode and nib_model_decode. The path may then also be a tokenizer.json,
+ * and neither weights nor a configuration need be there. */
+enum { NIB_MODEL_VOCABULARY_ONLY = 1 };
 
 typedef struct nib_model_options {
   uint32_t struct_size;
@@ -388,6 +390,34 @@ typedef struct nib_model_info {
 #define NIB_MODEL_INFO_INIT \
   { sizeof(nib_model_info), 0, NULL, 0, NULL, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
+enum { NIB_EXPLAIN_GENERIC = 1 }; /* the generic kernel of any format: right, but slow */
+
+/* How one tensor, or several that are one matrix here, is stored and computed. */
+typedef struct nib_explain_item {
+  uint32_t struct_size;
+  uint32_t flags;   /* NIB_EXPLAIN_... */
+  uint32_t purpose; /* NIB_PURPOSE_WEIGHTS or NIB_PURPOSE_KV_CACHE */
+  uint32_t reserved;
+  uint64_t bytes;        /* in memory; of a cache: planned */
+  uint64_t decode_bytes; /* of weights, read for one token of one session */
+  const char* name;      /* "model.layers.0.self_attn.{q,k,v}_proj.weight"; "*" stands for every expert */
+  size_t name_size;
+  const char* op; /* that reads it: "embed", "qkv", "attention", "project", "route", "experts", "head" */
+  size_t op_size;
+  const char* format; /* as stored: "mxfp4" */
+  size_t format_size;
+  const char* computed; /* what inputs are rounded to before they are multiplied: "bf16" or "f32" */
+  size_t computed_size;
+  const char* kernel; /* "tiles", "records" (the generic one), "lookup", "vector", "cache" */
+  size_t kernel_size;
+  const char* instruction_set; /* "avx2" */
+  size_t instruction_set_size;
+  const char* device; /* "host" */
+  size_t device_size;
+} nib_explain_item;
+#define NIB_EXPLAIN_ITEM_INIT \
+  { sizeof(nib_explain_item), 0, 0, 0, 0, 0, NULL, 0, NULL, 0, NULL, 0, NULL, 0, NULL, 0, NULL, 0, NULL, 0 }
+
 enum { NIB_TEXT_SPECIALS = 1 }; /* special tokens are spelled in the text: "<|start|>" */
 
 /* Plans and opens. On failure *out is NULL. Errors: what reading finds, BUDGET when it does not fit, MEMORY,
@@ -401,6 +431,10 @@ NIB_API nib_status nib_model_open(nib_runtime* runtime, const char* path, size_t
 NIB_API nib_status nib_model_open_planned(nib_plan* plan, nib_model** out, nib_error* error);
 /* Strings are borrowed until the model is freed. Errors: ARGUMENT, STATE; *out is untouched. [any] */
 NIB_API nib_status nib_model_get_info(const nib_model* model, nib_model_info* out);
+/* Item number `index`: how every tensor is computed, in the order of the graph, then the caches. NIB_END past
+ * the last (of a vocabulary alone: at once), and *out is untouched. Strings are borrowed until the model is
+ * freed. Errors: ARGUMENT, STATE. [any] */
+NIB_API nib_status nib_model_explain(const nib_model* model, uint32_t index, nib_explain_item* out);
 /* Text to tokens; none is added at the start. Any bytes are text. With NIB_TEXT_SPECIALS, spellings of
  * special tokens become those tokens: not for text from strangers. *out_count is how many there are. When
  * `capacity` is smaller: NIB_E_SMALL_BUFFER, the number needed in *out_count, `buffer` untouched; a capacity

@@ -121,6 +121,34 @@ nib_status nib_model_get_info(const nib_model* model, nib_model_info* out) {
   });
 }
 
+nib_status nib_model_explain(const nib_model* model, uint32_t index, nib_explain_item* out) {
+  return guard(nullptr, [&]() -> Status {
+    NIB_TRY(usable_here(model, "model"));
+    NIB_TRY(check_output(out, "nib_explain_item"));
+    const auto items = model->model->explain();
+    if (index >= items.size()) return {Code::end, ""};
+    const ExplainItem& item = items[index];
+    nib_explain_item value = NIB_EXPLAIN_ITEM_INIT;
+    value.flags = item.kernel == KernelKind::records ? NIB_EXPLAIN_GENERIC : 0;
+    value.purpose = static_cast<uint32_t>(item.purpose);
+    value.bytes = item.bytes;
+    value.decode_bytes = item.decode_bytes;
+    const auto lend = [](std::string_view text, const char*& data, size_t& size) {
+      data = text.data();
+      size = text.size();
+    };
+    lend(item.name, value.name, value.name_size);
+    lend(item.op, value.op, value.op_size);
+    lend(format_name(item.format), value.format, value.format_size);
+    lend(format_name(item.computed), value.computed, value.computed_size);
+    lend(kernel_name(item.kernel), value.kernel, value.kernel_size);
+    lend(item.instruction_set, value.instruction_set, value.instruction_set_size);
+    lend(item.device, value.device, value.device_size);
+    write_struct(value, out);
+    return {};
+  });
+}
+
 nib_status nib_model_encode(const nib_model* model, const char* text, size_t text_size, uint32_t flags,
                             nib_token* buffer, size_t capacity, size_t* out_count, nib_error* error) {
   return guard(error, [&]() -> Status {

@@ -1,4 +1,4 @@
-// nibble chat: a conversation in the harmony format, with a person or with a script.
+// nibble chat: a conversation with a person or with a script, in the format that the model was made for.
 #include "answer_view.hpp"
 #include "conversation.hpp"
 #include "exit_code.hpp"
@@ -10,8 +10,9 @@
 #include "terminal.hpp"
 #include "verbs.hpp"
 #include <nibble/base/concat.hpp>
+#include <nibble/io/file.hpp>
 #include <nibble/runtime/session.hpp>
-#include <nibble/text/harmony.hpp>
+#include <nibble/text/chat.hpp>
 
 #include <algorithm>
 #include <chrono>
@@ -30,80 +31,76 @@ constexpr const char* kHelp =
     "/quit         leave; so does Ctrl-D\n"
     "A line that ends with \\ goes on in the next. Ctrl-C stops an answer; twice, it leaves.\n";
 
+Result<std::string> read_template(const std::string& path) {
+  constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 20;
+  NIB_ASSIGN(const std::unique_ptr<File> file, disk_file_system().open(path));
+  return read_all(*file, kMostBytes);
+}
+
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-std::string today() {
+TemplateDate today() {
   const std::time_t now = std::time(nullptr);
   std::tm local = {};
   localtime_r(&now, &local);
-  char text[16];
-  std::strftime(text, sizeof text, "%Y-%m-%d", &local);
-  return text;
+  return {local.tm_year + 1900, local.tm_mon + 1, local.tm_mday, local.tm_hour, local.tm_min, local.tm_sec};
 }
 
 // One answer being made: feeds tokens to the parser and the parser's text to the screen.
 class Answer {
  public:
-  Answer(const Harmony& harmony, AnswerView& view) : harmony_(harmony), parser_(harmony), view_(view) {}
+  Answer(const ChatFormat& format, AnswerView& view) : parser_(format.parser()), view_(view) {}
 
   static int on_token(void* user, const StepResult& step) {
     auto& answer = *static_cast<Answer*>(user);
-    // An end of text ends the stream, not a message: the format has no such token.
-    if (step.end && answer.is_end_of_text(step.id)) return 1;
-    return answer.take(step.id) ? 0 : 1;
+    return answer.take(step.id, step.end) ? 0 : 1;
   }
 
   // What was said, the message at hand included.
   std::vector<Message> messages() {
-    std::vector<Message> all = parser_.messages();
+    std::vector<Message> all = parser_->messages();
     if (cut_off_) all.push_back(*cut_off_);
     return all;
   }
   void finish() {
     if (!format_.ok() || over_) return;
     // An answer that was stopped inside a header has said nothing in that message.
-    if (parser_.finish().ok()) show_new();
+    if (parser_->finish().ok()) show_new();
   }
   const Status& output() const { return output_; }
   // Not ok when the model said something that the chat format does not allow.
   const Status& format() const { return format_; }
 
  private:
-  bool take(Token id) {
-    const bool was_in_content = parser_.in_content();
-    const Message before = was_in_content ? parser_.current() : Message();
-    format_ = parser_.push(id);
+  bool take(Token id, bool end) {
+    const bool was_in_content = parser_->in_content();
+    const Message before = was_in_content ? parser_->current() : Message();
+    format_ = parser_->push(id, end);
     if (!format_.ok()) {
       if (was_in_content) cut_off_ = before;
       return false;
     }
     show_new();
     // The final answer is the end of a turn, also when the model forgets to say so.
-    over_ = complete_ > 0 && is_final(parser_.messages().back());
+    over_ = complete_ > 0 && is_final(parser_->messages().back());
     return output_.ok() && !over_;
   }
 
   void show_new() {
     if (!output_.ok()) return;
-    const std::size_t complete = parser_.messages().size();
+    const std::size_t complete = parser_->messages().size();
     if (complete > complete_) {
-      output_ = view_.show(parser_.messages().back(), parser_.delta());
+      output_ = view_.show(parser_->messages().back(), parser_->delta());
       if (output_.ok()) output_ = view_.message_done();
       complete_ = complete;
-    } else if (parser_.in_content()) {
-      output_ = view_.show(parser_.current(), parser_.delta());
+    } else if (parser_->in_content()) {
+      output_ = view_.show(parser_->current(), parser_->delta());
     }
   }
 
-  bool is_end_of_text(Token id) const {
-    const std::string_view spelling = harmony_.tokenizer().bytes(id);
-    return spelling != "<|return|>" && spelling != "<|call|>" && spelling != "<|end|>";
-  }
-
-  const Harmony& harmony_;
-  HarmonyParser parser_;
+  std::unique_ptr<AnswerParser> parser_;
   AnswerView& view_;
   std::size_t complete_ = 0;
   std::optional<Message> cut_off_;
@@ -113,12 +110,12 @@ class Answer {
 
 class Chat {
  public:
-  Chat(const ChatFlags& flags, Interrupts& interrupts, const Opened& opened, const Harmony& harmony,
+  Chat(const ChatFlags& flags, Interrupts& interrupts, const Opened& opened, const ChatFormat& format,
        Conversation& conversation, Session& session)
       : flags_(flags),
         interrupts_(interrupts),
         opened_(opened),
-        harmony_(harmony),
+        format_(format),
         conversation_(conversation),
         session_(session),
         interactive_(is_terminal(kStdin)) {}
@@ -141,7 +138,7 @@ class Chat {
   const ChatFlags& flags_;
   Interrupts& interrupts_;
   const Opened& opened_;
-  const Harmony& harmony_;
+  const ChatFormat& format_;
   Conversation& conversation_;
   Session& session_;
   bool interactive_;
@@ -234,7 +231,7 @@ Status Chat::respond(std::string question) {
     return status;
   }
   AnswerView view(interactive_);
-  Answer answer(harmony_, view);
+  Answer answer(format_, view);
   const Status status = generate(std::move(prompt), answer);
   answer.finish();
   const Status shown = view.done();
@@ -325,25 +322,32 @@ int chat(const ChatFlags& flags) {
   auto opened = open_for(flags.model, interrupts.cancel(), advice);
   if (!opened.ok()) return fail(opened.status(), advice);
   const std::shared_ptr<Model>& model = opened->model;
-  auto harmony = Harmony::make(*model->tokenizer());
-  if (!harmony.ok())
-    return fail(harmony.status(),
-                "Only the chat format of gpt-oss is spoken so far; nibble run continues plain text.");
-
-  std::optional<Message> system;
-  if (model->defaults().chat_template.find("<|start|>system") != std::string::npos) {
-    auto message = system_message({.current_date = today(), .reasoning = flags.reasoning});
-    if (!message.ok()) return fail(message.status());
-    system = message.take();
+  std::string source = model->defaults().chat_template, name = concat(model->info().path, ": chat_template");
+  if (!flags.chat_template.empty()) {
+    auto text = read_template(flags.chat_template);
+    if (!text.ok()) return fail(text.status());
+    source = text.take();
+    name = flags.chat_template;
   }
-  Conversation conversation(*harmony, std::move(system));
+  const auto format =
+      make_chat_format(*model->tokenizer(), {.chat_template = source,
+                                             .template_name = name,
+                                             .only_template = !flags.chat_template.empty(),
+                                             .special_tokens = model->defaults().special_tokens,
+                                             .reasoning = flags.reasoning,
+                                             .date = today()});
+  if (!format.ok())
+    return fail(format.status(),
+                "--chat-template FILE gives one of your own; nibble run continues plain text.");
+
+  Conversation conversation(**format);
   if (Status status = conversation.instruct(flags.instructions); !status.ok()) return fail(status);
   auto session =
       Session::create(model, {.context = flags.model.context,
                               .sampler = sampler_options(model->defaults().sampler, flags.sampling),
-                              .stop_ids = harmony->stop_ids()});
+                              .stop_ids = (*format)->stop_ids()});
   if (!session.ok()) return fail(session.status());
-  return Chat(flags, interrupts, *opened, *harmony, conversation, **session).loop();
+  return Chat(flags, interrupts, *opened, **format, conversation, **session).loop();
 }
 
 }  // namespace nib::program

@@ -2,10 +2,12 @@
 
 #include "exit_code.hpp"
 #include "numbers.hpp"
+#include "report.hpp"
 #include "terminal.hpp"
 #include "verbs.hpp"
 #include "version.hpp"
 #include <nibble/base/concat.hpp>
+#include <nibble/model/quantize.hpp>
 
 #include <algorithm>
 #include <cstdlib>
@@ -24,6 +26,10 @@ constexpr const char* kProgramFooter = R"(Examples:
   nibble run                                   a story from the model that comes with nibble
   nibble chat -m openai/gpt-oss-20b            talk with a model from your Hugging Face cache
   nibble inspect /models/gpt-oss-120b -c 8192  what is in it, and does it fit
+  nibble perplexity -f story.txt               how well a model expects a text
+  nibble quantize IN OUT.gguf --format q8_0    another format, or one file
+  nibble plan --params 108e9@mxfp4+12e9@bf16   bytes of parameters
+  nibble explain -m model.gguf                 which kernel computes what
   nibble doctor                                what this computer can do
   echo -n "Once upon" | nibble tokenize        the ids of a text
 
@@ -48,6 +54,7 @@ is one message, and stdout gets the answers alone.
 Examples:
   nibble chat
   nibble chat -m openai/gpt-oss-20b --reasoning low -sys "Answer in one sentence."
+  nibble chat -m meta-llama/Llama-3.2-3B-Instruct
   printf '%s\n' "Tell me a story about a dog." | nibble chat > story.txt
 )";
 
@@ -59,6 +66,38 @@ Examples:
   nibble inspect ./model --tensors --json
 )";
 
+constexpr const char* kPlanFooter =
+    R"(Reads headers only: no weight is loaded. Sizes of files are in GB (10^9 bytes), memory in GiB (2^30).
+
+Examples:
+  nibble plan -m openai/gpt-oss-20b -c 32768 --memory 16G
+  nibble plan --config gpt-oss-120b/config.json
+  nibble plan --params 108e9@mxfp4+12e9@bf16
+)";
+
+constexpr const char* kExplainFooter =
+    R"(Opens the model, and says for each op what its weights are stored as, what is multiplied, and by which kernel:
+tiles are made for the format; records is the generic kernel of any format.
+
+Examples:
+  nibble explain
+  nibble explain -m ./model-nf4 --tensors
+  nibble explain -m model-q8_0.gguf --json
+)";
+
+constexpr const char* kPerplexityFooter =
+    R"(The text is read once and cut into windows, each computed from an empty context; what is reported is the mean over
+all predictions of all windows, with its standard error. The first token of a window is not predicted, unless
+windows overlap (--stride) or begin with bos (--bos). A line that says <|endoftext|> and nothing else is that token.
+With --against also the Kullback-Leibler divergence from the other model, and how often both have the same
+likeliest token.
+
+Examples:
+  nibble perplexity -f story.txt
+  nibble perplexity -m ./model-nf4 -f wiki.txt --against ./model-bf16
+  nibble perplexity -f story.txt --against ./tales --against-numerics f32 --json
+)";
+
 constexpr const char* kDoctorFooter = R"(Measures for about a second.
 
 Example:
@@ -66,8 +105,10 @@ Example:
 )";
 
 constexpr const char* kTokenizeFooter =
-    R"(Reads stdin to its end. Ids stand on one line, separated by spaces; nothing is put before or behind them.
-A directory with nothing but a tokenizer.json will do.
+    R"(Reads stdin to its end, at most 1 GiB. Ids stand on one line, separated by spaces; nothing is put before or behind
+them. With -0 each text ends with a zero byte and each list of ids with a line, in both directions. Any bytes are
+text. A tokenizer.json or a GGUF file without weights will do. Memory: what the vocabulary takes, up to twice the
+input, and up to 12 bytes for each token of the longest text.
 
 Examples:
   echo -n "Once upon a time" | nibble tokenize
@@ -75,6 +116,29 @@ Examples:
   echo 9707 1879 | nibble tokenize -m ./model --decode
   find . -name '*.txt' -exec cat {} \; -printf '\0' | nibble tokenize -0
 )";
+
+std::string quantize_footer() {
+  std::string text = "Formats:\n";
+  Table table("lll", "  ");
+  for (const TargetFormat& format : target_formats())
+    table.row({format.name, format.meaning,
+               format.gguf == Format::none          ? "directory"
+               : format.safetensors == Format::none ? ".gguf"
+                                                    : "directory, .gguf"});
+  return text + table.text() + R"(
+OUT is a directory as on Hugging Face, or a GGUF file when its name ends in .gguf. It appears when it is complete; until
+then, and for good when you press Ctrl-C, there is nothing. IN is only read. A GGUF file becomes only another one.
+
+Quantized are the matrices of attention and of the feed-forward layers (to mxfp4, in a model of experts: theirs alone);
+router, embeddings, head, norms and biases stay. --only chooses other tensors; nibble inspect --tensors lists their
+names. Weights that a format cannot hold, such as rows that are no whole number of its groups, stay too, and are named.
+
+Examples:
+  nibble quantize ./llama-3 ./llama-3-nf4 --format nf4-double
+  nibble quantize openai/gpt-oss-20b gpt-oss-20b.gguf --format mxfp4
+  nibble quantize model.gguf smaller.gguf --format q4_0 --only 'ffn_(up|down|gate)'
+)";
+}
 
 // CLI11's own, with options described by what was written for them alone.
 class HelpFormatter : public CLI::Formatter {
@@ -124,23 +188,28 @@ class Section {
   const char* title_;
 };
 
-void add_model(CLI::App& verb, ModelFlags& flags) {
+void add_numerics(Section& section, const char* name, std::function<void(Numerics)> take,
+                  const char* meaning) {
+  section
+      .parsed(
+          name, "bf16|f32",
+          [take = std::move(take)](const std::string& text) {
+            take(text == "f32" ? Numerics::f32 : Numerics::bf16);
+          },
+          meaning)
+      ->check(CLI::IsMember({"bf16", "f32"}));
+}
+
+void add_model(CLI::App& verb, ModelFlags& flags,
+               const char* context = "context in tokens (default: 4096, or less if the model has less)") {
   Section section(verb, "Model");
   section.value("-m,--model", "PATH", flags.model,
                 "directory, a file in it, or OWNER/NAME in the Hugging Face cache\n(default: the model that "
                 "comes with nibble)");
-  section
-      .value("-c,--ctx-size", "N", flags.context,
-             "context in tokens (default: 4096, or less if the model has less)")
-      ->check(CLI::PositiveNumber);
-  section
-      .parsed(
-          "--numerics", "bf16|f32",
-          [&flags](const std::string& text) {
-            flags.numerics = text == "f32" ? Numerics::f32 : Numerics::bf16;
-          },
-          "precision of activations (default: bf16)")
-      ->check(CLI::IsMember({"bf16", "f32"}));
+  section.value("-c,--ctx-size", "N", flags.context, context)->check(CLI::PositiveNumber);
+  add_numerics(
+      section, "--numerics", [&flags](Numerics numerics) { flags.numerics = numerics; },
+      "precision of activations (default: bf16)");
   section
       .parsed(
           "--kv", "auto|bf16|f32|int8|fp8",
@@ -226,6 +295,8 @@ void add_chat(CLI::App& program, std::function<int()>& chosen) {
       .value("--reasoning", "low|medium|high", flags->reasoning,
              "how much a model that was trained for it thinks (default: medium)")
       ->check(CLI::IsMember({"low", "medium", "high"}));
+  section.value("--chat-template", "FILE", flags->chat_template,
+                "a Jinja template for models that have none, or instead of theirs");
   section
       .value("-n,--predict", "N", flags->most_tokens, "tokens of one answer at most; -1: no limit (default)")
       ->check(CLI::Range(std::int64_t{-1}, std::int64_t{UINT32_MAX}));
@@ -247,6 +318,55 @@ void add_inspect(CLI::App& program, std::function<int()>& chosen) {
   verb->callback([=, &chosen] { chosen = [flags] { return inspect(*flags); }; });
 }
 
+void add_plan(CLI::App& program, std::function<int()>& chosen) {
+  CLI::App* verb = add_verb(program, "plan", "say what a model will take before it is loaded", kPlanFooter);
+  const auto flags = std::make_shared<PlanFlags>();
+  Section section(*verb, "In place of a model");
+  CLI::Option* config =
+      section.value("--config", "FILE", flags->config, "a config.json alone, without weights; - reads stdin");
+  section.value("--params", "COUNT@FORMAT+...", flags->params, "parameters and what they are stored as")
+      ->excludes(config);
+  Section report(*verb, "Report");
+  report.value("--sessions", "N", flags->sessions, "sessions open at once (default: 1)")
+      ->check(CLI::PositiveNumber);
+  report.flag("--json", flags->json, "as one JSON object");
+  add_model(*verb, flags->model);
+  verb->callback([=, &chosen] { chosen = [flags] { return plan(*flags); }; });
+}
+
+void add_explain(CLI::App& program, std::function<int()>& chosen) {
+  CLI::App* verb = add_verb(program, "explain", "show how a model is stored and computed", kExplainFooter);
+  const auto flags = std::make_shared<ExplainFlags>();
+  Section section(*verb, "Report");
+  section.flag("--tensors", flags->tensors, "list every tensor");
+  section.flag("--json", flags->json, "as one JSON object, with every tensor");
+  add_model(*verb, flags->model);
+  verb->callback([=, &chosen] { chosen = [flags] { return explain(*flags); }; });
+}
+
+void add_perplexity(CLI::App& program, std::function<int()>& chosen) {
+  CLI::App* verb =
+      add_verb(program, "perplexity", "measure how well a model expects a text", kPerplexityFooter);
+  const auto flags = std::make_shared<PerplexityFlags>();
+  Section section(*verb, "Text");
+  section.value("-f,--file", "FILE", flags->file, "the text; - reads it from stdin")->required();
+  section.value("--stride", "N", flags->stride,
+                "tokens from one window to the next (default: as many as a window)");
+  section.value("--windows", "N", flags->windows, "only the first N windows (default: all)");
+  section.flag("--bos", flags->bos, "begin every window with the model's bos token");
+  section.flag("--special", flags->specials, "read special tokens such as <|start|> by their spelling");
+  Section comparison(*verb, "Comparison");
+  comparison.value("--against", "PATH", flags->against,
+                   "another model, as for -m, that is taken for the truth");
+  add_numerics(
+      comparison, "--against-numerics", [flags](Numerics numerics) { flags->against_numerics = numerics; },
+      "its precision of activations (default: as --numerics)");
+  Section report(*verb, "Report");
+  report.flag("--json", flags->json, "as one JSON object");
+  add_model(*verb, flags->model, "tokens of a window (default: 512, or less if the model has less)");
+  verb->callback([=, &chosen] { chosen = [flags] { return perplexity(*flags); }; });
+}
+
 void add_doctor(CLI::App& program, std::function<int()>& chosen) {
   CLI::App* verb = add_verb(program, "doctor", "show what this computer can do, measured", kDoctorFooter);
   const auto flags = std::make_shared<DoctorFlags>();
@@ -258,18 +378,37 @@ void add_doctor(CLI::App& program, std::function<int()>& chosen) {
 
 void add_tokenize(CLI::App& program, std::function<int()>& chosen) {
   CLI::App* verb =
-      add_verb(program, "tokenize", "Turn text into token ids, or ids into text", kTokenizeFooter);
+      add_verb(program, "tokenize", "turn text into token ids, or ids into text", kTokenizeFooter);
   const auto flags = std::make_shared<TokenizeFlags>();
   Section section(*verb, "Text");
   section.value(
       "-m,--model", "PATH", flags->model,
-      "a tokenizer.json, a directory that has one, or OWNER/NAME in the Hugging Face cache\n(default: "
-      "the model that comes with nibble)");
+      "a tokenizer.json, a GGUF file, a directory that has one, or OWNER/NAME in the Hugging Face\ncache "
+      "(default: the model that comes with nibble)");
   section.flag("--special", flags->specials,
                "read and print special tokens such as <|start|> by their spelling");
   section.flag("--decode", flags->decode, "from ids to text");
   section.flag("-0,--null", flags->many, "many texts, each ended by a zero byte, and a line of ids for each");
   verb->callback([=, &chosen] { chosen = [flags] { return tokenize(*flags); }; });
+}
+
+void add_quantize(CLI::App& program, std::function<int()>& chosen) {
+  static const std::string footer = quantize_footer();
+  CLI::App* verb = add_verb(program, "quantize", "write a model anew in another format", footer.c_str());
+  const auto flags = std::make_shared<QuantizeFlags>();
+  verb->add_option("in", flags->from, "the model, as for -m")->option_text("")->required();
+  verb->add_option("out", flags->to, "where to write it")->option_text("")->required();
+  Section section(*verb, "Quantization");
+  section.value("-f,--format", "NAME", flags->format, "one of those listed below")->required();
+  section.value("--only", "REGEX", flags->only,
+                "the tensors to quantize: those with a name in which it is found (as of grep -E)");
+  section
+      .value("--scale-rule", "floor|round-up|least-error", flags->scale_rule,
+             "how mxfp4 and nvfp4 choose scales (default: floor, and for nvfp4 by the largest value)")
+      ->check(CLI::IsMember({"floor", "round-up", "least-error"}));
+  section.flag("--overwrite", flags->overwrite, "replace OUT if it exists");
+  section.value("-t,--threads", "N", flags->threads, "threads (default: one for each processor)");
+  verb->callback([=, &chosen] { chosen = [flags] { return quantize(*flags); }; });
 }
 
 // llama.cpp's only option of several letters behind one dash; CLI11 would read it as -s ys.
@@ -304,8 +443,12 @@ int command_line(int count, const char* const* arguments) {
   add_run(program, chosen);
   add_chat(program, chosen);
   add_inspect(program, chosen);
+  add_plan(program, chosen);
+  add_explain(program, chosen);
+  add_perplexity(program, chosen);
   add_doctor(program, chosen);
   add_tokenize(program, chosen);
+  add_quantize(program, chosen);
 
   std::vector<std::string> words = spelled_out(count, arguments);
   if (words.empty()) {

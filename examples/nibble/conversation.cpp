@@ -7,9 +7,9 @@ namespace nib::program {
 bool is_final(const Message& message) { return message.channel == "final" || message.channel.empty(); }
 
 Status Conversation::instruct(const std::string& instructions) {
-  developer_.reset();
+  instructions_.reset();
   if (instructions.empty()) return {};
-  NIB_ASSIGN(developer_, developer_message({.instructions = instructions}));
+  NIB_ASSIGN(instructions_, format_->instructions(instructions));
   return {};
 }
 
@@ -25,15 +25,14 @@ void Conversation::answer(std::vector<Message> messages) {
 
 Result<std::vector<Token>> Conversation::render() const {
   std::vector<Message> messages;
-  if (system_) messages.push_back(*system_);
-  if (developer_) messages.push_back(*developer_);
+  if (instructions_) messages.push_back(*instructions_);
   for (const Turn& turn : turns_) {
     messages.push_back(turn.question);
     const bool answered = std::any_of(turn.answer.begin(), turn.answer.end(), is_final);
     for (const Message& message : turn.answer)
       if (!answered || message.channel != "analysis") messages.push_back(message);
   }
-  return harmony_->render(messages, {.drop_analysis = false});
+  return format_->render(messages);
 }
 
 }  // namespace nib::program

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <nibble/base/status.hpp>
-#include <nibble/text/harmony.hpp>
+#include <nibble/text/chat.hpp>
 
 #include <optional>
 #include <string>
@@ -12,11 +12,10 @@ namespace nib::program {
 
 class Conversation {
  public:
-  // The format is borrowed. The messages that stand before all turns are never dropped.
-  Conversation(const Harmony& harmony, std::optional<Message> system)
-      : harmony_(&harmony), system_(std::move(system)) {}
+  // The format is borrowed.
+  explicit Conversation(const ChatFormat& format) : format_(&format) {}
 
-  // A developer message from now on; none for empty text.
+  // Instructions from now on, never dropped; none for empty text.
   Status instruct(const std::string& instructions);
 
   // Begins a turn.
@@ -30,8 +29,8 @@ class Conversation {
   void drop_oldest() { turns_.erase(turns_.begin()); }
   void reset() { turns_.clear(); }
 
-  // The prompt for the next answer. The reasoning of turns that came to a final answer is left out, as the
-  // model's own template does.
+  // The prompt for the next answer. The reasoning of turns that came to a final answer is left out, as
+  // models' own templates do.
   Result<std::vector<Token>> render() const;
 
  private:
@@ -39,8 +38,8 @@ class Conversation {
     Message question;
     std::vector<Message> answer;
   };
-  const Harmony* harmony_;
-  std::optional<Message> system_, developer_;
+  const ChatFormat* format_;
+  std::optional<Message> instructions_;
   std::vector<Turn> turns_;
 };
 

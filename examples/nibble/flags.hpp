@@ -46,6 +46,7 @@ struct ChatFlags {
   SamplingFlags sampling;
   std::string instructions;
   std::string reasoning = "medium";
+  std::string chat_template;  // a file; empty: the model's own
   std::int64_t most_tokens = -1;  // of one answer
   bool statistics = false;
 };
@@ -53,6 +54,32 @@ struct ChatFlags {
 struct InspectFlags {
   ModelFlags model;
   bool tensors = false;
+  bool json = false;
+};
+
+struct PlanFlags {
+  ModelFlags model;
+  std::string params;  // counts and formats; empty: of a model
+  std::string config;  // a config.json in place of a model; empty: none
+  std::uint32_t sessions = 1;
+  bool json = false;
+};
+
+struct ExplainFlags {
+  ModelFlags model;
+  bool tensors = false;
+  bool json = false;
+};
+
+struct PerplexityFlags {
+  ModelFlags model;                          // its context: the window
+  std::string file;                          // "-": standard input
+  std::string against;                       // another model; empty: none
+  std::optional<Numerics> against_numerics;  // else those of the model
+  std::uint32_t stride = 0;
+  std::uint64_t windows = 0;
+  bool bos = false;
+  bool specials = false;
   bool json = false;
 };
 
@@ -66,6 +93,16 @@ struct TokenizeFlags {
   bool specials = false;  // special tokens are read, and written, by their spelling
   bool decode = false;
   bool many = false;  // texts end with NUL, their ids with a line
+};
+
+struct QuantizeFlags {
+  std::string from;  // the model, as typed
+  std::string to;    // "….gguf": a file; else a directory
+  std::string format;
+  std::string only;  // an extended regular expression over names of tensors; empty: the usual ones
+  std::string scale_rule;
+  bool overwrite = false;
+  int threads = 0;
 };
 
 }  // namespace nib::program

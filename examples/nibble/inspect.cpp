@@ -3,6 +3,7 @@
 #include "numbers.hpp"
 #include "opening.hpp"
 #include "paths.hpp"
+#include "plan_report.hpp"
 #include "report.hpp"
 #include "terminal.hpp"
 #include "verbs.hpp"
@@ -11,6 +12,7 @@
 #include <nibble/model/architecture.hpp>
 #include <nibble/model/config.hpp>
 #include <nibble/runtime/session.hpp>
+#include <nibble/text/harmony.hpp>
 
 #include <algorithm>
 #include <map>
@@ -28,23 +30,45 @@ struct Findings {
   std::shared_ptr<Model> vocabulary;  // null without a readable tokenizer
   std::optional<Plan> plan;
   std::string backend;
-  Status trouble;  // the first reason why something above is missing
+  std::string chat_format;  // "harmony", "Jinja"; empty without a chat template
+  Status trouble;           // the first reason why something above is missing
+
+  // A vocabulary alone is whole without weights and without an architecture that can be run.
+  bool has_weights() const { return !checkpoint.tensors.empty(); }
+  bool has_tokenizer() const {
+    return checkpoint.tokenizer_path || (checkpoint.gguf && checkpoint.gguf->find("tokenizer.ggml.model"));
+  }
 };
+
+// Messages in the format for which the vocabulary has its own tokens, or by the template that comes along.
+std::string chat_format(const Model& vocabulary) {
+  if (Harmony::make(*vocabulary.tokenizer()).ok()) return "harmony";
+  return vocabulary.defaults().chat_template.empty() ? "" : "Jinja";
+}
+
+// With weights, else a vocabulary alone.
+Result<Checkpoint> open_anything(const std::string& path) {
+  auto whole = open_checkpoint(path);
+  if (whole.ok() || whole.status().code() != Code::not_found) return whole;
+  auto part = open_checkpoint(path, disk_file_system(), {.config = false, .weights = false});
+  return part.ok() && (part->tokenizer_path || part->gguf) ? std::move(part) : std::move(whole);
+}
 
 std::uint64_t parameters(const CheckpointTensor& tensor) {
   return std::accumulate(tensor.shape.begin(), tensor.shape.end(), std::uint64_t{1}, std::multiplies<>());
 }
 std::uint64_t stored_bytes(const CheckpointTensor& tensor) {
-  return tensor.codes.bytes + tensor.scales.bytes;
+  return tensor.codes.bytes + tensor.scales.bytes + tensor.scaling.nested_scales.bytes;
 }
 
 double bits_per_weight(std::uint64_t bytes, std::uint64_t count) {
   return count ? 8.0 * static_cast<double>(bytes) / static_cast<double>(count) : 0;
 }
 
-// As users write it: a weight format, or the dtype of a tensor that is no weight.
+// As users write it: a weight format, or what the file calls the type of a tensor that is no weight.
 std::string stored_as(const CheckpointTensor& tensor) {
-  return tensor.format == Format::none ? dtype_name(tensor.dtype) : format_name(tensor.format);
+  if (tensor.format == Format::none) return std::string(tensor.type_name);
+  return concat(format_name(tensor.format), tensor.scaling.nested_scales.bytes ? "-double" : "");
 }
 
 // All tensors of one format together.
@@ -80,24 +104,27 @@ Result<Findings> look_into(const std::string& path, const InspectFlags& flags) {
   NIB_ASSIGN(const Backend* backend, runtime->backend(flags.model.backend));
   for (const BackendInfo& info : runtime->backends())
     if (info.backend == backend) findings.backend = info.name;
-  NIB_ASSIGN(findings.checkpoint, open_checkpoint(path));
+  NIB_ASSIGN(findings.checkpoint, open_anything(path));
 
+  ModelOptions options = model_options(flags.model);
   if (auto config = read_config(findings.checkpoint); config.ok())
     findings.config = config.take();
-  else
+  else if (findings.has_weights())
     note(config.status());
-  ModelOptions options = model_options(flags.model);
-  if (auto plan = make_plan(*runtime, path, options, {.context = flags.model.context}); plan.ok())
-    findings.plan = plan.take();
-  else
-    note(plan.status());
+  if (findings.has_weights()) {
+    if (auto plan = make_plan(*runtime, path, options, {.context = flags.model.context}); plan.ok())
+      findings.plan = plan.take();
+    else
+      note(plan.status());
+  }
   options.vocabulary_only = true;
-  if (findings.checkpoint.tokenizer_path || findings.checkpoint.gguf) {
+  if (findings.has_tokenizer()) {
     if (auto model = Model::open(runtime, path, options); model.ok())
       findings.vocabulary = model.take();
     else
       note(model.status());
   }
+  if (findings.vocabulary) findings.chat_format = chat_format(*findings.vocabulary);
   return findings;
 }
 
@@ -129,31 +156,66 @@ std::string stops_text(const Model& vocabulary) {
   return text.empty() ? "none" : text;
 }
 
+// As nibble calls it, else as the model's own files do; empty when they say nothing.
+std::string architecture(const Findings& findings) {
+  if (findings.config) return std::string(findings.config->architecture->name);
+  const Checkpoint& checkpoint = findings.checkpoint;
+  if (checkpoint.gguf)
+    if (const auto value = checkpoint.gguf->find("general.architecture"))
+      return std::string(value->as_string().value_or(""));
+  const Json* type = checkpoint.config.find("model_type");
+  return type && type->is_string() ? type->as_string() : "";
+}
+
+std::string counted(std::uint64_t count, std::string_view what) {
+  return concat(count, " ", what, count == 1 ? "" : "s");
+}
+
+void describe_config(const ModelConfig& config, Table& table) {
+  table.row({"layers", concat(config.layers, ", hidden size ", config.hidden, window_text(config))});
+  table.row({"attention", concat(counted(config.heads, "query head"), ", ",
+                                 counted(config.kv_heads, "key/value head"), " of ", config.head_dim)});
+  if (config.routed)
+    table.row({"experts", concat(config.experts, " in a layer, ", config.experts_per_token,
+                                 " for each token, width ", config.expert_width)});
+  else
+    table.row({"feed-forward", concat("width ", config.expert_width)});
+  table.row({"context", concat("up to ", config.max_context, " tokens")});
+}
+
+void describe_vocabulary(const Findings& findings, Table& table) {
+  if (!findings.vocabulary) {
+    if (!findings.has_tokenizer()) table.row({"tokenizer", "none"});
+    return;
+  }
+  const Model& vocabulary = *findings.vocabulary;
+  table.row(
+      {"tokenizer", concat(vocabulary.tokenizer()->size(), " tokens, ", vocabulary.tokenizer()->kind())});
+  const std::size_t size = vocabulary.defaults().chat_template.size();
+  std::string chat = findings.chat_format.empty() ? "no template" : findings.chat_format;
+  if (size)
+    chat += concat(findings.chat_format == "Jinja" ? "" : ", and a Jinja template", " of ", size, " bytes");
+  table.row({"chat", chat});
+  table.row({"sampling", sampler_text(vocabulary.defaults().sampler)});
+  table.row({"ends with", stops_text(vocabulary)});
+}
+
 void describe_model(const Findings& findings, Table& table) {
   const Stored all = all_tensors(findings.checkpoint);
   table.row({"path", findings.checkpoint.path});
-  const std::string name =
-      findings.config ? std::string(findings.config->architecture->name) : "unknown architecture";
-  table.row({"model", concat(name, ", ", count_text(all.parameters), " parameters, ", bytes_text(all.bytes),
-                             " in ", all.tensors, " tensors")});
-  if (const auto& config = findings.config) {
-    table.row({"layers", concat(config->layers, ", hidden size ", config->hidden, window_text(*config))});
-    table.row({"attention", concat(config->heads, " query heads, ", config->kv_heads, " key/value heads of ",
-                                   config->head_dim)});
-    table.row({"experts", concat(config->experts, " in a layer, ", config->experts_per_token,
-                                 " for each token, width ", config->expert_width)});
-    table.row({"context", concat("up to ", config->max_context, " tokens")});
-  }
-  if (findings.vocabulary) {
-    table.row({"tokenizer",
-               concat(findings.vocabulary->tokenizer()->size(), " tokens, ",
-                      findings.vocabulary->defaults().chat_template.empty() ? "no chat template"
-                                                                            : "with a chat template")});
-    table.row({"sampling", sampler_text(findings.vocabulary->defaults().sampler)});
-    table.row({"ends with", stops_text(*findings.vocabulary)});
-  } else if (!findings.checkpoint.tokenizer_path && !findings.checkpoint.gguf) {
-    table.row({"tokenizer", "none"});
-  }
+  std::string model = architecture(findings);
+  if (model.empty())
+    model = "unknown architecture";
+  else if (!findings.config)
+    model += " (not supported)";
+  if (findings.has_weights())
+    model += concat(", ", count_text(all.parameters), " parameters, ", bytes_text(all.bytes), " in ",
+                    counted(all.tensors, "tensor"), ", ", findings.checkpoint.gguf ? "GGUF" : "safetensors");
+  else
+    model += ", a vocabulary alone: there are no weights";
+  table.row({"model", model});
+  if (findings.config) describe_config(*findings.config, table);
+  describe_vocabulary(findings, table);
 }
 
 std::string bits_text(std::uint64_t bytes, std::uint64_t count) {
@@ -176,27 +238,12 @@ std::string tensors_text(const Findings& findings, bool every) {
   return table.text();
 }
 
-std::string plan_text(const Findings& findings) {
-  const Plan& plan = *findings.plan;
-  const PlanSummary& summary = plan.summary;
-  std::string text = concat("Memory for a context of ", summary.context, " tokens (",
-                            numerics_name(plan.model.numerics), ", ", findings.backend, ")\n");
-  Table table("lr", "  ");
-  for (const PlanItem& item : plan.items) table.row({item.name, bytes_text(item.bytes)});
-  table.row({"together", bytes_text(summary.host_bytes)});
-  text += table.text();
-  text += concat(summary.fits ? "Fits: " : "Does not fit: ", bytes_text(summary.host_budget), " may be used");
-  text += summary.longest_context
-              ? concat("; the longest context that fits is ", summary.longest_context, " tokens.\n")
-              : std::string(".\n");
-  return text;
-}
-
 std::string text_report(const Findings& findings, bool every_tensor) {
   Table model("ll");
   describe_model(findings, model);
-  std::string text = model.text() + "\n" + tensors_text(findings, every_tensor);
-  if (findings.plan) text += "\n" + plan_text(findings);
+  std::string text = model.text();
+  if (findings.has_weights()) text += "\n" + tensors_text(findings, every_tensor);
+  if (findings.plan) text += "\n" + plan_text(*findings.plan, findings.backend);
   return text;
 }
 
@@ -214,17 +261,21 @@ Json config_json(const ModelConfig& config) {
                        {"head_dim", json(config.head_dim)},
                        {"experts", json(config.experts)},
                        {"experts_per_token", json(config.experts_per_token)},
+                       {"routed", json(config.routed)},
                        {"expert_width", json(config.expert_width)},
                        {"max_context", json(config.max_context)},
                        {"windows", Json::array(std::move(windows))}});
 }
 
-Json vocabulary_json(const Model& vocabulary) {
+Json vocabulary_json(const Findings& findings) {
+  const Model& vocabulary = *findings.vocabulary;
   const ModelDefaults& defaults = vocabulary.defaults();
   std::vector<Json> stops;
   for (const Token id : defaults.stop_ids) stops.push_back(json(id));
   return Json::object(
       {{"tokens", json(vocabulary.tokenizer()->size())},
+       {"kind", json(vocabulary.tokenizer()->kind())},
+       {"chat_format", findings.chat_format.empty() ? Json() : json(findings.chat_format)},
        {"chat_template", json(!defaults.chat_template.empty())},
        {"stop_ids", Json::array(std::move(stops))},
        {"bos_id", defaults.bos ? json(*defaults.bos) : Json()},
@@ -234,27 +285,6 @@ Json vocabulary_json(const Model& vocabulary) {
                                   {"top_p", json(double{defaults.sampler.top_p})},
                                   {"min_p", json(double{defaults.sampler.min_p})},
                                   {"repeat_penalty", json(double{defaults.sampler.repetition_penalty})}})}});
-}
-
-Json plan_json(const Plan& plan, const std::string& backend) {
-  const PlanSummary& summary = plan.summary;
-  std::vector<Json> items;
-  for (const PlanItem& item : plan.items)
-    items.push_back(Json::object({{"device", json(item.device)},
-                                  {"purpose", json(purpose_name(item.purpose))},
-                                  {"name", json(item.name)},
-                                  {"bytes", json(item.bytes)}}));
-  return Json::object({{"backend", json(backend)},
-                       {"numerics", json(numerics_name(plan.model.numerics))},
-                       {"context", json(summary.context)},
-                       {"items", Json::array(std::move(items))},
-                       {"bytes", json(summary.host_bytes)},
-                       {"budget", json(summary.host_budget)},
-                       {"fits", json(summary.fits)},
-                       {"longest_context", json(summary.longest_context)},
-                       {"kv_bytes_per_token", json(summary.kv_bytes_per_token)},
-                       {"decode_bytes", json(summary.decode_bytes)},
-                       {"prefill_flops", json(summary.prefill_flops)}});
 }
 
 Json stored_json(std::string_view format, const Stored& stored) {
@@ -284,13 +314,18 @@ std::string json_report(const Findings& findings, bool every_tensor) {
     for (const CheckpointTensor& tensor : findings.checkpoint.tensors) tensors.push_back(tensor_json(tensor));
   std::vector<Json::Member> members;
   members.emplace_back("path", json(findings.checkpoint.path));
+  const std::string name = architecture(findings);
+  members.emplace_back("architecture", name.empty() ? Json() : json(name));
+  members.emplace_back("container", json(findings.checkpoint.gguf ? "gguf" : "safetensors"));
+  members.emplace_back("weights", json(findings.has_weights()));
   members.emplace_back("parameters", json(all.parameters));
   members.emplace_back("bytes", json(all.bytes));
   members.emplace_back("config", findings.config ? config_json(*findings.config) : Json());
-  members.emplace_back("tokenizer", findings.vocabulary ? vocabulary_json(*findings.vocabulary) : Json());
+  members.emplace_back("tokenizer", findings.vocabulary ? vocabulary_json(findings) : Json());
   members.emplace_back("formats", Json::array(std::move(formats)));
   if (every_tensor) members.emplace_back("tensors", Json::array(std::move(tensors)));
-  members.emplace_back("plan", findings.plan ? plan_json(*findings.plan, findings.backend) : Json());
+  members.emplace_back("plan",
+                       findings.plan ? Json::object(plan_members(*findings.plan, findings.backend)) : Json());
   members.emplace_back("error", findings.trouble.ok() ? Json() : json(findings.trouble.message()));
   return write_json(Json::object(std::move(members)), true) + "\n";
 }

@@ -41,9 +41,24 @@ std::string number_text(double value) {
   return buffer;
 }
 
+std::string estimate_text(double value, double error) {
+  const double digits = error > 0 ? 2 - std::floor(std::log10(error)) : 4;
+  const int places = static_cast<int>(std::clamp(digits, 0.0, 9.0));
+  char buffer[96];
+  std::snprintf(buffer, sizeof buffer, "%.*f +/- %.*f", places, value, places, error);
+  return buffer;
+}
+
 std::string bytes_text(std::uint64_t bytes) {
   constexpr std::array units = {"B", "KiB", "MiB", "GiB", "TiB"};
   const Scaled scaled = scale(static_cast<double>(bytes), 1024, units.size() - 1);
+  if (scaled.power == 0) return concat(bytes, " B");
+  return concat(number_text(scaled.value), " ", units[scaled.power]);
+}
+
+std::string gigabytes_text(std::uint64_t bytes) {
+  constexpr std::array units = {"B", "kB", "MB", "GB", "TB", "PB"};
+  const Scaled scaled = scale(static_cast<double>(bytes), 1000, units.size() - 1);
   if (scaled.power == 0) return concat(bytes, " B");
   return concat(number_text(scaled.value), " ", units[scaled.power]);
 }
@@ -101,6 +116,49 @@ Result<std::uint64_t> parse_bytes(std::string_view text) {
   }
   if (value * factor >= 0x1p63) return bad;
   return static_cast<std::uint64_t>(value * factor);
+}
+
+Result<std::uint64_t> parse_count(std::string_view text) {
+  constexpr std::uint64_t kMost = 10'000'000'000'000'000;
+  const auto refused = [&] {
+    return Status(Code::argument,
+                  concat("\"", text, "\": expected a whole count up to 10^16 as in 108e9, 117B or 12000"));
+  };
+  constexpr std::string_view kUnits = "kMBT";
+  std::string_view digits = text;
+  int power = 0;  // of ten
+  if (!digits.empty())
+    if (const std::size_t unit = kUnits.find(digits.back()); unit != kUnits.npos) {
+      power = 3 * (static_cast<int>(unit) + 1);
+      digits.remove_suffix(1);
+    }
+  if (const std::size_t e = digits.find_first_of("eE"); e != digits.npos) {
+    std::string_view exponent = digits.substr(e + 1);
+    if (exponent.starts_with('+')) exponent.remove_prefix(1);
+    int value = 0;
+    const auto read = std::from_chars(exponent.data(), exponent.data() + exponent.size(), value);
+    if (read.ec != std::errc() || read.ptr != exponent.data() + exponent.size() || value < -30 || value > 30)
+      return refused();
+    power += value;
+    digits = digits.substr(0, e);
+  }
+  std::uint64_t count = 0;
+  bool any = false, fraction = false;
+  for (const char c : digits) {
+    if (c == '.' && !fraction) {
+      fraction = true;
+      continue;
+    }
+    if (c < '0' || c > '9') return refused();
+    any = true;
+    count = count * 10 + static_cast<std::uint64_t>(c - '0');
+    if (count > kMost) return refused();
+    power -= fraction;
+  }
+  for (; power > 0 && count <= kMost; --power) count *= 10;
+  for (; power < 0 && count % 10 == 0 && count > 0; ++power) count /= 10;
+  if (!any || power != 0 || count == 0 || count > kMost) return refused();
+  return count;
 }
 
 }  // namespace nib::program

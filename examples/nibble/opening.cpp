@@ -53,7 +53,8 @@ SamplerOptions sampler_options(const SamplerOptions& wishes, const SamplingFlags
   return options;
 }
 
-Result<Opened> open_for(const ModelFlags& flags, const Cancel* cancel, std::string& advice) {
+Result<Opened> open_for(const ModelFlags& flags, const Cancel* cancel, std::string& advice,
+                        const Needs& needs) {
   Opened opened;
   auto found = find_model(flags.model);
   if (!found.ok()) {
@@ -61,18 +62,23 @@ Result<Opened> open_for(const ModelFlags& flags, const Cancel* cancel, std::stri
     return found.status();
   }
   opened.shipped = found->shipped;
-  NIB_ASSIGN(opened.runtime, Runtime::create({.threads = flags.threads}));
+  opened.runtime = needs.runtime;
+  if (!opened.runtime) {
+    NIB_ASSIGN(opened.runtime, Runtime::create({.threads = flags.threads}));
+  }
   ModelOptions options = model_options(flags);
   ProgressLine progress;
   options.progress = progress.sink();
   options.cancel = cancel;
+  options.logit_rows = needs.logit_rows;
   NIB_ASSIGN(const Plan plan, make_plan(*opened.runtime, found->path, options, {.context = flags.context}));
   if (!plan.summary.fits) {
     advice = advice_about(plan);
     return too_large(plan);
   }
+  opened.bytes = plan.summary.host_bytes;
   NIB_ASSIGN(opened.model, Model::open(opened.runtime, plan));
-  if (!opened.model->tokenizer())
+  if (needs.tokenizer && !opened.model->tokenizer())
     return Status(Code::not_found,
                   concat(found->path, ": there is no tokenizer.json, so there can be no text"));
   return opened;

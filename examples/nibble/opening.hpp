@@ -21,12 +21,21 @@ SamplerOptions sampler_options(const SamplerOptions& wishes, const SamplingFlags
 struct Opened {
   std::shared_ptr<Runtime> runtime;
   std::shared_ptr<Model> model;
-  bool shipped = false;  // the model that comes with the program
+  bool shipped = false;     // the model that comes with the program
+  std::uint64_t bytes = 0;  // planned for it
+};
+
+// What a verb needs of the model beyond its flags.
+struct Needs {
+  std::uint32_t logit_rows = 0;           // as in ModelOptions
+  bool tokenizer = true;                  // it is an error when there is none
+  std::shared_ptr<Runtime> runtime = {};  // to share with another model; null: one of its own
 };
 
 // Finds, plans and opens, with progress on a terminal. Errors: those of the library; `advice` then says what
 // to do about it, where there is something.
-Result<Opened> open_for(const ModelFlags& flags, const Cancel* cancel, std::string& advice);
+Result<Opened> open_for(const ModelFlags& flags, const Cancel* cancel, std::string& advice,
+                        const Needs& needs = {});
 
 // What one answer took.
 struct Timing {

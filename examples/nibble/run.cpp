@@ -1,18 +1,14 @@
 // nibble run: one text in, its continuation out.
 #include "exit_code.hpp"
+#include "input.hpp"
 #include "interrupt.hpp"
 #include "opening.hpp"
 #include "terminal.hpp"
 #include "verbs.hpp"
 #include <nibble/base/concat.hpp>
-#include <nibble/io/file.hpp>
 #include <nibble/runtime/session.hpp>
 
-#include <cerrno>
 #include <chrono>
-#include <cstring>
-
-#include <unistd.h>
 
 namespace nib::program {
 namespace {
@@ -26,30 +22,12 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-Result<std::string> read_stdin(const Cancel& cancel) {
-  std::string text;
-  char buffer[1 << 16];
-  for (;;) {
-    const ssize_t count = read(kStdin, buffer, sizeof buffer);
-    if (cancel.triggered()) return Status(Code::stopped, "reading the prompt was interrupted");
-    if (count == 0) return text;
-    if (count < 0) {
-      if (errno == EINTR) continue;
-      return Status(Code::io, concat("standard input: cannot be read (", std::strerror(errno), ")"));
-    }
-    text.append(buffer, static_cast<std::size_t>(count));
-    if (text.size() > kMostPromptBytes)
-      return Status(Code::argument, concat("standard input: a prompt may have ", kMostPromptBytes, " bytes"));
-  }
-}
-
 // What is to be continued; empty when nothing was given.
 Result<std::string> read_prompt(const RunFlags& flags, const Cancel& cancel) {
   if ((flags.prompt && *flags.prompt == "-") || (flags.prompt_file && *flags.prompt_file == "-"))
-    return read_stdin(cancel);
+    return read_input("-", kMostPromptBytes, &cancel);
   if (!flags.prompt_file) return flags.prompt.value_or("");
-  NIB_ASSIGN(const auto file, disk_file_system().open(*flags.prompt_file));
-  return read_all(*file, kMostPromptBytes);
+  return read_input(*flags.prompt_file, kMostPromptBytes, &cancel);
 }
 
 // Receives the text as it is made.

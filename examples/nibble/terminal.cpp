@@ -98,11 +98,11 @@ std::string progress_text(const Progress& progress, std::uint64_t done_in_time, 
   const double rate = seconds > 0 ? static_cast<double>(done_in_time) / seconds : 0;
   std::string text;
   if (progress.stage == Stage::prefill)
-    text = concat("reading the prompt  ", progress.done, " of ", progress.total, " tokens, ",
-                  number_text(rate), " tokens/s");
+    text = concat("reading the ", progress.name.empty() ? "prompt" : progress.name, "  ", progress.done,
+                  " of ", progress.total, " tokens, ", number_text(rate), " tokens/s");
   else
-    text = concat("loading  ", bytes_text(progress.done), " of ", bytes_text(progress.total), ", ",
-                  byte_rate_text(rate));
+    text = concat(progress.stage == Stage::quantize ? "quantizing  " : "loading  ", bytes_text(progress.done),
+                  " of ", bytes_text(progress.total), ", ", byte_rate_text(rate));
   if (rate > 0 && progress.done <= progress.total)
     text += concat(", ", duration_text(static_cast<double>(progress.total - progress.done) / rate), " left");
   return text;

@@ -1,5 +1,6 @@
 // nibble tokenize: texts to ids and back, with nothing of a model but its tokenizer.
 #include "exit_code.hpp"
+#include "input.hpp"
 #include "paths.hpp"
 #include "terminal.hpp"
 #include "verbs.hpp"
@@ -9,22 +10,18 @@
 #include <nibble/text/tokenizer.hpp>
 
 #include <algorithm>
-#include <cerrno>
 #include <charconv>
-#include <cstring>
+#include <iterator>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include <unistd.h>
-
 namespace nib::program {
 namespace {
 
-constexpr std::uint64_t kMostTokenizerBytes = std::uint64_t{256} << 20;
-constexpr std::size_t kMostInputBytes = std::size_t{1} << 30;
+constexpr std::uint64_t kMostInputBytes = std::uint64_t{1} << 30;
 
-// A tokenizer.json, or the one of a directory or of a repository in the cache; weights need not be there.
+// That of what was named, or of a repository in the cache; weights need not be there.
 Result<Tokenizer> open_tokenizer(const TokenizeFlags& flags, std::string& advice) {
   const FileSystem& files = disk_file_system();
   std::string path = flags.model;
@@ -36,42 +33,44 @@ Result<Tokenizer> open_tokenizer(const TokenizeFlags& flags, std::string& advice
     }
     path = found->path;
   }
-  if (files.is_directory(path) || path.ends_with(".gguf")) {
-    NIB_ASSIGN(const Checkpoint checkpoint,
-               open_checkpoint(path, files, {.config = false, .weights = false}));
-    NIB_ASSIGN(std::optional<Tokenizer> tokenizer, read_tokenizer(checkpoint, 0, files));
-    if (!tokenizer) return Status(Code::not_found, concat(path, ": there is no tokenizer"));
-    return std::move(*tokenizer);
-  }
-  NIB_ASSIGN(const std::unique_ptr<File> file, files.open(path));
-  NIB_ASSIGN(const std::string text, read_all(*file, kMostTokenizerBytes));
-  return Tokenizer::from_json(text, path);
+  NIB_ASSIGN(const Checkpoint checkpoint, open_vocabulary(path, files));
+  NIB_ASSIGN(std::optional<Tokenizer> tokenizer, read_tokenizer(checkpoint, 0, files));
+  if (!tokenizer) return Status(Code::not_found, concat(path, ": there is no tokenizer"));
+  return std::move(*tokenizer);
 }
 
-Result<std::string> read_stdin() {
-  std::string text;
-  std::vector<char> buffer(std::size_t{1} << 16);
-  while (true) {
-    const ssize_t count = read(STDIN_FILENO, buffer.data(), buffer.size());
-    if (count == 0) return text;
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0)
-      return Status(Code::io, concat("standard input: cannot be read (", std::strerror(errno), ")"));
-    text.append(buffer.data(), static_cast<std::size_t>(count));
-    if (text.size() > kMostInputBytes)
-      return Status(Code::argument, concat("standard input: has more than ", kMostInputBytes, " bytes"));
+// Standard output, a piece of bounded size at a time.
+class Output {
+ public:
+  Status add(std::string_view bytes) {
+    held_ += bytes;
+    return held_.size() < kPiece ? Status() : flush();
   }
-}
+  Status flush() {
+    NIB_TRY(put(held_));
+    held_.clear();
+    return {};
+  }
 
-Status encode(const Tokenizer& tokenizer, std::string_view text, Specials specials, std::string& out) {
+ private:
+  static constexpr std::size_t kPiece = std::size_t{1} << 20;
+  std::string held_;
+};
+
+Status encode(const Tokenizer& tokenizer, std::string_view text, Specials specials, Output& out) {
   std::vector<Token> ids;
   NIB_TRY(tokenizer.encode(text, specials, ids));
-  for (std::size_t i = 0; i < ids.size(); ++i) out += concat(i ? " " : "", ids[i]);
-  out += '\n';
-  return {};
+  char word[16];
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    char* begin = word;
+    if (i) *begin++ = ' ';
+    const char* end = std::to_chars(begin, std::end(word), ids[i]).ptr;
+    NIB_TRY(out.add({word, static_cast<std::size_t>(end - word)}));
+  }
+  return out.add("\n");
 }
 
-Status decode(const Tokenizer& tokenizer, std::string_view line, Specials specials, std::string& out) {
+Status decode(const Tokenizer& tokenizer, std::string_view line, Specials specials, Output& out) {
   constexpr std::string_view kBetween = " \t\r\n";
   std::vector<Token> ids;
   for (line.remove_prefix(std::min(line.find_first_not_of(kBetween), line.size())); !line.empty();
@@ -85,8 +84,7 @@ Status decode(const Tokenizer& tokenizer, std::string_view line, Specials specia
     ids.push_back(id);
     line.remove_prefix(word.size());
   }
-  out += tokenizer.decode(ids, specials);
-  return {};
+  return out.add(tokenizer.decode(ids, specials));
 }
 
 // Each part of the input; the last may lack the separator that ends it.
@@ -105,18 +103,18 @@ Status for_each_part(std::string_view text, char separator, Use use) {
 }  // namespace
 
 int tokenize(const TokenizeFlags& flags) {
-  std::string advice, out;
+  std::string advice;
   const auto tokenizer = open_tokenizer(flags, advice);
   if (!tokenizer.ok()) return fail(tokenizer.status(), advice);
-  const auto input = read_stdin();
+  const auto input = read_input("-", kMostInputBytes);
   if (!input.ok()) return fail(input.status());
   const Specials specials = flags.specials ? Specials::recognised : Specials::ordinary;
+  Output out;
   Status status;
   if (flags.decode && flags.many) {
     status = for_each_part(*input, '\n', [&](std::string_view line) {
-      Status decoded = decode(*tokenizer, line, specials, out);
-      out += '\0';
-      return decoded;
+      NIB_TRY(decode(*tokenizer, line, specials, out));
+      return out.add({"\0", 1});
     });
   } else if (flags.decode) {
     status = decode(*tokenizer, *input, specials, out);
@@ -126,7 +124,9 @@ int tokenize(const TokenizeFlags& flags) {
   } else {
     status = encode(*tokenizer, *input, specials, out);
   }
-  if (status.ok()) status = put(out);
+  // What came before an error was right.
+  const Status flushed = out.flush();
+  if (status.ok()) status = flushed;
   return status.ok() ? kSuccess : fail(status);
 }
 

@@ -8,7 +8,11 @@ namespace nib::program {
 int run(const RunFlags& flags);
 int chat(const ChatFlags& flags);
 int inspect(const InspectFlags& flags);
+int plan(const PlanFlags& flags);
+int explain(const ExplainFlags& flags);
+int perplexity(const PerplexityFlags& flags);
 int doctor(const DoctorFlags& flags);
 int tokenize(const TokenizeFlags& flags);
+int quantize(const QuantizeFlags& flags);
 
 }  // namespace nib::program

@@ -249,9 +249,10 @@ Status parse_json(std::string_view text, std::string_view name, const JsonLimits
   if (text.size() > limits.max_bytes)
     return {Code::format,
             concat(name, ": ", text.size(), " bytes of JSON, at most ", limits.max_bytes, " are read")};
+  if (text.empty()) return {Code::format, concat(name, ": byte 0: unexpected end of input")};
   // Two things that nlohmann's lexer lets pass and RFC 8259 does not: it takes a zero byte for the end of the
   // text and skips a byte order mark.
-  if (const void* zero = text.empty() ? nullptr : std::memchr(text.data(), 0, text.size()))
+  if (const void* zero = std::memchr(text.data(), 0, text.size()))
     return {Code::format, concat(name, ": byte ", static_cast<const char*>(zero) - text.data(),
                                  ": a zero byte, which JSON must not contain")};
   if (text.starts_with("\xef\xbb\xbf"))

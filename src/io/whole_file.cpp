@@ -12,7 +12,6 @@
 #include <unistd.h>
 
 namespace nib::inline v0 {
-namespace {
 
 Status cannot_write(const std::string& path, int error) {
   return {Code::io, concat(path, ": cannot write: ", system_message(error))};
@@ -22,12 +21,11 @@ Status already_exists(const std::string& path) {
   return {Code::argument, concat(path, ": exists already, and overwriting was not asked for")};
 }
 
-bool exists(const std::string& path) {
+bool is_taken(const std::string& path) {
   struct stat info;
   return ::lstat(path.c_str(), &info) == 0;
 }
 
-// Not every file system can flush a directory; then there is nothing to wait for.
 Status flush_directory_of(const std::string& path) {
   const int descriptor = ::open(directory_of(path).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (descriptor < 0) return {};  // writable but not readable: a drop box
@@ -36,13 +34,11 @@ Status flush_directory_of(const std::string& path) {
   return error == 0 || error == EINVAL || error == ENOTSUP ? Status() : cannot_write(path, error);
 }
 
-}  // namespace
-
 Result<WholeFile> WholeFile::create(const std::string& path, Overwrite overwrite) {
   if (path.find('\0') != path.npos) return cannot_write(path, ENOENT);  // would name another file
   WholeFile file(path);
   file.overwrite_ = overwrite == Overwrite::yes;
-  if (!file.overwrite_ && exists(path)) return already_exists(path);
+  if (!file.overwrite_ && is_taken(path)) return already_exists(path);
   NIB_TRY(file.open_partial());
   return file;
 }
@@ -108,7 +104,7 @@ Status WholeFile::give_name() {
     // Unlike rename, a second name is refused where somebody else has written the file meanwhile. The
     // destructor drops the first one.
     if (::link(partial_.c_str(), path_.c_str()) == 0) return {};
-    if (errno == EEXIST || exists(path_)) return already_exists(path_);
+    if (errno == EEXIST || is_taken(path_)) return already_exists(path_);
     // Some file systems have no second names; there the look before the renaming must do.
   }
   if (::rename(partial_.c_str(), path_.c_str()) != 0) return cannot_write(path_, errno);

@@ -48,4 +48,13 @@ class WholeFile {
   bool broken_ = false;
 };
 
+// What writers of files and directories say and do alike.
+Status cannot_write(const std::string& path, int error);
+Status already_exists(const std::string& path);
+// Whether something has this name, be it a link that leads nowhere.
+bool is_taken(const std::string& path);
+// Makes names given in the directory of `path` survive a crash. Not every file system can flush a directory;
+// then there is nothing to wait for.
+Status flush_directory_of(const std::string& path);
+
 }  // namespace nib::inline v0

@@ -20,10 +20,10 @@ std::span<const Backend* const> cpu_backends() {
   return kAll;
 }
 
-const MatmulKernel* find_kernel(const Backend& backend, Format format, Numerics numerics,
+const MatmulKernel* find_kernel(const Backend& backend, const PackedWeight& shape, Numerics numerics,
                                 bool wide_exponents) {
-  if (format == Format::none) return nullptr;
-  const Format wanted = tile_bytes(format, 1) != 0 ? format : Format::none;
+  if (shape.format == Format::none) return nullptr;
+  const Format wanted = shape.tiled() ? shape.format : Format::none;
   for (const MatmulKernel& kernel : backend.kernels) {
     const bool rounds = kernel.x == ActivationLayout::pairs;
     if (kernel.weight == wanted && (numerics == Numerics::bf16 || !rounds) &&

@@ -218,8 +218,9 @@ Result<ModelConfig> parse_config(const Json& json, std::string_view name) {
   const bool original =
       !reader.find("model_type") && reader.find("num_experts") && reader.find("rope_ntk_alpha");
   const std::string type = original ? "gpt_oss" : reader.text("model_type", "");
+  if (!reader.status().ok()) return reader.status();
   config.architecture = find_architecture(type);
-  if (reader.status().ok() && !config.architecture) {
+  if (!config.architecture) {
     if (type.empty()) return Status(Code::format, concat(name, ": key \"model_type\" is missing"));
     std::string known;
     for (const Architecture& row : architectures())

@@ -31,7 +31,6 @@ std::uint64_t KvGeometry::pages(std::size_t kind, std::uint32_t context, std::ui
 }
 
 // ---- PagePool
-// ----------------------------------------------------------------------------------------------------
 
 Status PagePool::reserve(std::uint64_t pages) {
   const std::lock_guard lock(mutex_);
@@ -92,7 +91,6 @@ bool PagePool::sole(const Page* page) {
 }
 
 // ---- KvCache
-// -----------------------------------------------------------------------------------------------------
 
 Result<std::unique_ptr<KvCache>> KvCache::make(const KvGeometry& geometry,
                                                std::vector<std::unique_ptr<PagePool>>& pools,

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 namespace nib::inline v0 {
 
@@ -74,7 +75,7 @@ void Transformer::attend(std::uint32_t layer, std::int64_t rows, const OpContext
   backend_.ops.qkv(context, {.x = workspace.x,
                              .rows = rows,
                              .norm = norm(w.attention_norm, w.attention_norm_bias),
-                             .weight = &w.qkv,
+                             .weight = w.qkv.data(),
                              .bias = w.qkv_bias,
                              .heads = heads,
                              .kv = kv_.layout,
@@ -86,9 +87,10 @@ void Transformer::attend(std::uint32_t layer, std::int64_t rows, const OpContext
                              .qkv = workspace.qkv,
                              .rotary = static_cast<int>(config_.rotary_dim),
                              .q_norm = w.q_norm,
-                             .k_norm = w.k_norm});
+                             .k_norm = w.k_norm,
+                             .parts = static_cast<int>(w.qkv.size())});
   backend_.ops.attention(context, {.qkv = workspace.qkv,
-                                   .qkv_stride = row_stride(w.qkv.rows),
+                                   .qkv_stride = row_stride(config_.qkv_rows()),
                                    .rows = rows,
                                    .heads = heads,
                                    .kv = kv_.layout,
@@ -144,15 +146,30 @@ void Transformer::mix_experts(std::uint32_t layer, std::int64_t rows, const OpCo
                                  .gate = config_.gate,
                                  .outputs = workspace.expert_outputs,
                                  .x = workspace.x,
-                                 .activation = config_.activation});
+                                 .activation = config_.activation,
+                                 .up = w.up.empty() ? nullptr : w.up.data()});
+}
+
+void Transformer::head(const OpContext& context, Workspace& workspace) const {
+  backend_.ops.head(context, {.x = workspace.x,
+                              .picked = workspace.picked.data(),
+                              .count = static_cast<std::int64_t>(workspace.picked.size()),
+                              .norm = norm(weights_.final_norm, weights_.final_norm_bias),
+                              .weight = &weights_.head,
+                              .normed = workspace.normed,
+                              .logits = workspace.logits});
+}
+
+OpContext Transformer::context(Workspace& workspace) const {
+  return {
+      &pool_, numerics_, workspace.packed, workspace.packed_inner, workspace.tiles, workspace.tile_floats};
 }
 
 Status Transformer::forward(std::span<const BatchRow> batch, Workspace& workspace,
                             const Cancel* cancel) const {
   const FloatScope scope;
   const auto rows = static_cast<std::int64_t>(batch.size());
-  const OpContext context{
-      &pool_, numerics_, workspace.packed, workspace.packed_inner, workspace.tiles, workspace.tile_floats};
+  const OpContext context = this->context(workspace);
   embed(batch, workspace);
   place(batch, workspace);
   for (std::uint32_t layer = 0; layer < config_.layers; ++layer) {
@@ -164,15 +181,15 @@ Status Transformer::forward(std::span<const BatchRow> batch, Workspace& workspac
     if (!config_.parallel_residual) route(layer, rows, context, workspace);
     mix_experts(layer, rows, context, workspace);
   }
-  if (workspace.picked.empty()) return {};
-  backend_.ops.head(context, {.x = workspace.x,
-                              .picked = workspace.picked.data(),
-                              .count = static_cast<std::int64_t>(workspace.picked.size()),
-                              .norm = norm(weights_.final_norm, weights_.final_norm_bias),
-                              .weight = &weights_.head,
-                              .normed = workspace.normed,
-                              .logits = workspace.logits});
+  if (!workspace.picked.empty()) head(context, workspace);
   return {};
+}
+
+void Transformer::logits_of(std::int64_t first, std::int64_t count, Workspace& workspace) const {
+  const FloatScope scope;
+  workspace.picked.resize(static_cast<std::size_t>(count));
+  std::iota(workspace.picked.begin(), workspace.picked.end(), static_cast<std::int32_t>(first));
+  head(context(workspace), workspace);
 }
 
 }  // namespace nib::inline v0

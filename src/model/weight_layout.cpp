@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <unordered_set>
 
 namespace nib::inline v0 {
 namespace {
@@ -121,7 +122,7 @@ class WeightLayout::Builder {
   // Gives a matrix its address and counts it; `active` of its experts are read for one token.
   Matrix matrix(Stored stored, std::int64_t k, std::string_view kind, std::int64_t active,
                 bool transposed = false) {
-    Matrix m{std::move(stored), Format::none, k, 0, transposed, 0};
+    Matrix m{std::move(stored), Format::none, k, 0, transposed, 0, active};
     if (!ok()) return m;
     m.format = m.stored.tensors[0]->format;
     for (const CheckpointTensor* tensor : m.stored.tensors)
@@ -143,33 +144,64 @@ class WeightLayout::Builder {
                                        " values, and ", info.name, " stores ", info.group, " together"));
     }
     if (!ok()) return m;
-    const std::uint64_t each = m.shape().bytes(), experts = static_cast<std::uint64_t>(m.stored.experts),
-                        read = static_cast<std::uint64_t>(active);
-    m.offset = reserve(each * experts);
+    m.offset = reserve(m.bytes());
     WeightGroup& group = group_of(concat(kind, " (", format_name(m.format), ")"));
-    group.bytes += each * experts;
-    group.decode_bytes += each * read;
+    group.bytes += m.bytes();
+    group.decode_bytes += m.decode_bytes();
+    count(m.stored, group);
     std::uint64_t parameters = 0;
     for (const CheckpointTensor* tensor : m.stored.tensors) parameters += values(*tensor);
-    group.parameters += parameters;
-    group.active_parameters += parameters / experts * read;
+    group.active_parameters +=
+        parameters / static_cast<std::uint64_t>(m.stored.experts) * static_cast<std::uint64_t>(active);
     return m;
   }
 
+  // A matrix whose parts may be in different formats: one where they are in the same, else one for each run
+  // of parts that are, which `map` describes as well.
+  std::vector<Matrix> matrices(unsigned layer, const std::vector<Part>& parts, std::int64_t k,
+                               std::int64_t experts, const RowMap& map, std::string_view kind,
+                               std::int64_t active, bool transposed = false) {
+    const auto format = [&](const Part& part) {
+      const CheckpointTensor* tensor = checkpoint_.find(tensor_name(part.pattern, layer));
+      return tensor ? tensor->format : Format::none;
+    };
+    std::vector<Matrix> made;
+    for (std::size_t first = 0, end; first < parts.size() && ok(); first = end) {
+      RowMap of_these = map;
+      bool all_same = first == 0;
+      for (const Part& part : parts) all_same &= format(part) == format(parts[0]);
+      for (end = first + 1; end < parts.size() && format(parts[end]) == format(parts[first]); ++end)
+        if (!all_same && map.order == RowMap::Order::pairs && end == 2)
+          break;  // v is in another order than k
+      if (!all_same && (map.order == RowMap::Order::halves || first == 2))
+        of_these.order = RowMap::Order::stacked;
+      const std::vector<Part> run(parts.begin() + static_cast<std::ptrdiff_t>(first),
+                                  parts.begin() + static_cast<std::ptrdiff_t>(end));
+      made.push_back(
+          matrix(collect(layer, run, k, experts, of_these, transposed), k, kind, active, transposed));
+      if (ok() && end < parts.size() && made.back().shape().rows % kStripRows != 0 &&
+          map.order != RowMap::Order::halves)
+        fail(Code::unsupported,
+             concat("tensor ", made.back().stored.tensors[0]->name, " has ", made.back().shape().rows,
+                    " rows; beside one in another format ", kStripRows, " must divide them"));
+    }
+    return made;
+  }
+
   Vector vector(Stored stored) {
-    Vector v{std::move(stored), 0};
+    Vector v{std::move(stored), 0, 1};
+    if (v.stored.experts > 1) v.active = config_.experts_per_token;
     if (!ok()) return v;
     for (const CheckpointTensor* tensor : v.stored.tensors)
       if (!is_plain(tensor->format))
         fail(Code::unsupported, concat("tensor ", tensor->name, " is stored as ", format_name(tensor->format),
                                        ", which a vector may not be"));
     if (!ok()) return v;
-    const std::uint64_t bytes = static_cast<std::uint64_t>(v.values()) * sizeof(float);
-    v.offset = reserve(bytes);
-    WeightGroup& group = group_of("vectors (f32)");
-    group.bytes += bytes;
-    group.decode_bytes += bytes / static_cast<std::uint64_t>(v.stored.experts);
-    for (const CheckpointTensor* tensor : v.stored.tensors) group.parameters += values(*tensor);
+    v.offset = reserve(v.bytes());
+    WeightGroup& group = group_of("norms, biases, sinks");
+    group.bytes += v.bytes();
+    group.decode_bytes += v.decode_bytes();
+    count(v.stored, group);
     return v;
   }
   Vector vector(std::string_view pattern, unsigned layer, std::int64_t width) {
@@ -188,7 +220,7 @@ class WeightLayout::Builder {
     WeightGroup& group = group_of(concat("embedding (", format_name(table.format), ")"));
     group.bytes += table.codes.bytes;
     group.decode_bytes += table.codes.bytes / config_.vocabulary;
-    group.parameters += values(table);
+    count({{&table}, {}, 1, false}, group);
   }
 
  private:
@@ -197,16 +229,25 @@ class WeightLayout::Builder {
     layout_.bytes_ = round_up(offset + bytes, std::uint64_t{64});
     return offset;
   }
+  // Tensors that the model uses twice (an embedding that is its head) are of the group that had them first.
+  void count(const Stored& stored, WeightGroup& group) {
+    for (const CheckpointTensor* tensor : stored.tensors) {
+      if (!counted_.insert(tensor).second) continue;
+      group.parameters += values(*tensor);
+      group.stored_bytes += tensor->codes.bytes + tensor->scales.bytes + tensor->scaling.nested_scales.bytes;
+    }
+  }
   WeightGroup& group_of(std::string_view name) {
     for (WeightGroup& group : layout_.groups_)
       if (group.name == name) return group;
-    return layout_.groups_.emplace_back(WeightGroup{std::string(name), 0, 0, 0, 0});
+    return layout_.groups_.emplace_back(WeightGroup{std::string(name), 0, 0, 0, 0, 0});
   }
 
   WeightLayout& layout_;
   const Checkpoint& checkpoint_;
   const ModelConfig& config_;
   Status status_;
+  std::unordered_set<const CheckpointTensor*> counted_;
 };
 
 void WeightLayout::add_attention(Builder& builder, const TensorNames& names, const ModelConfig& config,
@@ -225,8 +266,7 @@ void WeightLayout::add_attention(Builder& builder, const TensorNames& names, con
   layer.attention_norm = builder.vector(names.attention_norm, l, hidden);
   if (!names.attention_norm_bias.empty())
     layer.attention_norm_bias = builder.vector(names.attention_norm_bias, l, hidden);
-  layer.qkv =
-      builder.matrix(builder.collect(l, qkv_parts(names.qkv), hidden, 0, map), hidden, "attention", 1);
+  layer.qkv = builder.matrices(l, qkv_parts(names.qkv), hidden, 0, map, "attention", 1);
   if (has(builder, config.qkv_bias, names.qkv_bias[0], l))
     layer.qkv_bias = builder.vector(builder.collect(l, qkv_parts(names.qkv_bias), 0, 0, map));
   if (!names.q_norm.empty()) {
@@ -269,13 +309,13 @@ void WeightLayout::add_experts(Builder& builder, const TensorNames& names, const
   const auto transposed = [&](std::string_view pattern) {
     return names.alternating() && builder.plain(tensor_name(pattern, l));
   };
-  const auto expert_matrix = [&](const std::vector<Builder::Part>& from, std::int64_t k, const RowMap& rows) {
-    const bool turned = transposed(from.front().pattern);
-    return builder.matrix(builder.collect(l, from, k, experts, rows, turned), k, kind,
-                          config.experts_per_token, turned);
-  };
-  layer.gate_up = expert_matrix(parts, hidden, map);
-  layer.down = expert_matrix({{names.down, hidden}}, width, {});
+  std::vector<Matrix> gate_up = builder.matrices(l, parts, hidden, experts, map, kind,
+                                                 config.experts_per_token, transposed(parts.front().pattern));
+  if (!gate_up.empty()) layer.gate_up = std::move(gate_up[0]);
+  if (gate_up.size() == 2) layer.up = std::move(gate_up[1]);
+  const bool turned = transposed(names.down);
+  layer.down = builder.matrix(builder.collect(l, {{names.down, hidden}}, width, experts, {}, turned), width,
+                              kind, config.experts_per_token, turned);
   if (has(builder, config.expert_bias, biases.front().pattern, l)) {
     layer.gate_up_bias = builder.vector(builder.collect(l, biases, 0, experts, map));
     layer.down_bias = builder.vector(builder.collect(l, {{names.down_bias, hidden}}, 0, experts));

@@ -19,15 +19,6 @@ constexpr std::uint64_t kPieceBytes = std::uint64_t{1}
 constexpr std::int64_t kGroupRows = kGroupStrips * kStripRows;
 constexpr std::size_t kMostParts = 3;  // of a matrix: q, k and v
 
-std::uint64_t code_row_bytes(Format format, std::int64_t k) {
-  const FormatInfo& info = format_info(format);
-  return static_cast<std::uint64_t>(k) / info.group * info.code_bytes;
-}
-std::uint64_t scale_row_bytes(Format format, std::int64_t k) {
-  const FormatInfo& info = format_info(format);
-  return static_cast<std::uint64_t>(k) / info.group * info.scale_bytes;
-}
-
 float widen(Format format, const std::byte* at) {
   if (format == Format::f32) {
     float value;
@@ -47,6 +38,18 @@ class WeightLoader {
   using Vector = WeightLayout::Vector;
   using RowMap = WeightLayout::RowMap;
 
+  // Of one row as it is stored, or staged: scales that are shared have been spread over their runs then.
+  static std::uint64_t code_row_bytes(const Matrix& m) {
+    const FormatInfo& info = format_info(m.format);
+    return static_cast<std::uint64_t>(m.k) / info.group * info.code_bytes;
+  }
+  static std::uint64_t scale_row_bytes(const Matrix& m) {
+    const FormatInfo& info = format_info(m.format);
+    if (info.scales == Scales::shared)
+      return static_cast<std::uint64_t>(ceil_div(m.k, m.scale_run)) * sizeof(float);
+    return static_cast<std::uint64_t>(m.k) / info.group * info.scale_bytes;
+  }
+
   // How a matrix is cut into pieces of work: `count` groups of strips (or, transposed, k tiles) of one
   // expert.
   struct Pieces {
@@ -61,7 +64,7 @@ class WeightLoader {
           static_cast<std::uint64_t>(m.stored.map.part_rows[0]) * format_info(m.format).code_bytes;
       return {ceil_div(m.k, kTileK), 1, static_cast<std::uint64_t>(std::min(m.k, kTileK)) * column};
     }
-    const std::uint64_t group = kGroupRows * (code_row_bytes(m.format, m.k) + scale_row_bytes(m.format, m.k));
+    const std::uint64_t group = kGroupRows * (code_row_bytes(m) + scale_row_bytes(m));
     const std::int64_t groups = ceil_div(m.shape().strips(), kGroupStrips);
     const auto count = static_cast<std::int64_t>(
         std::clamp<std::uint64_t>(kPieceBytes / group, 1, static_cast<std::uint64_t>(groups)));
@@ -100,8 +103,9 @@ class WeightLoader {
     });
   }
 
-  // Packs a matrix and returns its experts' PackedWeights, kernels chosen.
-  Result<std::vector<PackedWeight>> load_matrix(const Matrix& m) {
+  // Packs a matrix and returns its experts' PackedWeights, kernels chosen; `beside`: one that shares its
+  // packed activations with a matrix in another format, so that both take them in f32.
+  Result<std::vector<PackedWeight>> load_matrix(const Matrix& m, bool beside = false) {
     std::vector<PackedWeight> packed;
     if (!m.exists()) return packed;
     wide_ = false;
@@ -118,7 +122,7 @@ class WeightLoader {
                         }));
     for (const CheckpointTensor* tensor : m.stored.tensors)
       done_ += tensor->codes.bytes + tensor->scales.bytes;
-    const MatmulKernel* kernel = find_kernel(backend_, m.format, numerics_, wide_);
+    const MatmulKernel* kernel = find_kernel(backend_, m.shape(), beside ? Numerics::f32 : numerics_, wide_);
     if (!kernel)
       return Status(Code::unsupported, concat(checkpoint_.path, ": tensor ", named.name, ": backend ",
                                               backend_.name, " cannot multiply ", format_name(m.format)));
@@ -203,8 +207,7 @@ class WeightLoader {
       part.first = part.count++ == 0 ? from.row : std::min(part.first, from.row);
       last[from.part] = std::max(last[from.part], from.row + 1);
     }
-    const std::uint64_t codes_each = code_row_bytes(m.format, m.k),
-                        scales_each = scale_row_bytes(m.format, m.k);
+    const std::uint64_t codes_each = code_row_bytes(m), scales_each = scale_row_bytes(m);
     for (std::size_t p = 0; p < map.part_rows.size(); ++p) {
       StagedRows::Part& part = staged.parts[p];
       if (part.count == 0) continue;
@@ -215,8 +218,23 @@ class WeightLoader {
       NIB_TRY(read_plane(checkpoint_, tensor.codes, first * codes_each, {staging, count * codes_each}));
       part.codes = std::exchange(staging, staging + count * codes_each);
       if (!scales_each) continue;
-      NIB_TRY(read_plane(checkpoint_, tensor.scales, first * scales_each, {staging, count * scales_each}));
+      NIB_TRY(read_scales(m, tensor, first, count, staging));
       part.scales = std::exchange(staging, staging + count * scales_each);
+    }
+    return {};
+  }
+
+  // The scales of `count` rows from `first` on.
+  Status read_scales(const Matrix& m, const CheckpointTensor& tensor, std::uint64_t first,
+                     std::uint64_t count, std::byte* out) {
+    const std::uint64_t each = scale_row_bytes(m);
+    if (format_info(m.format).scales != Scales::shared)
+      return read_plane(checkpoint_, tensor.scales, first * each, {out, count * each});
+    std::vector<float> spread(each / sizeof(float));
+    for (std::uint64_t row = 0; row < count; ++row) {
+      NIB_TRY(
+          read_row_scales(checkpoint_, tensor, first + row, static_cast<std::uint64_t>(m.scale_run), spread));
+      std::memcpy(out + row * each, spread.data(), each);
     }
     return {};
   }
@@ -224,8 +242,7 @@ class WeightLoader {
   // The sixteen rows of a strip, each read by itself: for orders that scatter them over the file.
   Status stage_strip(const Matrix& m, std::int64_t expert, std::int64_t strip, std::byte* staging,
                      StripRows& natural) {
-    const std::uint64_t codes_each = code_row_bytes(m.format, m.k),
-                        scales_each = scale_row_bytes(m.format, m.k);
+    const std::uint64_t codes_each = code_row_bytes(m), scales_each = scale_row_bytes(m);
     for (std::int64_t lane = 0; lane < kStripRows; ++lane) {
       RowMap::Source from;
       if (!m.stored.map.find(strip * kStripRows + lane, from)) continue;
@@ -233,8 +250,9 @@ class WeightLoader {
       const auto row = static_cast<std::uint64_t>(m.stored.first_row(expert, from.part) + from.row);
       NIB_TRY(read_plane(checkpoint_, tensor.codes, row * codes_each, {staging, codes_each}));
       natural.codes[lane] = std::exchange(staging, staging + codes_each);
+      natural.factor[lane] = static_cast<float>(row_factor(tensor, row));
       if (!scales_each) continue;
-      NIB_TRY(read_plane(checkpoint_, tensor.scales, row * scales_each, {staging, scales_each}));
+      NIB_TRY(read_scales(m, tensor, row, 1, staging));
       natural.scales[lane] = std::exchange(staging, staging + scales_each);
     }
     return {};
@@ -243,8 +261,7 @@ class WeightLoader {
   Status pack_groups(const Matrix& m, std::int64_t expert, Range groups, std::byte* staging) {
     const PackedWeight shape = m.shape();
     const RowMap& map = m.stored.map;
-    const std::uint64_t codes_each = code_row_bytes(m.format, m.k),
-                        scales_each = scale_row_bytes(m.format, m.k);
+    const std::uint64_t codes_each = code_row_bytes(m), scales_each = scale_row_bytes(m);
     const Range strips{groups.begin * kGroupStrips, std::min(groups.end * kGroupStrips, shape.strips())};
     const bool scattered = map.order == RowMap::Order::per_head || map.order == RowMap::Order::pairs;
     StagedRows staged;
@@ -261,8 +278,11 @@ class WeightLoader {
         const auto row = static_cast<std::uint64_t>(from.row - part.first);
         natural.codes[lane] = part.codes + row * codes_each;
         if (part.scales) natural.scales[lane] = part.scales + row * scales_each;
+        natural.factor[lane] = static_cast<float>(
+            row_factor(m.stored.tensor(expert, from.part),
+                       static_cast<std::uint64_t>(m.stored.first_row(expert, from.part) + from.row)));
       }
-      NIB_TRY(pack_strip(m, shape, strip, natural, out));
+      NIB_TRY(note(m, pack_strip(m.format, shape, strip, natural, out)));
     }
     return {};
   }
@@ -282,31 +302,10 @@ class WeightLoader {
       const CheckpointTensor& tensor = m.stored.tensor(expert, from.part);
       const auto at = static_cast<std::uint64_t>(m.stored.first_row(expert, from.part) + from.row);
       NIB_TRY(read_plane(checkpoint_, tensor.codes, at * codes, {record, codes}));
-      if (format_info(m.format).scales == Scales::shared) {
-        std::vector<float> spread(scales / sizeof(float));
-        NIB_TRY(read_row_scales(checkpoint_, tensor, at, static_cast<std::uint64_t>(m.scale_run), spread));
-        std::memcpy(record + codes, spread.data(), scales);
-      } else if (scales) {
-        NIB_TRY(read_plane(checkpoint_, tensor.scales, at * scales, {record + codes, scales}));
-      }
+      if (scales) NIB_TRY(read_scales(m, tensor, at, 1, record + codes));
       if (format_info(m.format).tensor_scale) {
         const auto factor = static_cast<float>(row_factor(tensor, at));
         std::memcpy(record + codes + scales, &factor, sizeof factor);
-      }
-    }
-    return {};
-  }
-
-  Status pack_strip(const Matrix& m, const PackedWeight& shape, std::int64_t strip, StripRows natural,
-                    std::byte* out) {
-    CarriedExponents carried{};
-    if (m.format == Format::mxfp4) carried = first_exponents(static_cast<std::size_t>(m.k) / 32, natural);
-    for (std::int64_t tile = 0; tile * kTileK < m.k; ++tile) {
-      const std::int64_t k = std::min(kTileK, m.k - tile * kTileK);
-      NIB_TRY(note(m, pack_tile(m.format, k, natural, carried, out + shape.tile_offset(strip, tile))));
-      for (std::int64_t lane = 0; lane < kStripRows; ++lane) {
-        if (natural.codes[lane]) natural.codes[lane] += code_row_bytes(m.format, kTileK);
-        if (natural.scales[lane]) natural.scales[lane] += scale_row_bytes(m.format, kTileK);
       }
     }
     return {};
@@ -336,8 +335,7 @@ class WeightLoader {
                         staging + static_cast<std::size_t>(i * columns + from.row) * size, size);
           natural.codes[lane] = turned[lane];
         }
-        CarriedExponents carried{};
-        NIB_TRY(note(m, pack_tile(m.format, k, natural, carried, out + shape.tile_offset(strip, tile))));
+        pack_plain_tile(m.format, k, natural, out + shape.tile_offset(strip, tile));
       }
     }
     return {};
@@ -370,7 +368,8 @@ std::uint64_t WeightLayout::staging_bytes(int threads) const {
     if (m.exists()) most = std::max(most, WeightLoader::pieces_of(m).bytes);
   };
   for (const Layer& layer : layers_) {
-    for (const Matrix* m : {&layer.qkv, &layer.output, &layer.router, &layer.gate_up, &layer.down}) look(*m);
+    for (const Matrix& m : layer.qkv) look(m);
+    for (const Matrix* m : {&layer.output, &layer.router, &layer.gate_up, &layer.up, &layer.down}) look(*m);
     for (const Vector* v :
          {&layer.attention_norm, &layer.qkv_bias, &layer.router_bias, &layer.gate_up_bias, &layer.down_bias})
       most = std::max(most, WeightLoader::staging_of(*v));
@@ -402,7 +401,10 @@ Result<Weights> WeightLayout::load(const Checkpoint& checkpoint, const ModelConf
     LayerWeights& to = weights.layers.emplace_back();
     NIB_ASSIGN(to.attention_norm, loader.load_vector(from.attention_norm));
     NIB_ASSIGN(to.attention_norm_bias, loader.load_vector(from.attention_norm_bias));
-    NIB_TRY(one(from.qkv, to.qkv));
+    for (const Matrix& m : from.qkv) {
+      NIB_ASSIGN(std::vector<PackedWeight> packed, loader.load_matrix(m, from.qkv.size() > 1));
+      to.qkv.push_back(packed.front());
+    }
     NIB_ASSIGN(to.qkv_bias, loader.load_vector(from.qkv_bias));
     NIB_ASSIGN(to.q_norm, loader.load_vector(from.q_norm));
     NIB_ASSIGN(to.k_norm, loader.load_vector(from.k_norm));
@@ -413,7 +415,8 @@ Result<Weights> WeightLayout::load(const Checkpoint& checkpoint, const ModelConf
     NIB_ASSIGN(to.mlp_norm_bias, loader.load_vector(from.mlp_norm_bias));
     NIB_TRY(one(from.router, to.router));
     NIB_ASSIGN(to.router_bias, loader.load_vector(from.router_bias));
-    NIB_ASSIGN(to.gate_up, loader.load_matrix(from.gate_up));
+    NIB_ASSIGN(to.gate_up, loader.load_matrix(from.gate_up, from.up.exists()));
+    NIB_ASSIGN(to.up, loader.load_matrix(from.up, true));
     NIB_ASSIGN(to.gate_up_bias, loader.load_vector(from.gate_up_bias));
     NIB_ASSIGN(to.down, loader.load_matrix(from.down));
     NIB_ASSIGN(to.down_bias, loader.load_vector(from.down_bias));

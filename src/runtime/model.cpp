@@ -1,3 +1,4 @@
+#include "explain.hpp"
 #include "opened.hpp"
 #include "state.hpp"
 #include <nibble/base/concat.hpp>
@@ -50,6 +51,8 @@ const ModelInfo& Model::info() const { return state_->info; }
 const ModelDefaults& Model::defaults() const { return state_->defaults; }
 const Tokenizer* Model::tokenizer() const { return state_->tokenizer ? &*state_->tokenizer : nullptr; }
 const Memory& Model::memory() const { return state_->memory; }
+std::span<const ExplainItem> Model::explain() const { return state_->explained; }
+const std::shared_ptr<Runtime>& Model::runtime() const { return state_->runtime; }
 
 Result<std::shared_ptr<Model>> Model::open(std::shared_ptr<Runtime> runtime, std::string_view path,
                                            const ModelOptions& options, const SessionOptions& session) {
@@ -72,13 +75,15 @@ Result<std::shared_ptr<Model>> Model::open(std::shared_ptr<Runtime> runtime, con
   state->rows = opened.rows;
   NIB_ASSIGN(state->tokenizer, read_tokenizer(opened.checkpoint, state->config.vocabulary, files));
   NIB_ASSIGN(state->defaults, read_defaults(opened.checkpoint));
+  if (state->tokenizer)
+    state->defaults.special_tokens = read_special_names(opened.checkpoint, *state->tokenizer);
   ModelInfo& info = state->info;
   info.path = plan.path;
   info.backend = opened.backend->name;
   info.numerics = plan.model.numerics;
   info.kv_format = resolve(plan.model.kv_format, plan.model.numerics);
   if (plan.model.vocabulary_only) {
-    if (!state->tokenizer) return Status(Code::not_found, concat(plan.path, ": there is no tokenizer.json"));
+    if (!state->tokenizer) return Status(Code::not_found, concat(plan.path, ": there is no tokenizer"));
     return std::shared_ptr<Model>(new Model(std::move(state)));
   }
 
@@ -90,7 +95,7 @@ Result<std::shared_ptr<Model>> Model::open(std::shared_ptr<Runtime> runtime, con
   info.experts = config.routed ? config.experts : 0;
   info.experts_per_token = config.routed ? config.experts_per_token : 0;
   info.max_context = config.max_context;
-  for (const WeightGroup& group : opened.weights->groups()) info.parameters += group.parameters;
+  info.parameters = plan.summary.parameters;
   info.decode_bytes = plan.summary.decode_bytes;
   info.prefill_flops = plan.summary.prefill_flops;
 
@@ -100,11 +105,13 @@ Result<std::shared_ptr<Model>> Model::open(std::shared_ptr<Runtime> runtime, con
   NIB_ASSIGN(state->weights,
              opened.weights->load(opened.checkpoint, config, *opened.backend, plan.model.numerics,
                                   state->memory, pool, plan.model.progress, plan.model.cancel));
+  state->explained =
+      nib::explain(opened.weights->parts(config, state->weights), plan, *opened.backend, info.kv_format);
   state->kv = std::move(opened.kv);
   for (std::size_t kind = 0; kind < state->kv.kinds.size(); ++kind)
     state->pools.push_back(std::make_unique<PagePool>(state->memory, state->kv.page_bytes(kind)));
   NIB_ASSIGN(state->workspace,
-             Workspace::make(config, state->rows, plan.sessions, pool.threads(), state->memory));
+             Workspace::make(config, state->rows, opened.logit_rows, pool.threads(), state->memory));
   state->transformer.emplace(config, state->weights, state->kv, *opened.backend, plan.model.numerics, pool);
   return std::shared_ptr<Model>(new Model(std::move(state)));
 }

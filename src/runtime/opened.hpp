@@ -17,8 +17,9 @@ struct OpenedHeaders {
   std::optional<WeightLayout> weights;  // none for a vocabulary alone
   KvGeometry kv;
   const Backend* backend = nullptr;
-  std::uint32_t rows = 0;     // of one forward pass
-  std::uint32_t context = 0;  // of the session planned for
+  std::uint32_t rows = 0;        // of one forward pass
+  std::uint32_t logit_rows = 0;  // of these, whose logits there is room for
+  std::uint32_t context = 0;     // of the session planned for
   std::uint64_t budget = 0;
 };
 

@@ -1,7 +1,9 @@
 #include "opened.hpp"
 #include <nibble/base/concat.hpp>
+#include <nibble/model/outline.hpp>
 #include <nibble/model/transformer.hpp>
 #include <nibble/runtime/plan.hpp>
+#include <nibble/runtime/vocabulary.hpp>
 
 #include <algorithm>
 
@@ -26,8 +28,11 @@ std::uint64_t kv_cache_bytes(const KvGeometry& kv, std::uint32_t context, std::u
   return bytes;
 }
 
-Result<OpenedHeaders> open_headers(const Runtime& runtime, std::string_view path, const ModelOptions& model,
-                                   const SessionOptions& session, std::uint32_t sessions) {
+namespace {
+
+// What does not need the checkpoint: the backend, the budget, and options that cannot be.
+Result<OpenedHeaders> check_options(const Runtime& runtime, const ModelOptions& model,
+                                    std::uint32_t sessions) {
   if (model.prefill_rows > kMostRows)
     return Status(Code::argument,
                   concat("prefill_rows: expected at most ", kMostRows, ", found ", model.prefill_rows));
@@ -36,22 +41,38 @@ Result<OpenedHeaders> open_headers(const Runtime& runtime, std::string_view path
   OpenedHeaders opened;
   NIB_ASSIGN(opened.backend, runtime.backend(model.backend));
   opened.budget = model.host_budget ? model.host_budget : runtime.machine().memory;
-  const FileSystem& files = model.files ? *model.files : disk_file_system();
-  const CheckpointNeeds needs{!model.vocabulary_only, !model.vocabulary_only};
-  NIB_ASSIGN(opened.checkpoint, open_checkpoint(std::string(path), files, needs));
-  if (model.vocabulary_only) return opened;
+  return opened;
+}
 
-  NIB_ASSIGN(opened.config,
-             read_config(opened.checkpoint));
+// From opened.checkpoint to everything else.
+Status understand(OpenedHeaders& opened, const ModelOptions& model, const SessionOptions& session,
+                  std::uint32_t sessions) {
+  NIB_ASSIGN(opened.config, read_config(opened.checkpoint));
   const ModelConfig& config = opened.config;
   opened.context = session.context ? session.context : std::min(kDefaultContext, config.max_context);
   if (opened.context > config.max_context)
-    return Status(Code::argument, concat("context: ", opened.context, " positions asked for, but ", path,
-                                         " was made for ", config.max_context));
+    return Status(Code::argument, concat("context: ", opened.context, " positions asked for, but ",
+                                         opened.checkpoint.path, " was made for ", config.max_context));
   opened.rows =
       std::max(sessions, std::min(model.prefill_rows ? model.prefill_rows : kDefaultRows, opened.context));
+  opened.logit_rows = std::max(sessions, std::min(model.logit_rows, opened.rows));
   NIB_ASSIGN(opened.weights, WeightLayout::make(opened.checkpoint, config));
   opened.kv = KvGeometry::make(config, resolve(model.kv_format, model.numerics));
+  return {};
+}
+
+}  // namespace
+
+Result<OpenedHeaders> open_headers(const Runtime& runtime, std::string_view path, const ModelOptions& model,
+                                   const SessionOptions& session, std::uint32_t sessions) {
+  NIB_ASSIGN(OpenedHeaders opened, check_options(runtime, model, sessions));
+  const FileSystem& files = model.files ? *model.files : disk_file_system();
+  if (model.vocabulary_only) {
+    NIB_ASSIGN(opened.checkpoint, open_vocabulary(std::string(path), files));
+    return opened;
+  }
+  NIB_ASSIGN(opened.checkpoint, open_checkpoint(std::string(path), files));
+  NIB_TRY(understand(opened, model, session, sessions));
   return opened;
 }
 
@@ -73,10 +94,10 @@ PredictedRates Plan::predict(const MachineRates& rates) const {
   return predicted;
 }
 
-Result<Plan> make_plan(const Runtime& runtime, std::string_view path, const ModelOptions& model,
-                       const SessionOptions& session, std::uint32_t sessions) {
-  NIB_TRY(validate(session.sampler));
-  NIB_ASSIGN(const OpenedHeaders opened, open_headers(runtime, path, model, session, sessions));
+namespace {
+
+Plan plan_of(const Runtime& runtime, const OpenedHeaders& opened, std::string_view path,
+             const ModelOptions& model, const SessionOptions& session, std::uint32_t sessions) {
   Plan plan;
   plan.path = path;
   plan.model = model;
@@ -98,6 +119,9 @@ Result<Plan> make_plan(const Runtime& runtime, std::string_view path, const Mode
   PlanSummary& summary = plan.summary;
   for (const WeightGroup& group : weights.groups()) {
     add(Purpose::weights, group.name, group.bytes);
+    plan.items.back().stored_bytes = group.stored_bytes;
+    summary.stored_bytes += group.stored_bytes;
+    summary.parameters += group.parameters;
     named += group.bytes;
     summary.decode_bytes += group.decode_bytes;
     summary.prefill_flops += 2 * group.active_parameters;
@@ -113,7 +137,7 @@ Result<Plan> make_plan(const Runtime& runtime, std::string_view path, const Mode
         opened.kv.pages(kind, opened.context, opened.rows) * opened.kv.page_bytes(kind) * sessions);
     if (!layers.window) summary.kv_bytes_per_token += opened.kv.page_bytes(kind) / kPagePositions;
   }
-  add(Purpose::activations, "activations", Workspace::bytes(config, opened.rows, sessions, threads));
+  add(Purpose::activations, "activations", Workspace::bytes(config, opened.rows, opened.logit_rows, threads));
   add(Purpose::activations, "logits of sessions", logit_bytes(config) * sessions);
 
   summary.context = opened.context;
@@ -134,6 +158,25 @@ Result<Plan> make_plan(const Runtime& runtime, std::string_view path, const Mode
   }
   summary.longest_context = low;
   return plan;
+}
+
+}  // namespace
+
+Result<Plan> make_plan(const Runtime& runtime, std::string_view path, const ModelOptions& model,
+                       const SessionOptions& session, std::uint32_t sessions) {
+  NIB_TRY(validate(session.sampler));
+  NIB_ASSIGN(const OpenedHeaders opened, open_headers(runtime, path, model, session, sessions));
+  return plan_of(runtime, opened, path, model, session, sessions);
+}
+
+Result<Plan> make_plan_of_config(const Runtime& runtime, const Json& config, std::string_view name,
+                                 const ModelOptions& model, const SessionOptions& session,
+                                 std::uint32_t sessions) {
+  NIB_TRY(validate(session.sampler));
+  NIB_ASSIGN(OpenedHeaders opened, check_options(runtime, model, sessions));
+  NIB_ASSIGN(opened.checkpoint, outline_checkpoint(config, std::string(name)));
+  NIB_TRY(understand(opened, model, session, sessions));
+  return plan_of(runtime, opened, name, model, session, sessions);
 }
 
 }  // namespace nib::inline v0

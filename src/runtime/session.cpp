@@ -39,10 +39,10 @@ std::size_t common_prefix(std::span<const Token> a, std::span<const Token> b) {
 }  // namespace
 
 // ---- computing
-// ---------------------------------------------------------------------------------------------------
 
 Status Session::State::compute(std::span<State* const> sessions, const Cancel* cancel,
-                               const ProgressSink& progress) {
+                               const ProgressSink& progress, const Listener& listener) {
+  const bool told = listener.sink.call != nullptr;
   Model::State& model = sessions.front()->shared();
   const std::lock_guard lock(model.forward);
   std::int64_t total = 0;
@@ -72,8 +72,8 @@ Status Session::State::compute(std::span<State* const> sessions, const Cancel* c
       NIB_TRY(cache.extend(rows));
       for (std::int64_t i = 0; i < rows; ++i) {
         const std::int64_t position = cache.length() + i;
-        batch.push_back(
-            {&cache, session->tokens[static_cast<std::size_t>(position)], position, last && i == rows - 1});
+        batch.push_back({&cache, session->tokens[static_cast<std::size_t>(position)], position,
+                         !told && last && i == rows - 1});
       }
       shares.push_back({session, rows, last});
       room -= rows;
@@ -81,6 +81,9 @@ Status Session::State::compute(std::span<State* const> sessions, const Cancel* c
     }
     NIB_TRY(model.transformer->forward(batch, model.workspace, cancel));
     const float* logits = model.workspace.logits;
+    if (told) {
+      NIB_ASSIGN(logits, sessions.front()->tell(shares.front().rows, listener));
+    }
     for (const Share& share : shares) {
       share.session->cache->advance(share.rows);
       done += share.rows;
@@ -94,6 +97,23 @@ Status Session::State::compute(std::span<State* const> sessions, const Cancel* c
       return Status(Code::stopped, "the computation was stopped by its progress callback");
   }
   return {};
+}
+
+Result<const float*> Session::State::tell(std::int64_t rows, const Listener& listener) {
+  Model::State& all = shared();
+  const std::int64_t stride = all.transformer->logit_stride(), begin = cache->length();
+  const float* last = nullptr;
+  for (std::int64_t row = std::max(listener.first - begin, std::int64_t{0}), count; row < rows;
+       row += count) {
+    count = std::min(rows - row, all.workspace.logit_rows);
+    last = all.workspace.logits + (count - 1) * stride;
+    all.transformer->logits_of(row, count, all.workspace);
+    const LogitRows heard{static_cast<std::uint64_t>(begin + row), count, all.workspace.logits, stride,
+                          all.config.vocabulary};
+    if (listener.sink.call(listener.sink.user, heard) != 0)
+      return Status(Code::stopped, "the computation was stopped by the receiver of its logits");
+  }
+  return last;
 }
 
 void Session::State::settle() {
@@ -142,7 +162,6 @@ Result<StepResult> Session::State::draw(bool last) {
 }
 
 // ---- Session
-// -----------------------------------------------------------------------------------------------------
 
 Session::Session(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Session::~Session() = default;
@@ -169,7 +188,8 @@ Result<std::unique_ptr<Session>> Session::create(std::shared_ptr<Model> model,
   return std::unique_ptr<Session>(new Session(std::move(state)));
 }
 
-Status Session::append(std::span<const Token> tokens, const Cancel* cancel, ProgressSink progress) {
+Status Session::append(std::span<const Token> tokens, const Cancel* cancel, ProgressSink progress,
+                       LogitSink each) {
   State& state = *state_;
   if (tokens.empty()) return {};
   NIB_TRY(state.check(tokens));
@@ -179,7 +199,7 @@ Status Session::append(std::span<const Token> tokens, const Cancel* cancel, Prog
   Rollback rollback([&] { state.truncate(before); });
   state.tokens.insert(state.tokens.end(), tokens.begin(), tokens.end());
   State* const all[] = {&state};
-  NIB_TRY(State::compute(all, cancel, progress));
+  NIB_TRY(State::compute(all, cancel, progress, {each, static_cast<std::int64_t>(before)}));
   state.cache->checkpoint();
   rollback.keep();
   state.text.reset();

@@ -23,6 +23,7 @@ struct Model::State {
   std::uint32_t rows = 0;  // of one forward pass
   Memory memory;
   Weights weights;
+  std::vector<ExplainItem> explained;
   KvGeometry kv;
   std::vector<std::unique_ptr<PagePool>> pools;  // by layer kind
   Workspace workspace;
@@ -30,6 +31,12 @@ struct Model::State {
   std::mutex forward;                      // one forward pass at a time: they share threads and workspace
 
   explicit State(std::shared_ptr<Runtime> with) : runtime(std::move(with)), memory(runtime->allocator()) {}
+};
+
+// Who hears of logits while they are computed.
+struct Listener {
+  LogitSink sink{};
+  std::int64_t first = 0;  // position from which on it hears
 };
 
 struct Session::State {
@@ -60,8 +67,12 @@ struct Session::State {
   // Samples from the logits; the session then holds the token.
   Result<StepResult> draw(bool last);
   Status can_step() const;
-  // Computes what the sessions (of one model) miss, in as few forward passes as the workspace allows.
-  static Status compute(std::span<State* const> sessions, const Cancel* cancel, const ProgressSink& progress);
+  // Computes what the sessions (of one model) miss, in as few forward passes as the workspace allows. With a
+  // listener there is one session.
+  static Status compute(std::span<State* const> sessions, const Cancel* cancel, const ProgressSink& progress,
+                        const Listener& listener = {});
+  // Tells of the rows of the pass just computed, which continue the cache. Returns the last one's logits.
+  Result<const float*> tell(std::int64_t rows, const Listener& listener);
 };
 
 }  // namespace nib::inline v0

@@ -59,6 +59,29 @@ std::uint32_t AddedTokens::step(std::uint32_t node, unsigned char byte) const {
 }
 
 void AddedTokens::find(std::string_view text, Specials specials, std::vector<Match>& out) const {
+  const auto ending = specials == Specials::recognised ? &Node::all : &Node::ordinary;
+  find_each(
+      text, [&](std::uint32_t node, std::size_t) { return nodes_[node].*ending; }, out);
+}
+
+void AddedTokens::find(std::string_view text, std::size_t offset, std::span<const TextRange> own,
+                       std::vector<Match>& out) const {
+  std::size_t before = own.size();  // the ranges that begin at or before the place at hand
+  const auto ending_at = [&](std::uint32_t node, std::size_t at) {
+    const std::size_t place = offset + at;
+    while (before > 0 && own[before - 1].begin > place) --before;
+    const Ending ordinary = nodes_[node].ordinary;
+    if (before == 0 || own[before - 1].end <= place) return ordinary;
+    // Shorter spellings that begin here are those of the fallbacks.
+    const std::size_t most = own[before - 1].end - place;
+    while (nodes_[node].all.size > most) node = nodes_[node].fallback;
+    return nodes_[node].all.size > ordinary.size ? nodes_[node].all : ordinary;
+  };
+  find_each(text, ending_at, out);
+}
+
+template <class EndingAt>
+void AddedTokens::find_each(std::string_view text, EndingAt ending_at, std::vector<Match>& out) const {
   out.clear();
   if (nodes_.size() == 1) return;
   std::uint32_t node = 0;
@@ -66,7 +89,7 @@ void AddedTokens::find(std::string_view text, Specials specials, std::vector<Mat
     const auto byte = static_cast<unsigned char>(text[at]);
     if (node == 0 && !starts_[byte]) continue;
     node = step(node, byte);
-    const Ending& found = specials == Specials::recognised ? nodes_[node].all : nodes_[node].ordinary;
+    const Ending found = ending_at(node, at);
     if (found.size != 0) out.push_back({at, found.size, found.id});
   }
   // Now one candidate per place, the last place first; of those that overlap the leftmost stays.

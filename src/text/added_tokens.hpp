@@ -3,6 +3,7 @@
 #pragma once
 
 #include "pair_table.hpp"
+#include <nibble/text/range.hpp>
 #include <nibble/text/tokenizer.hpp>
 
 #include <array>
@@ -32,6 +33,10 @@ class AddedTokens {
 
   // Replaces `out` by the tokens in `text` in its order: all of them, or only those that are not special.
   void find(std::string_view text, Specials specials, std::vector<Match>& out) const;
+  // Special ones only where they lie whole in one of `own`: parts, in order, of a text of which this one
+  // begins at `offset`.
+  void find(std::string_view text, std::size_t offset, std::span<const TextRange> own,
+            std::vector<Match>& out) const;
 
  private:
   struct Ending {
@@ -43,6 +48,9 @@ class AddedTokens {
     Ending all, ordinary;  // the longest spelling that the path, read back, begins with; of those not special
   };
   std::uint32_t step(std::uint32_t node, unsigned char byte) const;
+  // `ending_at(node, at)`: the Ending that counts at a place.
+  template <class EndingAt>
+  void find_each(std::string_view text, EndingAt ending_at, std::vector<Match>& out) const;
 
   std::vector<Node> nodes_ = {{}};     // the first is the root
   PairTable<std::uint32_t> children_;  // (node, byte) -> node

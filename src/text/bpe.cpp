@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <functional>
+#include <memory>
 
 namespace nib::inline v0 {
 namespace {
@@ -48,41 +49,99 @@ void Bpe::encode_short(std::span<const Token> word, std::vector<Token>& out) con
   out.insert(out.end(), tokens.begin(), tokens.begin() + static_cast<std::ptrdiff_t>(count));
 }
 
+// What may be merged, as rank << 32 | place: lowest rank first, then leftmost. Ranks fall into bands; only
+// the band at hand is in order: what it had when its turn came is sorted, what came since lies in a heap. In
+// vocabularies as they are trained hardly anything ever comes to a band at hand or before it, so nearly all
+// of a long word goes through memory from front to back.
+class Bpe::Queue {
+ public:
+  void clear() {
+    for (auto& band : bands_) band.clear();
+    heap_.clear();
+    band_ = next_ = 0;
+    sorted_ = false;
+  }
+  void add(std::uint64_t entry) {
+    const std::size_t band = band_of(entry);
+    if (sorted_ && band <= band_) {
+      heap_.push_back(entry);
+      std::push_heap(heap_.begin(), heap_.end(), std::greater<>());
+    } else {
+      bands_[band].push_back(entry);
+    }
+  }
+  bool take(std::uint64_t& lowest) {
+    for (;;) {
+      std::vector<std::uint64_t>& band = bands_[band_];
+      if (!sorted_) std::sort(band.begin(), band.end());
+      sorted_ = true;
+      if (!heap_.empty() && (next_ == band.size() || heap_.front() < band[next_])) {
+        std::pop_heap(heap_.begin(), heap_.end(), std::greater<>());
+        lowest = heap_.back();
+        heap_.pop_back();
+        return true;
+      }
+      if (next_ < band.size()) {
+        lowest = band[next_++];
+        return true;
+      }
+      if (band_ + 1 == bands_.size()) return false;
+      band.clear();
+      ++band_;
+      next_ = 0;
+      sorted_ = false;
+    }
+  }
+
+ private:
+  static constexpr std::size_t kBands = 256;  // of 4096 ranks, the last of all others
+  static std::size_t band_of(std::uint64_t entry) {
+    return static_cast<std::size_t>(std::min<std::uint64_t>(entry >> 44, kBands - 1));
+  }
+
+  std::array<std::vector<std::uint64_t>, kBands> bands_;
+  std::vector<std::uint64_t> heap_;
+  std::size_t band_ = 0, next_ = 0;  // the band at hand, and how much of it is done
+  bool sorted_ = false;              // the band at hand is
+};
+
+Bpe::Scratch::Scratch() = default;
+Bpe::Scratch::~Scratch() = default;
+
 // Symbols form a list in place: a merge grows the left one and unlinks the right one. The queue is not
 // cleaned when a pair goes away; an entry counts only while its symbol still has that rank, and then it
-// stands for the pair that is there now. The queue begins with at most n - 1 entries, and each of at most n -
-// 1 merges adds two and takes one: 16 bytes, doubled by the growth of a vector, beside 16 of a symbol.
+// stands for the pair that is there now. The queue begins with at most n - 1 entries,
+// and each of at most n - 1 merges adds two: 24 bytes, up to three times that while a vector grows, beside 20
+// of a symbol.
 void Bpe::encode_long(std::span<const Token> word, Scratch& scratch, std::vector<Token>& out) const {
   auto& symbols = scratch.symbols;
-  auto& queue = scratch.queue;
+  if (!scratch.queue) scratch.queue = std::make_unique<Queue>();
+  Queue& queue = *scratch.queue;
   const auto size = static_cast<std::uint32_t>(word.size());
   symbols.resize(size);
   queue.clear();
   const auto ask = [&](std::uint32_t at) {
-    const std::uint32_t next = symbols[at].next;
-    const Merge* merge = next == kNobody ? nullptr : merges_.find(symbols[at].token, symbols[next].token);
-    symbols[at].rank = merge ? merge->rank : kNoMerge;
-    if (merge) queue.push_back(std::uint64_t{merge->rank} << 32 | at);
-    return merge != nullptr;
+    Symbol& symbol = symbols[at];
+    const Merge* merge =
+        symbol.next == kNobody ? nullptr : merges_.find(symbol.token, symbols[symbol.next].token);
+    symbol.rank = merge ? merge->rank : kNoMerge;
+    if (!merge) return;
+    symbol.merged = merge->result;
+    queue.add(std::uint64_t{merge->rank} << 32 | at);
   };
   for (std::uint32_t i = 0; i < size; ++i)
-    symbols[i] = {word[i], i - 1, i + 1 < size ? i + 1 : kNobody, kNoMerge};
+    symbols[i] = {word[i], i - 1, i + 1 < size ? i + 1 : kNobody, kNoMerge, 0};
   for (std::uint32_t i = 0; i < size; ++i) ask(i);
-  constexpr std::greater<> kLowestFirst;
-  std::make_heap(queue.begin(), queue.end(), kLowestFirst);
-  while (!queue.empty()) {
-    std::pop_heap(queue.begin(), queue.end(), kLowestFirst);
-    const auto rank = static_cast<std::uint32_t>(queue.back() >> 32);
-    const auto left = static_cast<std::uint32_t>(queue.back());
-    queue.pop_back();
+  for (std::uint64_t lowest; queue.take(lowest);) {
+    const auto rank = static_cast<std::uint32_t>(lowest >> 32), left = static_cast<std::uint32_t>(lowest);
     if (symbols[left].rank != rank) continue;
     const std::uint32_t right = symbols[left].next, behind = symbols[right].next;
-    symbols[left].token = merges_.find(symbols[left].token, symbols[right].token)->result;
+    symbols[left].token = symbols[left].merged;
     symbols[left].next = behind;
     symbols[right].rank = kNoMerge;
     if (behind != kNobody) symbols[behind].previous = left;
-    if (ask(left)) std::push_heap(queue.begin(), queue.end(), kLowestFirst);
-    if (left != 0 && ask(symbols[left].previous)) std::push_heap(queue.begin(), queue.end(), kLowestFirst);
+    ask(left);
+    if (left != 0) ask(symbols[left].previous);
   }
   for (std::uint32_t i = 0; i != kNobody; i = symbols[i].next) out.push_back(symbols[i].token);
 }

@@ -6,6 +6,7 @@
 #include <nibble/text/tokenizer.hpp>
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <utility>
 #include <vector>
@@ -26,11 +27,15 @@ class Bpe {
     Token token;
     std::uint32_t previous, next;
     std::uint32_t rank;  // of the merge with the next one
+    Token merged;        // what that makes
   };
-  // The room that long words need, kept from word to word: at most 48 bytes for each token of the longest.
+  class Queue;
+  // The room that long words need, kept from word to word: at most 92 bytes for each token of the longest.
   struct Scratch {
+    Scratch();
+    ~Scratch();
     std::vector<Symbol> symbols;
-    std::vector<std::uint64_t> queue;  // a heap of rank << 32 | place: lowest rank first, then leftmost
+    std::unique_ptr<Queue> queue;
   };
 
   explicit Bpe(PairTable<Merge> merges = PairTable<Merge>()) : merges_(std::move(merges)) {}

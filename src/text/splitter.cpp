@@ -233,7 +233,6 @@ std::size_t spaces(std::string_view text, bool line_ends) {
 }
 
 // Patterns
-// ---------------------------------------------------------------------------------------------------------
 
 template <bool kContractions, int kDigits>
 std::size_t next_o200k(std::string_view text) {

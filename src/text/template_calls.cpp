@@ -105,14 +105,19 @@ std::string_view stripped_of(std::string_view text, std::string_view set, bool l
   return text.substr(from, size);
 }
 
-Result<Value> strip(std::string_view text, const TemplateArguments& arguments, bool left, bool right) {
-  const Value* set = arguments.find(0, "chars");
-  if (!set || set->is(Kind::none)) return Value::of(std::string(python_strip(text, left, right)));
-  if (!set->is(Kind::string)) return wrong_kind("stripping", *set);
-  return Value::of(std::string(stripped_of(text, set->text(), left, right)));
+// Text that was made of a string as a whole: the template's own if all of that is.
+Value made_of(const Value& string, std::string text) {
+  return string.marked().is_own() ? Value::own(text) : Value::of(std::move(text));
 }
 
-Result<Value> replace(std::string_view text, const TemplateArguments& arguments, TemplateWork& work) {
+Result<Value> strip(const Value& in, const TemplateArguments& arguments, bool left, bool right) {
+  const Value* set = arguments.find(0, "chars");
+  if (!set || set->is(Kind::none)) return in.part(python_strip(in.text(), left, right));
+  if (!set->is(Kind::string)) return wrong_kind("stripping", *set);
+  return in.part(stripped_of(in.text(), set->text(), left, right));
+}
+
+Result<Value> replace(const Value& in, const TemplateArguments& arguments, TemplateWork& work) {
   const Value* from = arguments.find(0, "old");
   const Value* to = arguments.find(1, "new");
   const Value* count = arguments.find(2, "count");
@@ -120,36 +125,38 @@ Result<Value> replace(std::string_view text, const TemplateArguments& arguments,
       (count && !count->is(Kind::none) && !count->is_integer()))
     return bad("replace wants two texts, and perhaps a number");
   std::int64_t left = count && count->is_integer() ? count->integer() : -1;
-  std::string out;
+  std::string_view text = in.text();
+  TemplateText out;
   const auto put = [&]() -> Status {
     --left;
-    out += to->text();
-    return work.spend_text(out.size() + text.size());
+    out.add(to->marked());
+    return work.spend_text(out.cost() + text.size());
   };
   if (from->text().empty()) {  // stands between all characters
     if (left != 0) NIB_TRY(put());
     for (const std::string_view c : characters_of(text)) {
-      out += c;
+      out.add_part(in.marked(), c);
       if (left != 0) NIB_TRY(put());
     }
     return Value::of(std::move(out));
   }
   for (std::size_t at; left != 0 && (at = text.find(from->text())) != text.npos;) {
-    out += text.substr(0, at);
+    out.add_part(in.marked(), text.substr(0, at));
     text.remove_prefix(at + from->text().size());
     NIB_TRY(put());
   }
-  out += text;
+  out.add_part(in.marked(), text);
   return Value::of(std::move(out));
 }
 
-Result<Value> split(std::string_view text, const TemplateArguments& arguments, TemplateWork& work) {
+Result<Value> split(const Value& in, const TemplateArguments& arguments, TemplateWork& work) {
   const Value* separator = arguments.find(0, "sep");
   const Value* most = arguments.find(1, "maxsplit");
   std::int64_t left = most && most->is_integer() ? most->integer() : -1;
+  std::string_view text = in.text();
   Values parts;
   const auto add = [&](std::string_view part) {
-    parts.push_back(Value::of(std::string(part)));
+    parts.push_back(in.part(part));
     return work.spend(1 + part.size() / 16);
   };
   if (separator && !separator->is(Kind::none)) {
@@ -201,15 +208,15 @@ Result<Value> pairs_of(const Value& dict, TemplateWork& work) {
   return Value::list(std::move(pairs));
 }
 
-Result<Value> joined(const Value& in, std::string_view between, TemplateWork& work) {
+Result<Value> joined(const Value& in, const TemplateText& between, TemplateWork& work) {
   NIB_ASSIGN(const Values items, template_items(in, work));
-  std::string out;
+  TemplateText out;
   for (std::size_t i = 0; i < items.size(); ++i) {
-    if (i) out += between;
-    const std::size_t before = out.size();
-    items[i].print(out);
-    NIB_TRY(work.spend_text(out.size()));
-    NIB_TRY(work.spend((out.size() - before) / 16 + 1));
+    if (i) out.add(between);
+    const std::size_t before = out.cost();
+    out.add(items[i]);
+    NIB_TRY(work.spend_text(out.cost()));
+    NIB_TRY(work.spend((out.cost() - before) / 16 + 1));
   }
   return Value::of(std::move(out));
 }
@@ -334,7 +341,7 @@ Result<Value> template_item(const Value& of, const Value& key) {
     const std::int64_t at = key.integer() < 0 ? key.integer() + size : key.integer();
     if (at >= 0 && at < size) {
       const auto place = static_cast<std::size_t>(at);
-      return of.is_list() ? of.items()[place] : Value::of(std::string(characters[place]));
+      return of.is_list() ? of.items()[place] : of.part(characters[place]);
     }
   }
   std::string name;
@@ -355,7 +362,7 @@ Result<Values> template_items(const Value& of, TemplateWork& work) {
       return items;
     case Kind::string:
       NIB_TRY(work.spend(of.text().size()));
-      for (const std::string_view c : characters_of(of.text())) items.push_back(Value::of(std::string(c)));
+      for (const std::string_view c : characters_of(of.text())) items.push_back(of.part(c));
       return items;
     case Kind::undefined:
       return items;
@@ -391,7 +398,6 @@ bool is_template_function(std::string_view name) {
 }
 
 // Filters
-// --------------------------------------------------------------------------------------------------------
 
 bool is_template_filter(std::string_view name) {
   return is_among(
@@ -404,11 +410,6 @@ bool is_template_filter(std::string_view name) {
 
 Result<Value> template_filter(std::string_view name, const Value& in, const TemplateArguments& arguments,
                               TemplateWork& work) {
-  std::string text;  // str(in), where a filter works on that
-  const auto as_text = [&]() -> Status {
-    in.print(text);
-    return work.spend_text(text.size());
-  };
   if (name == "length" || name == "count") return length(in);
   if (name == "safe") return in;
   if (name == "default" || name == "d") {
@@ -428,6 +429,7 @@ Result<Value> template_filter(std::string_view name, const Value& in, const Temp
     std::int64_t width = -1;
     if (indent && indent->is_integer()) width = indent->integer();
     if (width > 16 || width < -1) return bad("tojson wants an indent from 0 to 16");
+    std::string text;
     NIB_TRY(in.dump(text, static_cast<int>(width)));
     NIB_TRY(work.spend_text(text.size()));
     return Value::of(std::move(text));
@@ -435,7 +437,8 @@ Result<Value> template_filter(std::string_view name, const Value& in, const Temp
   if (name == "join") {
     const Value* between = arguments.find(0, "d");
     if (arguments.find(1, "attribute")) return bad("join by an attribute, which nibble does not have");
-    if (between) between->print(text);
+    TemplateText text;
+    if (between) text.add(*between);
     return joined(in, text, work);
   }
   if (name == "items") {
@@ -448,7 +451,7 @@ Result<Value> template_filter(std::string_view name, const Value& in, const Temp
     if (name == "reverse") {
       std::reverse(items.begin(), items.end());
       NIB_ASSIGN(Value list, Value::list(std::move(items)));
-      return in.is(Kind::string) ? joined(list, "", work) : Result<Value>(list);
+      return in.is(Kind::string) ? joined(list, {}, work) : Result<Value>(list);
     }
     if (name == "list") return Value::list(std::move(items));
     if (items.empty()) return Value::undefined(std::string(name));
@@ -471,16 +474,18 @@ Result<Value> template_filter(std::string_view name, const Value& in, const Temp
   if (name == "selectattr" || name == "rejectattr")
     return selected(in, arguments, name == "selectattr", true, work);
   if (name == "map") return mapped(in, arguments, work);
-  NIB_TRY(as_text());
+  TemplateText printed;
+  printed.add(in);
+  NIB_TRY(work.spend_text(printed.cost()));
+  const Value text = Value::of(std::move(printed));
   if (name == "trim") return strip(text, arguments, true, true);
-  if (name == "upper" || name == "lower") return Value::of(cased(text, name == "upper"));
-  if (name == "capitalize") return Value::of(capitalized(text));
+  if (name == "upper" || name == "lower") return made_of(text, cased(text.text(), name == "upper"));
+  if (name == "capitalize") return made_of(text, capitalized(text.text()));
   if (name == "replace") return replace(text, arguments, work);
-  return Value::of(std::move(text));  // string
+  return text;  // string
 }
 
 // Tests
-// ----------------------------------------------------------------------------------------------------------
 
 bool is_template_test(std::string_view name) {
   return is_among(name,
@@ -525,7 +530,6 @@ Result<bool> template_test(std::string_view name, const Value& in, const Values&
 }
 
 // Methods
-// --------------------------------------------------------------------------------------------------------
 
 bool is_template_method(std::string_view name) {
   return is_among(name, std::to_array<std::string_view>({"items", "keys", "values", "get", "strip", "lstrip",
@@ -553,24 +557,24 @@ Result<Value> template_method(std::string_view name, const Value& of, const Temp
   }
   if (!of.is(Kind::string)) return misfit();
   const std::string& text = of.text();
-  NIB_TRY(work.spend_text(text.size()));
+  NIB_TRY(work.spend_text(of.marked().cost()));
   if (name == "strip" || name == "lstrip" || name == "rstrip")
-    return strip(text, arguments, name != "rstrip", name != "lstrip");
-  if (name == "split") return split(text, arguments, work);
+    return strip(of, arguments, name != "rstrip", name != "lstrip");
+  if (name == "split") return split(of, arguments, work);
   if (name == "startswith" || name == "endswith") {
     NIB_ASSIGN(const bool has, has_end(text, arguments, name == "startswith"));
     return Value::of(has);
   }
-  if (name == "upper" || name == "lower") return Value::of(cased(text, name == "upper"));
-  if (name == "capitalize") return Value::of(capitalized(text));
-  if (name == "replace") return replace(text, arguments, work);
+  if (name == "upper" || name == "lower") return made_of(of, cased(text, name == "upper"));
+  if (name == "capitalize") return made_of(of, capitalized(text));
+  if (name == "replace") return replace(of, arguments, work);
   if (arguments.plain.size() != 1) return bad(concat("the method ", name, " wants one argument"));
   const Value& argument = arguments.plain[0];
   if (name == "join") {
     NIB_ASSIGN(const Values items, template_items(argument, work));
     for (const Value& item : items)
       if (!item.is(Kind::string)) return wrong_kind("joining", item);
-    return joined(argument, text, work);
+    return joined(argument, of.marked(), work);
   }
   if (!argument.is(Kind::string)) return wrong_kind("finding", argument);
   const std::size_t at = text.find(argument.text());

@@ -50,7 +50,7 @@ class Parser {
       }
       if (word.kind == Word::Kind::text) {
         NIB_ASSIGN(node.children.emplace_back(),
-                   add({.kind = Kind::text, .line = word.line, .value = TemplateValue::of(word.text)}));
+                   add({.kind = Kind::text, .line = word.line, .value = TemplateValue::own(word.text)}));
         next();
       } else if (word.kind == Word::Kind::output_begin) {
         next();
@@ -326,7 +326,7 @@ class Parser {
       case Word::Kind::string: {
         std::string text;
         for (; at().kind == Word::Kind::string; next()) text += at().text;
-        node.value = TemplateValue::of(std::move(text));
+        node.value = TemplateValue::own(text);
         return add(std::move(node));
       }
       case Word::Kind::integer: {

@@ -56,9 +56,9 @@ class Machine {
           const TemplateLimits& limits)
       : program_(program), date_(date), limits_(limits), work_(limits) {}
 
-  Result<std::string> run(const Value& variables) {
+  Result<TemplateText> run(const Value& variables) {
     root_.names = variables.members();
-    std::string out;
+    TemplateText out;
     NIB_ASSIGN(const Flow flow, execute(program_.root, root_, out));
     static_cast<void>(flow);
     return out;
@@ -70,7 +70,7 @@ class Machine {
   // Statements
   // -------------------------------------------------------------------------------------------------------
 
-  Result<Flow> execute(NodeId id, Scope& scope, std::string& out) {
+  Result<Flow> execute(NodeId id, Scope& scope, TemplateText& out) {
     const Node& node = program_.nodes[id];
     const Deeper deeper(depth_);
     NIB_TRY(step(node));
@@ -95,7 +95,7 @@ class Machine {
       case Kind::member_assignment:
         return assign(node, scope);
       case Kind::block_assignment: {
-        std::string text;
+        TemplateText text;
         NIB_ASSIGN(const Flow flow, execute(node.children[0], scope, text));
         scope.set(node.names[0], Value::of(std::move(text)));
         return flow;
@@ -112,16 +112,16 @@ class Machine {
     }
   }
 
-  Result<Flow> append(const Node& node, const Value& value, std::string& out) {
-    const std::size_t before = out.size();
-    value.print(out);
-    if (out.size() > limits_.output)
+  Result<Flow> append(const Node& node, const Value& value, TemplateText& out) {
+    const std::size_t before = out.cost();
+    out.add(value);
+    if (out.bytes().size() > limits_.output)
       return bad(node, concat("the output has more than ", limits_.output, " bytes"));
-    NIB_TRY(at(node, work_.spend((out.size() - before) / 16)));
+    NIB_TRY(at(node, work_.spend((out.cost() - before) / 16)));
     return Flow::on;
   }
 
-  Result<Flow> condition(const Node& node, Scope& scope, std::string& out) {
+  Result<Flow> condition(const Node& node, Scope& scope, TemplateText& out) {
     std::size_t i = 0;
     for (; i + 1 < node.children.size(); i += 2) {
       NIB_ASSIGN(const Value test, evaluate(node.children[i], scope));
@@ -130,7 +130,7 @@ class Machine {
     return i < node.children.size() ? execute(node.children[i], scope, out) : Flow::on;
   }
 
-  Result<Flow> loop(const Node& node, Scope& scope, std::string& out) {
+  Result<Flow> loop(const Node& node, Scope& scope, TemplateText& out) {
     NIB_ASSIGN(const Value over, evaluate(node.children[0], scope));
     NIB_ASSIGN(std::vector<Value> items, at(node, template_items(over, work_)));
     if (node.children[1] != kNoNode) {
@@ -320,13 +320,13 @@ class Machine {
     const std::int64_t begin = clip(bounds[0], stride > 0 ? 0 : size - 1),
                        end = clip(bounds[1], stride > 0 ? size : -1);
     std::vector<Value> kept;
-    std::string text;
+    TemplateText text;
     for (std::int64_t i = begin; stride > 0 ? i < end : i > end;) {
       const Value& item = items[static_cast<std::size_t>(i)];
       if (of.is_list())
         kept.push_back(item);
       else
-        text += item.text();
+        text.add(item.marked());
       if (stride > 0 ? stride >= end - i : stride <= end - i) break;
       i += stride;
     }
@@ -349,10 +349,10 @@ class Machine {
     NIB_ASSIGN(const Value b, evaluate(node.children[1], scope));
     const std::string& sign = node.text;
     if (sign == "~" || (sign == "+" && a.is(ValueKind::string) && b.is(ValueKind::string))) {
-      std::string text;
-      a.print(text);
-      b.print(text);
-      NIB_TRY(at(node, work_.spend_text(text.size())));
+      TemplateText text;
+      text.add(a);
+      text.add(b);
+      NIB_TRY(at(node, work_.spend_text(text.cost())));
       return Value::of(std::move(text));
     }
     if (sign == "+" && a.is_list() && a.kind() == b.kind()) {
@@ -361,8 +361,8 @@ class Machine {
       items.insert(items.end(), b.items().begin(), b.items().end());
       return at(node, Value::list(std::move(items), a.is(ValueKind::tuple)));
     }
-    if (sign == "*" && a.is(ValueKind::string) && b.is_integer()) return repeat(node, a.text(), b.integer());
-    if (sign == "*" && b.is(ValueKind::string) && a.is_integer()) return repeat(node, b.text(), a.integer());
+    if (sign == "*" && a.is(ValueKind::string) && b.is_integer()) return repeat(node, a, b.integer());
+    if (sign == "*" && b.is(ValueKind::string) && a.is_integer()) return repeat(node, b, a.integer());
     for (const Value* value : {&a, &b})
       if (value->is(ValueKind::undefined)) return at(node, template_attribute(*value, ""));
     if (!a.is_number() || !b.is_number())
@@ -380,14 +380,15 @@ class Machine {
     return Value::of(sign == "%" ? rest : std::floor((x - rest) / y + 0.5));
   }
 
-  Evaluated repeat(const Node& node, const std::string& text, std::int64_t times) {
-    std::string out;
-    if (times <= 0 || text.empty()) return Value::of(std::move(out));
+  Evaluated repeat(const Node& node, const Value& string, std::int64_t times) {
+    TemplateText out;
+    const TemplateText& text = string.marked();
+    if (times <= 0 || text.bytes().empty()) return Value::of(std::move(out));
     const auto count = static_cast<std::size_t>(times);
-    if (count > limits_.output / text.size())
+    if (count > limits_.output / text.bytes().size())
       return bad(node, concat("a text of more than ", limits_.output, " bytes is made"));
-    NIB_TRY(at(node, work_.spend_text(count * text.size())));
-    for (std::size_t i = 0; i < count; ++i) out += text;
+    NIB_TRY(at(node, work_.spend(count * text.cost() / 16 + 1)));
+    for (std::size_t i = 0; i < count; ++i) out.add(text);
     return Value::of(std::move(out));
   }
 
@@ -460,7 +461,7 @@ class Machine {
       if (given.plain.size() != 1 || !given.plain[0].is(ValueKind::string))
         return bad(node, "strftime_now wants one text");
       NIB_ASSIGN(std::string text, at(node, template_date(given.plain[0].text(), *date_)));
-      return Value::of(std::move(text));
+      return Value::own(text);
     }
     return bad(node, concat("'", name, "' is undefined"));
   }
@@ -494,7 +495,7 @@ class Machine {
         scope.set(macro.names[i], Value::undefined(macro.names[i]));
       }
     }
-    std::string text;
+    TemplateText text;
     NIB_ASSIGN(const Flow flow, execute(macro.children[0], scope, text));
     static_cast<void>(flow);
     return Value::of(std::move(text));
@@ -533,8 +534,6 @@ class Machine {
     }
     return at(node, Value::list(std::move(items)));
   }
-
-  // -----------------------------------------------------------------------------------------------------
 
   class Deeper {
    public:
@@ -579,14 +578,22 @@ class Machine {
 
 }  // namespace
 
-Result<std::string> Template::render(const Json& variables, const std::optional<TemplateDate>& date,
-                                     const TemplateLimits& limits) const {
-  return within_memory(program_->name, [&]() -> Result<std::string> {
+Result<Template::Rendering> Template::render_marked(const Json& variables,
+                                                    const std::optional<TemplateDate>& date,
+                                                    const TemplateLimits& limits) const {
+  return within_memory(program_->name, [&]() -> Result<Rendering> {
     if (!variables.is_object())
       return Status(Code::argument, concat(program_->name, ": the variables are no object"));
-    NIB_ASSIGN(const TemplateValue values, TemplateValue::from(variables));
-    return Machine(*program_, date, limits).run(values);
+    NIB_ASSIGN(const TemplateValue values, template_variables(variables));
+    NIB_ASSIGN(TemplateText text, Machine(*program_, date, limits).run(values));
+    return Rendering{std::move(text).take_bytes(), std::move(text).take_own()};
   });
+}
+
+Result<std::string> Template::render(const Json& variables, const std::optional<TemplateDate>& date,
+                                     const TemplateLimits& limits) const {
+  NIB_ASSIGN(Rendering rendering, render_marked(variables, date, limits));
+  return std::move(rendering.text);
 }
 
 }  // namespace nib::inline v0

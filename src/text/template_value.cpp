@@ -112,12 +112,27 @@ TemplateValue TemplateValue::of(double number) {
   value.number_ = number;
   return value;
 }
-TemplateValue TemplateValue::of(std::string text) {
+TemplateValue TemplateValue::of(std::string given) {
+  TemplateText text;
+  text.add_given(given);
+  return of(std::move(text));
+}
+TemplateValue TemplateValue::of(TemplateText text) {
   TemplateValue value;
   value.kind_ = Kind::string;
   value.box_ = std::make_shared<Box>();
   value.box_->text = std::move(text);
   return value;
+}
+TemplateValue TemplateValue::own(std::string_view text) {
+  TemplateText own;
+  own.add_own(text);
+  return of(std::move(own));
+}
+TemplateValue TemplateValue::part(std::string_view piece) const {
+  TemplateText text;
+  text.add_part(box_->text, piece);
+  return of(std::move(text));
 }
 TemplateValue TemplateValue::callable(std::string name) {
   TemplateValue value = of(std::move(name));
@@ -225,7 +240,7 @@ bool TemplateValue::truth() const {
     case Kind::number:
       return number_ != 0;
     case Kind::string:
-      return !box_->text.empty();
+      return !text().empty();
     case Kind::list:
     case Kind::tuple:
       return !box_->items.empty();
@@ -267,7 +282,7 @@ std::string_view TemplateValue::kind_name() const {
 
 void TemplateValue::print(std::string& out) const {
   if (kind_ == Kind::string)
-    out += box_->text;
+    out += text();
   else if (kind_ != Kind::undefined)
     represent(out);
 }
@@ -290,7 +305,7 @@ void TemplateValue::represent(std::string& out) const {
       out += python_number(number_);
       break;
     case Kind::string:
-      represent_text(box_->text, out);
+      represent_text(text(), out);
       break;
     case Kind::list:
     case Kind::tuple: {
@@ -316,7 +331,7 @@ void TemplateValue::represent(std::string& out) const {
       out += kind_ == Kind::name_space ? "}>" : "}";
       break;
     case Kind::callable:
-      out += concat("<function ", box_->text, ">");
+      out += concat("<function ", text(), ">");
       break;
   }
 }
@@ -331,7 +346,7 @@ Status TemplateValue::dump(std::string& out, int indent, int level) const {
   } else if (is_number()) {
     represent(out);
   } else if (kind_ == Kind::string) {
-    out += write_json(Json::of(box_->text));
+    out += write_json(Json::of(text()));
   } else if (is_list()) {
     out += '[';
     for (std::size_t i = 0; i < box_->items.size(); ++i) {

@@ -3,6 +3,7 @@
 
 #include <nibble/base/json.hpp>
 #include <nibble/base/status.hpp>
+#include <nibble/text/range.hpp>
 
 #include <cstdint>
 #include <memory>
@@ -12,6 +13,35 @@
 #include <vector>
 
 namespace nib::inline v0 {
+
+class TemplateValue;
+
+// Text in the making that knows which of its bytes are the template's own words. The others were given to it,
+// or are of unknown origin: whoever makes text without saying more makes text that was given.
+class TemplateText {
+ public:
+  void add_own(std::string_view bytes);
+  void add_given(std::string_view bytes) { bytes_ += bytes; }
+  void add(const TemplateText& text) { add_part(text, text.bytes_); }
+  // `piece` lies in the bytes of `text`.
+  void add_part(const TemplateText& text, std::string_view piece);
+  // str(value). What a list or a dict prints counts as given.
+  void add(const TemplateValue& value);
+
+  const std::string& bytes() const { return bytes_; }
+  // In order, apart from each other, none of them empty.
+  const std::vector<TextRange>& own() const { return own_; }
+  bool is_own() const { return own_.size() == 1 && own_[0].end - own_[0].begin == bytes_.size(); }
+  // Bytes of memory.
+  std::size_t cost() const { return bytes_.size() + own_.size() * sizeof(TextRange); }
+
+  std::string take_bytes() && { return std::move(bytes_); }
+  std::vector<TextRange> take_own() && { return std::move(own_); }
+
+ private:
+  std::string bytes_;
+  std::vector<TextRange> own_;
+};
 
 // Cheap to copy: what is large is shared and does not change (a namespace's members do).
 class TemplateValue {
@@ -40,7 +70,9 @@ class TemplateValue {
   static TemplateValue of(bool value);
   static TemplateValue of(std::int64_t value);
   static TemplateValue of(double value);
-  static TemplateValue of(std::string value);
+  static TemplateValue of(std::string given);
+  static TemplateValue of(TemplateText text);
+  static TemplateValue own(std::string_view text);
   static TemplateValue callable(std::string name);
   // Errors: format, when what results is nested too deep, or holds a namespace.
   static Result<TemplateValue> list(std::vector<TemplateValue> items, bool tuple = false);
@@ -59,7 +91,10 @@ class TemplateValue {
   // Each requires a fitting kind.
   std::int64_t integer() const { return integer_; }  // of a boolean too
   double number() const { return kind_ == Kind::number ? number_ : static_cast<double>(integer_); }
-  const std::string& text() const { return box_->text; }
+  const std::string& text() const { return box_->text.bytes(); }
+  const TemplateText& marked() const { return box_->text; }
+  // A string: `piece` lies in text(), and is of the same origin.
+  TemplateValue part(std::string_view piece) const;
   const std::vector<TemplateValue>& items() const { return box_->items; }
   const std::vector<Member>& members() const { return box_->members; }
   const TemplateValue* find(std::string_view key) const;           // null: none, or not of that kind
@@ -79,7 +114,7 @@ class TemplateValue {
 
  private:
   struct Box {
-    std::string text;
+    TemplateText text;
     std::vector<TemplateValue> items;
     std::vector<Member> members;
     std::uint32_t depth = 0;
@@ -94,6 +129,10 @@ class TemplateValue {
   };
   std::shared_ptr<Box> box_;
 };
+
+// What a rendering is given, a dict: everything counts as given but what the caller vouches for, as
+// Template::render_marked() says. Errors: argument, when it is nested too deep.
+Result<TemplateValue> template_variables(const Json& object);
 
 // repr(float) of Python.
 std::string python_number(double value);

@@ -1,11 +1,13 @@
 #include "normalize.hpp"
 #include "tokenizer_tables.hpp"
+#include "word_cache.hpp"
 #include <nibble/base/concat.hpp>
 #include <nibble/base/within_memory.hpp>
 #include <nibble/text/tokenizer.hpp>
 #include <nibble/text/tokenizer_data.hpp>
 #include <nibble/text/utf8.hpp>
 
+#include <algorithm>
 #include <utility>
 
 namespace nib::inline v0 {
@@ -19,27 +21,45 @@ constexpr std::string_view kReplacement = "\xef\xbf\xbd";  // U+FFFD
 // Encodes one text; owns what the stages need while they work.
 class Encoding {
  public:
-  Encoding(const Tokenizer::Tables& tables, Specials specials, std::vector<Token>& out)
-      : tables_(tables), specials_(specials), out_(out) {}
+  Encoding(const Tokenizer::Tables& tables, std::size_t text_size, std::vector<Token>& out)
+      : tables_(tables), out_(out), cache_(text_size) {}
 
-  void text(std::string_view text) {
-    around(tables_.before, matches_, text, [&](std::string_view piece) {
-      if (piece.empty()) return;
-      const bool first = piece.data() == text.data();
-      if (tables_.characters || (tables_.nfc && !surely_nfc(piece))) {
-        tables_.normalize(piece, first, normalized_);
-        piece = normalized_;
-      }
-      around(tables_.after_normalizer, inner_matches_, piece, [&](std::string_view rest) { words(rest); });
+  void text(std::string_view text, Specials specials) {
+    tables_.before.find(text, specials, matches_);
+    around(matches_, text, [&](std::string_view piece) {
+      if (!piece.empty()) normalized(piece, piece.data() == text.data(), specials);
+    });
+  }
+
+  // Special tokens are looked for in the raw text alone, also those that are found in the normalized text:
+  // what is whose is known only there.
+  void text(std::string_view text, std::span<const TextRange> own) {
+    const auto offset = [&](std::string_view part) {
+      return static_cast<std::size_t>(part.data() - text.data());
+    };
+    tables_.before.find(text, 0, own, matches_);
+    around(matches_, text, [&](std::string_view piece) {
+      tables_.specials_after_normalizer.find(piece, offset(piece), own, middle_matches_);
+      around(middle_matches_, piece, [&](std::string_view part) {
+        if (!part.empty()) normalized(part, part.data() == text.data(), Specials::ordinary);
+      });
     });
   }
 
  private:
+  // A piece between added tokens of the raw text; `first`: nothing stands before it.
+  void normalized(std::string_view piece, bool first, Specials specials) {
+    if (tables_.characters || (tables_.nfc && !surely_nfc(piece))) {
+      tables_.normalize(piece, first, normalized_);
+      piece = normalized_;
+    }
+    tables_.after_normalizer.find(piece, specials, inner_matches_);
+    around(inner_matches_, piece, [&](std::string_view rest) { words(rest); });
+  }
+
   // Added tokens become ids; what lies between them goes to `between`.
   template <class Between>
-  void around(const AddedTokens& added, std::vector<AddedTokens::Match>& matches, std::string_view text,
-              Between between) {
-    added.find(text, specials_, matches);
+  void around(const std::vector<AddedTokens::Match>& matches, std::string_view text, Between between) {
     std::size_t begin = 0;
     for (const AddedTokens::Match& match : matches) {
       between(text.substr(begin, match.begin - begin));
@@ -52,8 +72,26 @@ class Encoding {
   void words(std::string_view text) {
     while (!text.empty()) {
       const std::size_t size = tables_.next_word(text);
-      word(text.substr(0, size));
+      if (size <= WordCache::kLongest)
+        short_word(text, size);
+      else
+        word(text.substr(0, size));
       text.remove_prefix(size);
+    }
+  }
+
+  // The first `size` bytes of `text`.
+  void short_word(std::string_view text, std::size_t size) {
+    const WordCache::Key key = WordCache::key_of(text.substr(0, size), text.size());
+    WordCache::Slot& slot = cache_.slot(key);
+    const std::size_t end = out_.size();
+    if (slot.key == key) {
+      out_.resize(end + slot.count);
+      std::copy_n(out_.begin() + static_cast<std::ptrdiff_t>(slot.begin), slot.count,
+                  out_.begin() + static_cast<std::ptrdiff_t>(end));
+    } else {
+      word(text.substr(0, size));
+      slot = {key, end, out_.size() - end};
     }
   }
 
@@ -83,13 +121,27 @@ class Encoding {
   }
 
   const Tokenizer::Tables& tables_;
-  const Specials specials_;
   std::vector<Token>& out_;
+  WordCache cache_;
   std::vector<Token> start_;  // what a word begins as
   Bpe::Scratch scratch_;
   std::string normalized_;
-  std::vector<AddedTokens::Match> matches_, inner_matches_;
+  std::vector<AddedTokens::Match> matches_, middle_matches_, inner_matches_;
 };
+
+// All or nothing.
+template <class Encode>
+Status encode_all(std::string_view text, std::vector<Token>& out, Encode encode) {
+  if (text.size() > kLongestText)
+    return {Code::argument, concat("the text has ", text.size(), " bytes, expected at most ", kLongestText)};
+  const std::size_t before = out.size();
+  Status status = within_memory("the tokens of a text", [&] {
+    encode();
+    return Status();
+  });
+  if (!status.ok()) out.resize(before);
+  return status;
+}
 
 }  // namespace
 
@@ -112,15 +164,19 @@ Result<Tokenizer> Tokenizer::from_json(std::string_view json, std::string_view n
 }
 
 Status Tokenizer::encode(std::string_view text, Specials specials, std::vector<Token>& out) const {
-  if (text.size() > kLongestText)
-    return {Code::argument, concat("the text has ", text.size(), " bytes, expected at most ", kLongestText)};
-  const std::size_t before = out.size();
-  Status status = within_memory("the tokens of a text", [&] {
-    Encoding(*tables_, specials, out).text(text);
-    return Status();
-  });
-  if (!status.ok()) out.resize(before);
-  return status;
+  return encode_all(text, out, [&] { Encoding(*tables_, text.size(), out).text(text, specials); });
+}
+
+Status Tokenizer::encode(std::string_view text, std::span<const TextRange> own,
+                         std::vector<Token>& out) const {
+  std::size_t end = 0;
+  for (const TextRange& range : own) {
+    if (range.begin < end || range.end < range.begin || range.end > text.size())
+      return {Code::argument, concat("bytes ", range.begin, " to ", range.end, " are no part of the ",
+                                     text.size(), " bytes of a text, or lie before the part named last")};
+    end = range.end;
+  }
+  return encode_all(text, out, [&] { Encoding(*tables_, text.size(), out).text(text, own); });
 }
 
 std::span<const Token> Tokenizer::opening() const { return tables_->opening; }
@@ -140,6 +196,9 @@ std::optional<Token> Tokenizer::find_special(std::string_view content) const {
 }
 
 std::size_t Tokenizer::size() const { return tables_->tokens.size(); }
+std::string Tokenizer::kind() const {
+  return tables_->characters ? "SentencePiece BPE" : concat("byte-level BPE, split as ", tables_->split_name);
+}
 
 std::string Tokenizer::decode(std::span<const Token> ids, Specials specials) const {
   std::string text;

@@ -1,4 +1,5 @@
 // What the keys tokenizer.ggml.* of a GGUF file mean.
+#include "gguf_token_type.hpp"
 #include "splitter.hpp"
 #include "string_table.hpp"
 #include "tokenizer_file.hpp"
@@ -15,15 +16,7 @@
 namespace nib::inline v0 {
 namespace {
 
-// tokenizer.ggml.token_type.
-enum Type : std::int32_t {
-  kNormal = 1,
-  kUnknown = 2,
-  kControl = 3,
-  kUserDefined = 4,
-  kUnused = 5,
-  kByte = 6,
-};
+using namespace gguf;  // the types of tokens
 
 // Names of pre-tokenizers, and of architectures whose files have none, by the published pattern they mean.
 // GGUF does not say what the model's own tokenizer.json does beside: form C, and words that are tokens.

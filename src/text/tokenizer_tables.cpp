@@ -108,12 +108,13 @@ class Builder {
         normalized_contents.intern(normalized);
       }
     }
-    std::vector<AddedTokens::Spelling> before, after;
+    std::vector<AddedTokens::Spelling> before, after, specials_after;
     for (const TokenizerData::Added& token : data_.added) {
       if (token.normalized) {
         tables_.normalize(token.content, true, normalized);
         after.push_back(
             {normalized_contents.at(normalized_contents.find(normalized)), token.id, token.special});
+        if (token.special) specials_after.push_back({token.content, token.id, true});
       } else {
         before.push_back({token.content, token.id, token.special});
       }
@@ -123,6 +124,7 @@ class Builder {
     }
     tables_.before = AddedTokens(before);
     tables_.after_normalizer = AddedTokens(after);
+    tables_.specials_after_normalizer = AddedTokens(specials_after);
     return {};
   }
 
@@ -215,6 +217,7 @@ class Builder {
                                         " is not known, nibble supports those of GPT-2, Llama 3, Qwen 2, "
                                         "Tekken and o200k")};
     tables_.next_word = pattern->next;
+    tables_.split_name = pattern->name;
     return {};
   }
 

@@ -20,17 +20,19 @@ struct Tokenizer::Tables {
   Bpe bpe;
   std::array<Token, 256> byte_tokens{};  // of byte_level; of sentencepiece those for bytes that no token has
   bool all_bytes = true;                 // else only those that UTF-8 has
+  std::string_view split_name;           // of the pattern; empty for characters
   SplitFn next_word = nullptr;           // the length of the first word of a text that is not empty
   bool characters = false;               // words begin as characters (sentencepiece), else as bytes
   bool whole_words = false;  // a word that is a token is that token, merges or not (ignore_merges)
   bool nfc = false;
   TokenizerData::Prefix prefix = TokenizerData::Prefix::none;
   bool prefix_before_space = false, strip_prefix = false;
-  AddedTokens before;              // found in the raw text
-  AddedTokens after_normalizer;    // found in what is left, once it is normalized
-  std::vector<bool> special;       // by id
-  StringTable special_contents;    // and, at the same place,
-  std::vector<Token> special_ids;  // the ids
+  AddedTokens before;                     // found in the raw text
+  AddedTokens after_normalizer;           // found in what is left, once it is normalized
+  AddedTokens specials_after_normalizer;  // those of them that are special
+  std::vector<bool> special;              // by id
+  StringTable special_contents;           // and, at the same place,
+  std::vector<Token> special_ids;         // the ids
   std::vector<Token> opening, closing;
 
   bool lossless() const { return !nfc && !characters && all_bytes; }

@@ -14,7 +14,7 @@ string(REGEX MATCHALL "[^\n]+" lines "${table}")
 set(object "")
 set(objects 0)
 foreach(line IN LISTS lines)
-  if(line MATCHES "\\[(.*)\\]:$")
+  if(line MATCHES "([^[]+\\.o)\\]?:$")  # library.a[name.o]: of binutils, name.o: of LLVM
     set(object "${CMAKE_MATCH_1}")
     math(EXPR objects "${objects} + 1")
   elseif(line MATCHES "^([^ ]+) [Uw]")

@@ -148,6 +148,28 @@ FIELD(nib_model_info, host_bytes, 112);
 FIELD(nib_model_info, bos, 120);
 FIELD(nib_model_info, reserved, 124);
 
+SIZE(nib_explain_item, 144);
+FIELD(nib_explain_item, struct_size, 0);
+FIELD(nib_explain_item, flags, 4);
+FIELD(nib_explain_item, purpose, 8);
+FIELD(nib_explain_item, reserved, 12);
+FIELD(nib_explain_item, bytes, 16);
+FIELD(nib_explain_item, decode_bytes, 24);
+FIELD(nib_explain_item, name, 32);
+FIELD(nib_explain_item, name_size, 40);
+FIELD(nib_explain_item, op, 48);
+FIELD(nib_explain_item, op_size, 56);
+FIELD(nib_explain_item, format, 64);
+FIELD(nib_explain_item, format_size, 72);
+FIELD(nib_explain_item, computed, 80);
+FIELD(nib_explain_item, computed_size, 88);
+FIELD(nib_explain_item, kernel, 96);
+FIELD(nib_explain_item, kernel_size, 104);
+FIELD(nib_explain_item, instruction_set, 112);
+FIELD(nib_explain_item, instruction_set_size, 120);
+FIELD(nib_explain_item, device, 128);
+FIELD(nib_explain_item, device_size, 136);
+
 SIZE(nib_token_event, 40);
 FIELD(nib_token_event, struct_size, 0);
 FIELD(nib_token_event, flags, 4);

@@ -65,6 +65,23 @@ TEST_CASE("canonical inside, the host's rounding and subnormals afterwards") {
   }
 }
 
+TEST_CASE("with subnormals kept: IEEE 754 inside, around and within another") {
+  const Rounding host(FE_UPWARD);
+  const FloatScope flushing;
+  {
+    const FloatScope keeping(Subnormals::kept);
+    CHECK(rounding() == FE_TONEAREST);
+    CHECK(multiply(0x1p-126f, 0.5f) == 0x1p-127f);
+    CHECK(multiply(0x1p-127f, 0x1p100f) == 0x1p-27f);
+    {
+      const FloatScope again;
+      check_canonical();
+    }
+    CHECK(multiply(0x1p-126f, 0.5f) == 0x1p-127f);
+  }
+  check_canonical();
+}
+
 TEST_CASE("nested, also around a host that changes the environment itself") {
   const Rounding host(FE_UPWARD);
   {

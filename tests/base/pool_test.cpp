@@ -1,6 +1,7 @@
 // Pool: every part of every phase runs exactly once, in the environment promised, with our threads and a
 // host's; phases of several callers take turns; threads that cannot be started are an error. Data races are
 // the thread sanitizer's.
+#include "support/sanitized.hpp"
 #include <nibble/base/pool.hpp>
 
 #include <algorithm>
@@ -243,7 +244,7 @@ TEST_CASE("start: no room for a thread is an error of the code memory, and passe
   CHECK(count_indices(*pool_of(2)) == once(2));
 }
 
-#if !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)  // they need address space themselves
+#ifndef NIB_SANITIZED  // sanitizers need address space themselves
 TEST_CASE("start: when a later thread has no room, those before it are gone too") {
   rlimit before = {};
   REQUIRE(getrlimit(RLIMIT_AS, &before) == 0);

@@ -351,3 +351,54 @@ TEST_CASE("special tokens are recognised and spelled only on request") {
   CHECK(nib_model_decode(model.get(), nullptr, 1, 0, nullptr, 0, &size, &error) == NIB_E_ARGUMENT);
   CHECK(size == 99);
 }
+
+TEST_CASE("explain: every item until the end, and nothing written where it may not") {
+  const RuntimeHandle runtime = make_runtime(1);
+  const ModelHandle model = open_model(runtime.get());
+  nib_model_info info = NIB_MODEL_INFO_INIT;
+  REQUIRE(nib_model_get_info(model.get(), &info) == NIB_OK);
+  std::uint64_t decode = 0, cache = 0;
+  std::uint32_t count = 0;
+  bool experts = false;
+  for (;; ++count) {
+    nib_explain_item item = NIB_EXPLAIN_ITEM_INIT;
+    const nib_status status = nib_model_explain(model.get(), count, &item);
+    if (status == NIB_END) break;
+    REQUIRE(status == NIB_OK);
+    decode += item.decode_bytes;
+    if (item.purpose == NIB_PURPOSE_KV_CACHE) cache += item.bytes;
+    for (const auto& [text, size] : {std::pair{item.name, item.name_size},
+                                     {item.op, item.op_size},
+                                     {item.format, item.format_size},
+                                     {item.computed, item.computed_size},
+                                     {item.kernel, item.kernel_size},
+                                     {item.instruction_set, item.instruction_set_size},
+                                     {item.device, item.device_size}}) {
+      REQUIRE(text);
+      CHECK(size > 0);
+      CHECK(std::strlen(text) == size);
+    }
+    CHECK(item.flags == 0);  // every format of this model has kernels of its own
+    experts = experts || (std::string(item.format) == "mxfp4" && std::string(item.op) == "experts" &&
+                          std::string(item.kernel) == "tiles" && std::string(item.computed) == "bf16");
+  }
+  CHECK(count > 6 * 10);
+  CHECK(experts);
+  CHECK(decode == info.decode_bytes);
+  CHECK(cache > 0);
+
+  nib_explain_item item;
+  std::memset(&item, 7, sizeof item);
+  item.struct_size = sizeof item;
+  nib_explain_item before = item;
+  CHECK(nib_model_explain(model.get(), count, &item) == NIB_END);
+  CHECK(nib_model_explain(model.get(), UINT32_MAX, &item) == NIB_END);
+  CHECK(nib_model_explain(nullptr, 0, &item) == NIB_E_ARGUMENT);
+  CHECK(std::memcmp(&item, &before, sizeof item) == 0);
+  CHECK(nib_model_explain(model.get(), 0, nullptr) == NIB_E_ARGUMENT);
+  item.struct_size = 32;  // an older program
+  before = item;
+  CHECK(nib_model_explain(model.get(), 0, &item) == NIB_OK);
+  CHECK(item.bytes != before.bytes);
+  CHECK(std::memcmp(&item.name, &before.name, sizeof item - 32) == 0);
+}

@@ -23,6 +23,7 @@
 #include <nibble/formats/scaling.hpp>
 #include <nibble/formats/shared_scale.hpp>
 #include <nibble/formats/small_floats.hpp>
+#include <nibble/formats/storage.hpp>
 #include <nibble/formats/visit.hpp>
 
 template struct nib::Minifloat<4, 3, nib::Specials::nan, nib::Overflow::special>;

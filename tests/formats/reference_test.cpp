@@ -75,7 +75,7 @@ TEST_CASE("reference: rows, dot products and matrix products in every format") {
   for (const nib::Format format :
        {nib::Format::f32, nib::Format::f16, nib::Format::bf16, nib::Format::mxfp4}) {
     const nib::FormatInfo& info = nib::format_info(format);
-    CAPTURE(info.name);
+    CAPTURE(std::string(info.name));
     const RandomMatrix matrix(info.format, seed);
     const nib::EncodedMatrix w{info.format, kRows, kK, matrix.codes.data(),
                                matrix.scales.empty() ? nullptr : matrix.scales.data()};

@@ -147,7 +147,7 @@ TEST_CASE("LeastErrorScale: in a large group the second step down can pay where 
 TEST_CASE("every rule: zeros, non-finite values, the smallest and the largest floats") {
   const auto check = [](auto rule) {
     using Rule = decltype(rule);
-    CAPTURE(Rule::name);
+    CAPTURE(std::string(Rule::name));
     const float zeros[2] = {0.0f, -0.0f};
     CHECK(Rule::template choose<E2M1, E8M0>(zeros, 2) == 0);
     for (const float bad : {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(),

@@ -12,7 +12,7 @@ TEST_CASE("visit_format: every named format leads to the type of that name, none
   std::set<std::string> names;
   for (std::size_t i = 0; i < std::size(nib::kFormats); ++i) {
     const nib::FormatInfo& info = nib::kFormats[i];
-    CAPTURE(info.name);
+    CAPTURE(std::string(info.name));
     CHECK(static_cast<std::size_t>(info.format) == i);  // the table is indexed by value
     CHECK(names.insert(info.name).second);
     int calls = 0;

@@ -35,7 +35,7 @@ class Pages {
       const bool is_value = numbers == value;
       float scale = 1;
       if (places.scaled()) {
-        scale = (std::abs(random.normal()) + 0.1f) / (layout_.format == KvFormat::int8 ? 64.0f : 0.5f);
+        scale = (std::abs(random.normal()) + 0.1f) / (layout_.format == KvFormat::int8 ? 64.0f : 128.0f);
         KvPlaces::write(page + places.scale(is_value, head, slot), scale);
       }
       for (int d = 0; d < layout_.head_dim; ++d) {
@@ -177,8 +177,8 @@ struct Batch {
 };
 
 void check(const Batch& batch, Numerics numerics) {
-  CAPTURE(numerics_name(numerics));
-  CAPTURE(kv_format_name(batch.layout.format));
+  CAPTURE(std::string(numerics_name(numerics)));
+  CAPTURE(std::string(kv_format_name(batch.layout.format)));
   CAPTURE(batch.shape.head_dim);
   CAPTURE(batch.shape.heads);
   CAPTURE(batch.window);
@@ -187,9 +187,9 @@ void check(const Batch& batch, Numerics numerics) {
   const Rows expected(batch.qkv.rows, width);
   bool first = true;
   for (const Way& way : ways()) {
-    CAPTURE(way.backend->name);
+    CAPTURE(std::string(way.backend->name));
     CAPTURE(way.threads);
-    CAPTURE(host_name(way.host));
+    CAPTURE(std::string(host_name(way.host)));
     if (first) {
       first = false;
       batch.attend(way, numerics, 0, rows, expected);

@@ -73,7 +73,7 @@ Encoded interleaved(const Encoded& gate, const Encoded& up) {
 struct Expert {
   Encoded gate_codes, up_codes;
   Exact gate, up;
-  Packed gate_up;
+  Packed gate_up, gate_alone, up_alone;
   Matrix down;
   Rows gate_bias, up_bias, down_bias;
 
@@ -83,6 +83,8 @@ struct Expert {
         gate(gate_codes),
         up(up_codes),
         gate_up(interleaved(gate_codes, up_codes)),
+        gate_alone(gate_codes),
+        up_alone(up_codes),
         down(format, hidden, width, random),
         gate_bias(random_bias(width, random)),
         up_bias(random_bias(width, random)),
@@ -111,13 +113,15 @@ struct ExpertsCase {
   int per_token() const { return static_cast<int>(choices[0].ids.size()); }
 
   Rows run(const Way& way, const Cuts& cuts) const {
-    std::vector<PackedWeight> gate_up, down;
+    std::vector<PackedWeight> gate_up, up, down;
+    const bool apart = way.threads >= 3;  // gate and up in a matrix each
     const std::int64_t strips_width = 2 * row_stride(width), out_stride = row_stride(hidden);
     const auto count = static_cast<std::int64_t>(experts.size());
     const Rows gate_up_bias(count, strips_width), down_bias(count, hidden);
     for (std::int64_t e = 0; e < count; ++e) {
       const Expert& expert = experts[static_cast<std::size_t>(e)];
-      gate_up.push_back(expert.gate_up.for_ops(*way.backend, numerics));
+      gate_up.push_back((apart ? expert.gate_alone : expert.gate_up).for_ops(*way.backend, numerics));
+      if (apart) up.push_back(expert.up_alone.for_ops(*way.backend, numerics));
       down.push_back(expert.down.packed.for_ops(*way.backend, numerics));
       copy_rows(expert.down_bias, down_bias, e);
       for (std::int64_t unit = 0; unit < width; ++unit) {
@@ -148,7 +152,8 @@ struct ExpertsCase {
                                                .width = width,
                                                .gate = gate,
                                                .outputs = outputs.floats(),
-                                               .x = out.row(at)});
+                                               .x = out.row(at),
+                                               .up = apart ? up.data() : nullptr});
     }
     return out;
   }

@@ -20,9 +20,9 @@ class KvPlaces {
   // In bytes from the page's begin: one dimension of one head at one slot, and the scale of that head and
   // slot.
   std::size_t number(bool value, int head, std::int64_t slot, std::int64_t d) const {
-    const bool planes = layout_.format == KvFormat::f32;
-    const std::int64_t key_at = planes ? d * 64 + slot : (d / 2 * 64 + slot) * 2 + d % 2;
-    const std::int64_t value_at = planes ? slot * padded() + d : (slot / 2 * padded() + d) * 2 + slot % 2;
+    const bool pairs = layout_.format == KvFormat::bf16;
+    const std::int64_t key_at = pairs ? (d / 2 * 64 + slot) * 2 + d % 2 : d * 64 + slot;
+    const std::int64_t value_at = pairs ? (slot / 2 * padded() + d) * 2 + slot % 2 : slot * padded() + d;
     return block(value, head) + static_cast<std::size_t>((value ? value_at : key_at) * bytes());
   }
   std::size_t scale(bool value, int head, std::int64_t slot) const {
@@ -35,8 +35,8 @@ class KvPlaces {
         return read<float>(from);
       case KvFormat::int8:
         return read<std::int8_t>(from);
-      case KvFormat::fp8:  // the scale counts in units of 2^-8
-        return to_float(E4M3{read<std::uint8_t>(from)}) * 0x1p-8f;
+      case KvFormat::fp8:
+        return E4M3::decode(read<std::uint8_t>(from));
       default:
         return to_float(read<bf16>(from));
     }

@@ -60,7 +60,8 @@ TEST_CASE("the frequencies of gpt-oss") {
                              6.368209146e-7,
                              4.387978251e-7,
                              3.023511428e-7};
-  RopeScaling scaling{.kind = RopeKind::yarn, .factor = 32,
+  RopeScaling scaling{.kind = RopeKind::yarn,
+                      .factor = 32,
                       .original_context = 4096,
                       .fast = 32,
                       .slow = 1,

@@ -14,8 +14,10 @@ struct Problem {
   Packed packed;
   Rows x;
   Problem(Format format, std::int64_t rows, std::int64_t n, std::int64_t k, Random& random, Scales scales,
-          auto&& activation)
-      : w(random_weights(format, n, k, random, scales)), packed(w), x(rows, k) {
+          auto&& activation, std::int64_t run = 0)
+      : w(random_weights(format, n, k, random, scales, run ? run : random_run(k, random))),
+        packed(w),
+        x(rows, k) {
     x.fill(activation);
   }
 };
@@ -51,7 +53,7 @@ void check_kernel(const Problem& p, const MatmulKernel& kernel, Numerics numeric
 // All kernels that a problem may meet, against the chain; and the chain against sums in double.
 void check_problem(const Problem& p, Random& random, std::span<const std::int64_t> row_counts = kRows) {
   for (const Numerics numerics : {Numerics::bf16, Numerics::f32}) {
-    CAPTURE(numerics_name(numerics));
+    CAPTURE(std::string(numerics_name(numerics)));
     std::vector<float> decoded, expected;
     {
       const FloatScope scope;
@@ -59,10 +61,10 @@ void check_problem(const Problem& p, Random& random, std::span<const std::int64_
       expected = product_canonical(p.w, decoded, numerics, p.x);
     }
     for (const Backend* backend : present_backends()) {
-      CAPTURE(backend->name);
+      CAPTURE(std::string(backend->name));
       int kernels = 0;
       for (const MatmulKernel& kernel : backend->kernels) {
-        if (kernel.weight != p.w.format) continue;
+        if (kernel.weight != (p.packed.shape.tiled() ? p.packed.shape.format : Format::none)) continue;
         const bool rounds = kernel.x == ActivationLayout::pairs;
         CAPTURE(rounds);
         if (rounds && numerics != Numerics::bf16) continue;
@@ -76,31 +78,62 @@ void check_problem(const Problem& p, Random& random, std::span<const std::int64_
   }
 }
 
+// Lengths of rows that a format can have, around tiles and octets.
+std::vector<std::int64_t> lengths(Format format) {
+  const std::int64_t group = format_info(format).group;
+  if (group == 256) return {256, 768};
+  if (group >= 16) return {64, 128, 192, 320};
+  return {8, 24, 80, 100, 128, 136};
+}
+
 TEST_CASE("matmul: every kernel equals the canonical chain, all row counts and ragged shapes") {
   NIB_RANDOM(random);
-  for (const Format format : {Format::mxfp4, Format::bf16, Format::f16, Format::f32}) {
-    CAPTURE(format_name(format));
-    const bool grouped = format == Format::mxfp4;
-    for (const std::int64_t k : grouped ? std::vector<std::int64_t>{32, 64, 96, 160}
-                                        : std::vector<std::int64_t>{8, 24, 80, 100, 128, 136})
-      for (const std::int64_t n : {1, 16, 17, 48, 64, 80, 200}) {
+  for (const Format format : stored_formats(true)) {
+    CAPTURE(std::string(format_name(format)));
+    const bool many = format == Format::mxfp4 || is_plain(format);
+    std::vector<std::int64_t> ks = lengths(format);
+    if (format_info(format).group == 32) ks.insert(ks.end(), {32, 96, 160});
+    for (const std::int64_t k : ks)
+      for (const std::int64_t n : many ? std::vector<std::int64_t>{1, 16, 17, 48, 64, 80, 200}
+                                       : std::vector<std::int64_t>{1, 40, 80}) {
         CAPTURE(k);
         CAPTURE(n);
         const Problem p(format, n == 80 ? 130 : 29, n, k, random, Scales::usual,
                         [&] { return random.normal(); });
+        CAPTURE(p.w.run);
         check_problem(p, random);
       }
   }
 }
 
+TEST_CASE("matmul: formats without tiles, and scales that tiles cannot share, equal the canonical chain") {
+  NIB_RANDOM(random);
+  constexpr std::int64_t kFewRows[] = {1, 4, 9, 13};
+  std::vector<Format> formats = stored_formats(false);
+  for (const Format format : stored_formats(true))
+    if (format_info(format).scales == nib::Scales::shared) formats.push_back(format);
+  for (const Format format : formats)
+    for (const std::int64_t k : lengths(format)) {
+      CAPTURE(std::string(format_name(format)));
+      CAPTURE(k);
+      const Problem p(
+          format, 13, 40, k, random, Scales::usual, [&] { return random.normal(); },
+          random_run(k, random, false));
+      CHECK_FALSE(p.packed.shape.tiled());
+      check_problem(p, random, kFewRows);
+    }
+}
+
 TEST_CASE("matmul: the long rows of gpt-oss (22 tiles and half a one) and one that ends inside an octet") {
   NIB_RANDOM(random);
   constexpr std::int64_t kFewRows[] = {1, 3, 4, 13, 25};
-  for (const Format format : {Format::mxfp4, Format::bf16, Format::f16, Format::f32}) {
-    CAPTURE(format_name(format));
-    check_problem({format, 25, 80, 2880, random, Scales::usual, [&] { return random.normal(); }}, random,
-                  kFewRows);
-    if (format != Format::mxfp4)
+  for (const Format format : stored_formats(true)) {
+    CAPTURE(std::string(format_name(format)));
+    const std::int64_t group = format_info(format).group;
+    check_problem(
+        {format, 25, 80, group == 256 ? 2816 : 2880, random, Scales::usual, [&] { return random.normal(); }},
+        random, kFewRows);
+    if (group <= 2)
       check_problem({format, 13, 48, 2882, random, Scales::usual, [&] { return random.normal(); }}, random,
                     kFewRows);
   }
@@ -133,34 +166,64 @@ TEST_CASE("matmul: extreme and meaningless scales, and activations at the edges 
       CHECK_FALSE(p.packed.findings.not_a_number);
       check_problem(p, random);
     }
-  for (const Format format : {Format::bf16, Format::f16, Format::f32})
-    check_problem({format, 29, 48, 104, random, Scales::usual, edge}, random);
+  for (const Format format : stored_formats(true)) {
+    CAPTURE(std::string(format_name(format)));
+    const std::int64_t k = format_info(format).group > 2 ? lengths(format).back() : 100;
+    for (const Scales scales : {Scales::usual, Scales::wide})
+      if (tile_format(format) != Format::mxfp4)
+        check_problem({format, 29, 48, k, random, scales, edge}, random);
+  }
+}
+
+// One product that underflows to negative zero, then what a tile holds past k: zeros under a negative scale.
+TEST_CASE("matmul: a sum of zero is positive, whatever the sign of the last scale") {
+  NIB_RANDOM(random);
+  for (const Format format : {Format::int8, Format::llm_int8, Format::fp8_e4m3, Format::fp8_e5m2}) {
+    CAPTURE(std::string(format_name(format)));
+    Problem p(
+        format, 13, 16, 12, random, Scales::usual, [] { return 0x1p-60f; }, 12);
+    std::fill(p.w.codes.begin(), p.w.codes.end(), std::byte{0});
+    for (std::int64_t row = 0; row < p.w.rows; ++row) {
+      const float scale = row % 2 ? 0x1p-80f : -0x1p-80f;
+      p.w.codes[static_cast<std::size_t>(row * p.w.k)] = std::byte{1};
+      std::memcpy(p.w.scales.data() + row * 4, &scale, 4);
+    }
+    p.packed = Packed(p.w);
+    check_problem(p, random);
+    const FloatScope scope;
+    for (const float sum : product_canonical(p.w, p.w.decoded(), Numerics::f32, p.x))
+      CHECK(std::bit_cast<std::uint32_t>(sum) == 0);
+  }
 }
 
 TEST_CASE("matmul: infinities and NaNs go where they belong and nowhere else") {
   NIB_RANDOM(random);
-  for (const Format format : {Format::mxfp4, Format::bf16, Format::f16, Format::f32}) {
-    CAPTURE(format_name(format));
-    Problem p(format, 13, 32, 64, random, Scales::usual, [&] { return random.normal(); });
-    p.x.row(3)[random.below(64)] = std::numeric_limits<float>::infinity();
-    p.x.row(11)[random.below(64)] = std::numeric_limits<float>::quiet_NaN();
+  for (const Format format : stored_formats(true)) {
+    CAPTURE(std::string(format_name(format)));
+    const int k = format_info(format).group == 256 ? 256 : 64;
+    Problem p(format, 13, 32, k, random, Scales::usual, [&] { return random.normal(); });
+    p.x.row(3)[random.below(k)] = std::numeric_limits<float>::infinity();
+    p.x.row(11)[random.below(k)] = std::numeric_limits<float>::quiet_NaN();
     check_problem(p, random);
   }
 }
 
-// gamma(k) of the standard error analysis: k roundings, each at most 2^-24 of what is added so far.
+// gamma(n) of the standard error analysis: n roundings, each at most 2^-24 of what is added so far; one for
+// each input, and up to three that make a weight of a level, a scale and a factor.
 TEST_CASE("matmul: the canonical chain is as close to the sum in double as f32 allows") {
   NIB_RANDOM(random);
-  for (const Format format : {Format::mxfp4, Format::bf16, Format::f16, Format::f32}) {
-    CAPTURE(format_name(format));
-    const Problem p(format, 3, 40, 2880, random, Scales::usual, [&] { return random.normal(); });
+  for (const Format format : stored_formats(true)) {
+    CAPTURE(std::string(format_name(format)));
+    const std::int64_t length = format_info(format).group == 256 ? 2816 : 2880;
+    const Problem p(format, 3, 40, length, random, Scales::usual, [&] { return random.normal(); });
     for (const Numerics numerics : {Numerics::bf16, Numerics::f32}) {
       Rows x(p.x.rows, p.x.width);
       for (std::int64_t r = 0; r < x.rows; ++r)
         for (std::int64_t k = 0; k < x.width; ++k)
           x.row(r)[k] = numerics == Numerics::bf16 ? to_float(to_bf16(p.x.row(r)[k])) : p.x.row(r)[k];
       const auto chain = product_canonical(p.w, p.w.decoded(), numerics, p.x);
-      const double gamma = static_cast<double>(p.w.k) * 0x1p-24 / (1 - static_cast<double>(p.w.k) * 0x1p-24);
+      const double roundings = static_cast<double>(p.w.k) + 3;
+      const double gamma = roundings * 0x1p-24 / (1 - roundings * 0x1p-24);
       for (std::int64_t i = 0; i < x.rows; ++i)
         for (std::int64_t n = 0; n < p.w.rows; ++n) {
           const ReferenceDot exact = dot_row(p.w.view(), n, x.row(i));
@@ -175,17 +238,22 @@ TEST_CASE("matmul: the canonical chain is as close to the sum in double as f32 a
 TEST_CASE(
     "kernels: every format has one under all numerics, and wide exponents meet only those that take any") {
   for (const Backend* backend : present_backends()) {
-    CAPTURE(backend->name);
-    for (const Format format : {Format::mxfp4, Format::bf16, Format::f16, Format::f32})
+    CAPTURE(std::string(backend->name));
+    for (const FormatInfo& info : kFormats)
       for (const Numerics numerics : {Numerics::bf16, Numerics::f32})
-        for (const bool wide : {false, true}) {
-          const MatmulKernel* kernel = find_kernel(*backend, format, numerics, wide);
-          REQUIRE(kernel);
-          CHECK(kernel->weight == format);
-          if (wide) CHECK(kernel->any_scale);
-          if (wide || numerics == Numerics::f32) CHECK(kernel->x == ActivationLayout::floats);
-        }
-    CHECK(find_kernel(*backend, Format::none, Numerics::f32, false) == nullptr);
+        for (const std::int64_t run : {64, 20})
+          for (const bool wide : {false, true}) {
+            const PackedWeight shape{tile_format(info.format), 16, 256, nullptr, nullptr, run};
+            const MatmulKernel* kernel = find_kernel(*backend, shape, numerics, wide);
+            if (info.format == Format::none) {
+              CHECK(kernel == nullptr);
+              continue;
+            }
+            REQUIRE(kernel);
+            CHECK(kernel->weight == (shape.tiled() ? shape.format : Format::none));
+            if (wide) CHECK(kernel->any_scale);
+            if (wide || numerics == Numerics::f32) CHECK(kernel->x == ActivationLayout::floats);
+          }
   }
 }
 

@@ -69,7 +69,7 @@ TEST_CASE("pack: every code lies where the drawing says, and what does not exist
       for (const std::int64_t k : format == Format::mxfp4
                                       ? std::vector<std::int64_t>{32, 96, 128, 192, 288}
                                       : std::vector<std::int64_t>{8, 100, 128, 136, 259}) {
-        CAPTURE(format_name(format));
+        CAPTURE(std::string(format_name(format)));
         CAPTURE(n);
         CAPTURE(k);
         const Encoded w = random_weights(format, n, k, random);

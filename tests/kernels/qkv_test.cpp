@@ -98,7 +98,19 @@ struct QkvCase {
 
   // Per row: what the op left as q, then the key and the value that it appended.
   Rows run(const Way& way, const Cuts& cuts) const {
-    const PackedWeight packed = weight.packed.for_ops(*way.backend, numerics);
+    // The matrix itself, and (in some ways) q, k and v each for itself.
+    std::vector<Packed> owned;
+    std::vector<PackedWeight> parts{weight.packed.for_ops(*way.backend, numerics)};
+    if (way.threads >= 3 && heads.query * heads.dim % 16 == 0 && heads.key * heads.dim % 16 == 0) {
+      parts.clear();
+      std::int64_t row = 0;
+      for (const int count : {heads.query, heads.key, heads.key}) {
+        owned.emplace_back(weight.encoded.part(row, count * heads.dim));
+        row += count * heads.dim;
+      }
+      for (const Packed& part : owned) parts.push_back(part.for_ops(*way.backend, numerics));
+    }
+    const PackedWeight& packed = parts[0];
     const Sessions cache(layout, layer_offset, sessions, first_page, kPages);
     std::vector<KvRow> kv_rows;
     for (std::int64_t r = 0; r < x.rows; ++r)
@@ -113,7 +125,7 @@ struct QkvCase {
       way.backend->ops.qkv(space.context, {.x = x.row(at),
                                            .rows = rows,
                                            .norm = {norm_weight.data(), epsilon},
-                                           .weight = &packed,
+                                           .weight = parts.data(),
                                            .bias = bias.data(),
                                            .heads = heads.query,
                                            .kv = layout,
@@ -122,7 +134,8 @@ struct QkvCase {
                                            .cos = cos.data() + at * half,
                                            .sin = sin.data() + at * half,
                                            .normed = normed.data(),
-                                           .qkv = qkv.row(at)});
+                                           .qkv = qkv.row(at),
+                                           .parts = static_cast<int>(parts.size())});
     }
     Rows out(x.rows, heads.width());
     for (std::int64_t r = 0; r < x.rows; ++r) {

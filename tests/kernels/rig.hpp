@@ -119,24 +119,69 @@ struct Encoded {
   Format format;
   std::int64_t rows, k;
   std::vector<std::byte> codes, scales;
+  std::int64_t run = 0;  // inputs that share a scale, of formats whose tensors say it
+  float factor = 1;      // of formats that have one
 
   EncodedMatrix view() const {
-    return {format, rows, k, codes.data(), scales.empty() ? nullptr : scales.data()};
+    return {
+        format, rows, k, codes.data(), scales.empty() ? nullptr : scales.data(), ScaleSharing::per_group(run),
+        factor};
+  }
+  std::size_t code_row() const {
+    return static_cast<std::size_t>(k / format_info(format).group) * format_info(format).code_bytes;
+  }
+  std::size_t scale_row() const {
+    const FormatInfo& info = format_info(format);
+    return info.scales == nib::Scales::shared ? static_cast<std::size_t>((k + run - 1) / run) * 4
+                                              : static_cast<std::size_t>(k / info.group) * info.scale_bytes;
+  }
+  // `count` rows from `first` on.
+  Encoded part(std::int64_t first, std::int64_t count) const {
+    const auto cut = [&](const std::vector<std::byte>& plane, std::size_t each) {
+      const auto begin = plane.begin() + static_cast<std::ptrdiff_t>(each) * first;
+      return std::vector<std::byte>(begin, begin + static_cast<std::ptrdiff_t>(each) * count);
+    };
+    return {format, count, k, cut(codes, code_row()), cut(scales, scale_row()), run, factor};
   }
   // Code of value i (row-major) of MXFP4, as packing takes it: without negative zeros.
   std::uint32_t packed_code(std::size_t i) const {
     const std::uint32_t code = std::to_integer<std::uint32_t>(codes[i / 2]) >> (i % 2 * 4) & 15u;
     return code == 8 ? 0 : code;
   }
-  // [rows][k], in the floating-point environment of the caller.
+  // [rows][k], in the floating-point environment of the caller. Zero levels of E2M1 are positive, as in
+  // tiles.
   std::vector<float> decoded() const {
     std::vector<float> values(static_cast<std::size_t>(rows * k));
     for (std::int64_t r = 0; r < rows; ++r) decode_row(view(), r, values.data() + r * k);
-    for (std::size_t i = 0; format == Format::mxfp4 && i < values.size(); ++i)
-      if (packed_code(i) == 0) values[i] = 0.0f;
+    const Format tiles = tile_format(format);
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      if (format == Format::mxfp4 && packed_code(i) == 0) values[i] = 0.0f;
+      // Their scales are never zero here.
+      if (format != tiles || tiles == Format::nvfp4) values[i] = values[i] == 0 ? 0.0f : values[i];
+    }
     return values;
   }
 };
+
+// The formats that have tiles, and those that are multiplied as they are stored.
+inline std::vector<Format> stored_formats(bool in_tiles) {
+  std::vector<Format> formats;
+  for (const FormatInfo& info : kFormats)
+    if (info.format != Format::none && (tile_info(tile_format(info.format)).bits != 0) == in_tiles)
+      formats.push_back(info.format);
+  return formats;
+}
+inline bool is_plain(Format format) {
+  return format == Format::bf16 || format == Format::f16 || format == Format::f32;
+}
+
+// A run of at most k inputs that tiles of formats with shared scales can have, or (not `tiled`) cannot.
+inline std::int64_t random_run(std::int64_t k, Random& random, bool tiled = true) {
+  const std::int64_t run = std::int64_t{8} << random.below(6);
+  constexpr std::int64_t kNone[] = {4, 6, 10, 12, 20};
+  if (!tiled) return std::min<std::int64_t>(k - 2, kNone[random.below(5)]);
+  return run > k || random.chance(30) ? k : run;
+}
 
 // A value of a plain format: mostly of the size of weights, now and then huge, tiny, subnormal or zero.
 inline float plain_weight(Random& random) {
@@ -146,63 +191,131 @@ inline float plain_weight(Random& random) {
   return random.normal() * 0.05f;
 }
 
+// Where the blocks of a format have f16 scales.
+inline std::vector<std::size_t> half_fields(Format format) {
+  switch (format) {
+    case Format::q4_0:
+    case Format::q5_0:
+    case Format::q8_0:
+    case Format::iq4_nl:
+    case Format::iq4_xs:
+      return {0};
+    case Format::q4_1:
+    case Format::q5_1:
+    case Format::q4_k:
+    case Format::q5_k:
+      return {0, 2};
+    case Format::q6_k:
+      return {208};
+    case Format::q2_k:
+      return {80, 82};
+    case Format::q3_k:
+      return {108};
+    default:
+      return {};
+  }
+}
+
+// Not a number, or infinite, in one of the formats of eight bits that have such codes.
+inline bool special_code(Format format, std::byte code) {
+  const int magnitude = std::to_integer<int>(code) & 0x7f;
+  if (format == Format::fp8_e4m3 || format == Format::mxfp8_e4m3) return magnitude == 0x7f;
+  if (format == Format::fp8_e5m2 || format == Format::mxfp8_e5m2) return magnitude >= 0x7c;
+  return false;
+}
+
+inline std::byte random_exponent(Random& random, Scales kind) {
+  int scale = 120 + random.below(11);
+  if (kind != Scales::usual) scale = kLeastScale + random.below(kMostScale - kLeastScale + 1);
+  if (kind == Scales::wide && random.chance(20))
+    scale = random.chance(50) ? random.below(kLeastScale) : kMostScale + 1 + random.below(4);
+  return static_cast<std::byte>(scale);
+}
+
+// Codes are any, scales as `kind` says. `run`: of formats with shared scales.
 inline Encoded random_weights(Format format, std::int64_t rows, std::int64_t k, Random& random,
-                              Scales kind = Scales::usual) {
+                              Scales kind = Scales::usual, std::int64_t run = 0) {
   const FormatInfo& info = format_info(format);
-  const auto groups = static_cast<std::size_t>(rows * (k / info.group));
-  Encoded w{format, rows, k, std::vector<std::byte>(groups * info.code_bytes),
-            std::vector<std::byte>(groups * info.scale_bytes)};
-  if (format == Format::mxfp4) {
-    for (std::byte& b : w.codes) b = static_cast<std::byte>(random.bits());
-    for (std::byte& b : w.scales) {
-      int scale = 120 + random.below(11);
-      if (kind != Scales::usual) scale = kLeastScale + random.below(kMostScale - kLeastScale + 1);
-      if (kind == Scales::wide && random.chance(20))
-        scale = random.chance(50) ? random.below(kLeastScale) : kMostScale + 1 + random.below(4);
-      b = static_cast<std::byte>(scale);
+  Encoded w{format, rows, k, {}, {}, run ? run : k};
+  w.codes.resize(static_cast<std::size_t>(rows) * w.code_row());
+  w.scales.resize(static_cast<std::size_t>(rows) * w.scale_row());
+  if (is_plain(format)) {
+    for (std::int64_t i = 0; i < rows * k; ++i) {
+      const float value = plain_weight(random);
+      std::byte* to = w.codes.data() + static_cast<std::size_t>(i) * info.code_bytes;
+      if (format == Format::f32) std::memcpy(to, &value, 4);
+      if (format == Format::bf16) store_little_endian(to_bf16(value).bits, to);
+      if (format == Format::f16) store_little_endian(to_f16(value).bits, to);
     }
-    for (std::size_t g = 0; kind != Scales::usual && g < groups; ++g)
+    return w;
+  }
+  for (std::byte& b : w.codes) {
+    b = static_cast<std::byte>(random.bits());
+    if (special_code(format, b) && !(kind == Scales::wide && random.chance(3))) b ^= std::byte{0x60};
+  }
+  if (info.tensor_scale) w.factor = plain_weight(random);
+  for (std::size_t at = 0; at < w.codes.size(); at += info.code_bytes) {
+    for (const std::size_t field : half_fields(format)) {
+      f16 scale = to_f16(plain_weight(random));
+      if (kind == Scales::wide && random.chance(2)) scale.bits = random.chance(50) ? 0x7c00 : 0x7e00;
+      store_little_endian(scale.bits, w.codes.data() + at + field);
+    }
+    if (format == Format::gguf_mxfp4) w.codes[at] = random_exponent(random, Scales::usual);
+    for (std::size_t i = 0; format == Format::gguf_nvfp4 && i < 4; ++i)
+      w.codes[at + i] = static_cast<std::byte>(1 + random.below(0x7e) + 0x80 * random.below(2));
+  }
+  if (info.scales == nib::Scales::shared) {
+    for (std::size_t at = 0; at < w.scales.size(); at += 4) {
+      const float scale = kind == Scales::usual ? plain_weight(random) : random.spread(-140, 120);
+      std::memcpy(w.scales.data() + at, &scale, 4);
+    }
+    return w;
+  }
+  for (std::byte& b : w.scales) {
+    b = random_exponent(random, kind);
+    if (format == Format::nvfp4) b = static_cast<std::byte>(1 + random.below(0x7e) + 0x80 * random.below(2));
+  }
+  if (format == Format::mxfp4)
+    for (std::size_t g = 0; kind != Scales::usual && g < w.scales.size(); ++g)
       if (random.chance(20)) {  // zeros, some of them negative, under any scale that is a number
         for (int i = 0; i < 16; ++i) w.codes[g * 16 + static_cast<std::size_t>(i)] &= std::byte{0x88};
         w.scales[g] = static_cast<std::byte>(random.below(255));
       }
-    return w;
-  }
-  for (std::int64_t i = 0; i < rows * k; ++i) {
-    const float value = plain_weight(random);
-    std::byte* to = w.codes.data() + static_cast<std::size_t>(i) * info.code_bytes;
-    if (format == Format::f32) std::memcpy(to, &value, 4);
-    if (format == Format::bf16) store_little_endian(to_bf16(value).bits, to);
-    if (format == Format::f16) store_little_endian(to_f16(value).bits, to);
-  }
   return w;
 }
 
-// The same matrix in tiles.
+// The same matrix in tiles, or (where its shape has none) in records.
 struct Packed {
   explicit Packed(const Encoded& w)
-      : shape{w.format, w.rows, w.k, nullptr, nullptr}, bytes(shape.bytes(), 0xa5) {
+      : shape{tile_format(w.format), w.rows, w.k, nullptr, nullptr, w.run}, bytes(shape.bytes(), 0xa5) {
     shape.data = bytes.data();
-    const FormatInfo& info = format_info(w.format);
-    const auto row_groups = static_cast<std::size_t>(w.k / info.group);
     for (std::int64_t strip = 0; strip < shape.strips(); ++strip) {
-      const auto rows_at = [&](std::int64_t k) {
-        StripRows rows;
-        for (std::int64_t r = 0; r < kStripRows && strip * kStripRows + r < w.rows; ++r) {
-          const std::size_t group = static_cast<std::size_t>(strip * kStripRows + r) * row_groups +
-                                    static_cast<std::size_t>(k / info.group);
-          rows.codes[r] = w.codes.data() + group * info.code_bytes;
-          rows.scales[r] = w.scales.data() + group * info.scale_bytes;
-        }
-        return rows;
-      };
-      auto carried = w.format == Format::mxfp4 ? first_exponents(row_groups, rows_at(0)) : CarriedExponents{};
-      for (std::int64_t k = 0; k < w.k; k += kTileK) {
-        const PackFindings found = pack_tile(w.format, std::min(kTileK, w.k - k), rows_at(k), carried,
-                                             bytes.data() + shape.tile_offset(strip, k / kTileK));
-        findings.wide_exponents |= found.wide_exponents;
-        findings.not_a_number |= found.not_a_number;
+      StripRows rows;
+      for (std::int64_t r = 0; r < kStripRows && strip * kStripRows + r < w.rows; ++r) {
+        const auto row = static_cast<std::size_t>(strip * kStripRows + r);
+        rows.codes[r] = w.codes.data() + row * w.code_row();
+        rows.scales[r] = w.scales.data() + row * w.scale_row();
+        rows.factor[r] = w.factor;
       }
+      if (!shape.tiled()) {
+        copy(w, strip, rows);
+        continue;
+      }
+      const PackFindings found = pack_strip(w.format, shape, strip, rows, bytes.data());
+      findings.wide_exponents |= found.wide_exponents;
+      findings.not_a_number |= found.not_a_number;
+    }
+  }
+  void copy(const Encoded& w, std::int64_t strip, const StripRows& rows) {
+    for (std::size_t r = 0; r < kStripRows; ++r) {
+      std::byte* record =
+          bytes.data() + static_cast<std::size_t>(strip) * shape.strip_bytes() + r * shape.record_bytes();
+      std::memset(record, 0, shape.record_bytes());
+      if (!rows.codes[r]) continue;
+      std::memcpy(record, rows.codes[r], w.code_row());
+      if (w.scale_row()) std::memcpy(record + w.code_row(), rows.scales[r], w.scale_row());
+      if (format_info(w.format).tensor_scale)
+        std::memcpy(record + w.code_row() + w.scale_row(), &w.factor, sizeof w.factor);
     }
   }
   PackedWeight with(const MatmulKernel& kernel) const {
@@ -211,7 +324,7 @@ struct Packed {
     return w;
   }
   PackedWeight for_ops(const Backend& backend, Numerics numerics) const {
-    const MatmulKernel* kernel = find_kernel(backend, shape.format, numerics, findings.wide_exponents);
+    const MatmulKernel* kernel = find_kernel(backend, shape, numerics, findings.wide_exponents);
     REQUIRE(kernel);
     return with(*kernel);
   }

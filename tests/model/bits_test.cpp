@@ -30,14 +30,14 @@ bool same_bits(std::span<const float> a, std::span<const float> b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
 }
 
-TEST_CASE("same bits for every chunk, thread count and backend") {
+TEST_CASE("slow: same bits for every chunk, thread count and backend") {
   NIB_REQUIRE_DATA(data);
   const Prompt prompt(data);
   for (const Numerics numerics : {Numerics::bf16, Numerics::f32}) {
-    CAPTURE(numerics_name(numerics));
+    CAPTURE(std::string(numerics_name(numerics)));
     const auto expected = run(prompt, {.numerics = numerics, .threads = 1, .rows = 300});
     for (const Backend* backend : present_backends()) {
-      CAPTURE(backend->name);
+      CAPTURE(std::string(backend->name));
       for (const int threads : {1, 2, 3, 8})
         for (const std::int64_t rows : {1, 7, 64, 300}) {
           if (backend == cpu_backends().back() && threads * rows % 7 != 0)
@@ -57,7 +57,7 @@ TEST_CASE("same bits alone and beside three other sessions in one batch") {
   const Prompt prompt(data);
   std::mt19937 random(20);
   for (const Backend* backend : present_backends()) {
-    CAPTURE(backend->name);
+    CAPTURE(std::string(backend->name));
     const auto expected = run(prompt, {.backend = backend, .numerics = Numerics::bf16, .rows = 64});
     ModelRig rig(prompt.folder, {.backend = backend, .numerics = Numerics::bf16, .rows = 64});
     std::vector<std::unique_ptr<KvCache>> caches;

@@ -98,6 +98,7 @@ TEST_CASE("each mistake is named") {
   };
   const Mistake mistakes[] = {
       {"\"gpt_oss\"", "\"bert\"", "bert", Code::unsupported},
+      {"\"gpt_oss\"", "4096", "model_type", Code::format},
       {"\"hidden_size\": 2880, ", "", "hidden_size", Code::format},
       {"\"hidden_size\": 2880", "\"hidden_size\": 0", "hidden_size", Code::format},
       {"\"hidden_size\": 2880", "\"hidden_size\": -5", "hidden_size", Code::format},

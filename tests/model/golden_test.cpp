@@ -29,7 +29,7 @@ TEST_CASE("f32: logits within the recorded tolerance, greedy ids the same") {
     const Golden golden = c.golden();
     for (const Backend* backend : present_backends()) {
       CAPTURE(c.name);
-      CAPTURE(backend->name);
+      CAPTURE(std::string(backend->name));
       ModelRig rig(c.path, {.backend = backend, .numerics = Numerics::f32});
       auto cache = rig.cache();
       const std::vector<float> logits = rig.feed(*cache, golden.input_ids);
@@ -52,14 +52,14 @@ double median_difference(std::span<const float> a, std::span<const float> b, std
 // A choice between experts that are nearly equal may flip when activations are rounded, here or in the
 // reference, and moves a position by much more than rounding does: before the first flip every position is
 // held to the tolerance, and the median everywhere.
-TEST_CASE("bf16: logits within the recorded tolerance before the first router flip, greedy ids as recorded") {
+TEST_CASE("slow: bf16: logits within the recorded tolerance before the first router flip, greedy ids as recorded") {
   NIB_REQUIRE_DATA(data);
   for (const GoldenCase& c : golden_cases(data)) {
     const Golden golden = c.golden();
     const auto rows = static_cast<std::int64_t>(golden.input_ids.size());
     for (const Backend* backend : present_backends()) {
       CAPTURE(c.name);
-      CAPTURE(backend->name);
+      CAPTURE(std::string(backend->name));
       const auto run = [&](Numerics numerics, std::vector<float>& logits) {
         const RouteRecorder recorder(*backend);
         ModelRig rig(c.path, {.backend = &recorder.backend(), .numerics = numerics, .rows = rows});

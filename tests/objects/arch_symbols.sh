@@ -21,7 +21,7 @@ for object in "$@"; do
   "$nm" --demangle --defined-only --format=sysv "$object" | awk -v file="${file%.o}" '
     BEGIN {
       arch = file
-      sub(/\..*/, "", arch)
+      sub(/[._].*/, "", arch)
       arch = toupper(substr(arch, 1, 1)) substr(arch, 2)
     }
     # A demangled name may hold "|" itself (operator|), so columns are counted from the end.
@@ -32,7 +32,7 @@ for object in "$@"; do
       name = column[1]
       for (i = 2; i <= n - 6; i++) name = name "|" column[i]
       sub(/ +$/, "", name)
-      if (name !~ ("[^A-Za-z0-9_](" arch "|k" arch "Backend)[^A-Za-z0-9_]")) {
+      if (name !~ ("[^A-Za-z0-9_](" arch "|k" arch "(Backend|Encoders))[^A-Za-z0-9_]")) {
         print file ": " name " is shared, but compiled for " arch
         bad = 1
       }

@@ -137,5 +137,90 @@ TEST_CASE("chat: -n bounds an answer") {
   CHECK(chat.out.ends_with("\n"));
 }
 
+// Harmony as the shipped model wants it, for an answer without reasoning.
+constexpr const char* kTemplate =
+    "{% for m in messages %}<|start|>{{ m.role }}{% if m.role == 'assistant' %}<|channel|>final{% endif %}"
+    "<|message|>{{ m.content }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant<|channel|>final<|message|>{% endif %}";
+
+TEST_CASE("chat: a template of one's own writes the prompt, and its end of a message ends an answer") {
+  const Folder folder;
+  const std::string file = folder.write("mine.jinja", kTemplate);
+  const Finished chat = nibble(greedy({"--chat-template", file, "--stats"}), kDog);
+  CHECK(chat.code == 0);
+  const Finished run =
+      nibble({"run", "--temp", "0", "--numerics", "f32", "--special", "-n", "400", "-p",
+              "<|start|>user<|message|>Tell me a story about a dog.<|end|><|start|>assistant<|channel|>"
+              "final<|message|>"});
+  CHECK(run.out.find("<|") != std::string::npos);
+  CHECK(chat.out == run.out.substr(0, run.out.find("<|")) + "\n");
+  CHECK(turns(chat.err).at(0).prompt > 8);
+
+  const Finished missing = nibble(greedy({"--chat-template", file + "x"}), kDog);
+  CHECK(missing.code == 3);
+  const Finished broken = nibble(greedy({"--chat-template", folder.write("b.jinja", "{% for %}")}), kDog);
+  CHECK(broken.code == 4);
+  CHECK(broken.err.find("b.jinja: line 1") != std::string::npos);
+}
+
+TEST_CASE("chat: with a template a later turn computes what is new alone") {
+  const Folder folder;
+  const std::string file = folder.write("mine.jinja", kTemplate);
+  const std::string input = std::string(kDog) + "And now one about a cat.\nAnd a bird.\n";
+  const Finished chat = nibble(greedy({"--chat-template", file, "--stats"}), input);
+  const std::vector<Turn> all = turns(chat.err);
+  REQUIRE(all.size() == 3);
+  for (std::size_t i = 1; i < all.size(); ++i) {
+    // The question, and what may stand between it and the nearest checkpoint.
+    CHECK(all[i].prompt - all[i].computed >= all[i - 1].prompt);
+  }
+  CHECK(nibble(greedy({"--chat-template", file}), input).out == chat.out);
+}
+
+TEST_CASE("chat: the template that a model ships is used, and what it refuses is told") {
+  const Folder folder;
+  const std::filesystem::path model = folder.path() / "model";
+  std::filesystem::copy(NIBBLE_TALES, model);
+  const std::string shipped = (model / "chat_template.jinja").string();
+  std::string own = kTemplate;
+  own.replace(own.find("<|start|>"), 9, "{{ '<|sta' ~ 'rt|>' }}");
+  own.replace(own.find("<|start|>"), 9, "{{ '<|sta' + 'rt|>' }}");
+  Folder::write(model, "chat_template.jinja", own);
+  const Finished chat = nibble(greedy({"-m", model.string()}), kDog);
+  CHECK(chat.code == 0);
+  CHECK(chat.out == nibble(greedy({"--chat-template", folder.write("mine.jinja", kTemplate)}), kDog).out);
+
+  Folder::write(model, "chat_template.jinja", "{{ raise_exception('no system role') }}");
+  const Finished refused = nibble(greedy({"-m", model.string()}), kDog);
+  CHECK(refused.code != 0);
+  CHECK(refused.err.find("chat_template: no system role") != std::string::npos);
+
+  // A vocabulary that is not harmony's, and no template.
+  std::filesystem::remove(shipped);
+  std::string vocabulary = read_text((model / "tokenizer.json").string());
+  for (std::size_t at; (at = vocabulary.find("<|channel|>")) != std::string::npos;)
+    vocabulary.replace(at, 11, "<|chamber|>");
+  Folder::write(model, "tokenizer.json", vocabulary);
+  const Finished none = nibble(greedy({"-m", model.string()}), kDog);
+  CHECK(none.code == 6);
+  CHECK(none.err.find("chat_template: there is none") != std::string::npos);
+  CHECK(none.err.find("--chat-template FILE") != std::string::npos);
+}
+
+TEST_CASE("chat: what a model thinks before its answer is no part of stdout, and dimmed for a person") {
+  NIB_REQUIRE_TERMINAL();
+  const Folder folder;
+  const std::string file = folder.write("thinks.jinja", std::string(kTemplate) + "<think>");
+  const Finished script = nibble(greedy({"--chat-template", file, "-n", "20"}), kDog);
+  CHECK(script.code == 0);
+  CHECK(script.out.empty());
+  OnTerminal terminal(greedy({"--chat-template", file, "-n", "20"}));
+  REQUIRE(terminal.wait_for("> "));
+  terminal.type("Tell me a story about a dog.\n");
+  CHECK(terminal.wait_for("\x1b[2m"));
+  CHECK(terminal.wait_for("\x1b[0m"));
+  CHECK(terminal.leave() == 0);
+}
+
 }  // namespace
 }  // namespace nib::test

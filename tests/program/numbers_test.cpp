@@ -23,6 +23,35 @@ TEST_CASE("numbers keep three digits") {
   CHECK(number_text(0.0000001) == "0.000000");
 }
 
+TEST_CASE("estimates end at the third digit of their error") {
+  CHECK(estimate_text(74.638, 0.6271) == "74.638 +/- 0.627");
+  CHECK(estimate_text(4.18491, 0.0271) == "4.1849 +/- 0.0271");
+  CHECK(estimate_text(31234.5, 512.4) == "31234 +/- 512");
+  CHECK(estimate_text(1, 0) == "1.0000 +/- 0.0000");
+}
+
+TEST_CASE("counts of parameters as people type them") {
+  const auto count = [](const char* text) { return parse_count(text).value(); };
+  CHECK(count("64") == 64);
+  CHECK(count("108e9") == 108'000'000'000);
+  CHECK(count("1.2E+10") == 12'000'000'000);
+  CHECK(count("117B") == 117'000'000'000);
+  CHECK(count("0.6B") == 600'000'000);
+  CHECK(count("116829156672") == 116'829'156'672);
+  CHECK(count("1.5k") == 1500);
+  CHECK(count("5000e-3") == 5);
+  CHECK(count("1e16") == 10'000'000'000'000'000);
+  for (const std::string wrong : {"", "B", "0", "-1", "1.5", "1e-1", "1..5e9", "1e", "1e99", "1e17", "2e16",
+                                  "ten", "1 B", "99999999999999999999", "0x10", "1e9e9", "."}) {
+    CAPTURE(wrong);
+    CHECK(parse_count(wrong).status().code() == Code::argument);
+  }
+  CHECK(gigabytes_text(57'375'000'000) == "57.4 GB");
+  CHECK(gigabytes_text(24'000'000'000) == "24.0 GB");
+  CHECK(gigabytes_text(65'248'815'744) == "65.2 GB");
+  CHECK(gigabytes_text(12) == "12 B");
+}
+
 TEST_CASE("sizes, rates and counts change their unit where the next one reads better") {
   CHECK(bytes_text(0) == "0 B");
   CHECK(bytes_text(1023) == "1023 B");

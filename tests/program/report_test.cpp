@@ -1,10 +1,13 @@
 // nibble inspect and nibble doctor: what they say agrees with itself and with the files.
 #include "process.hpp"
+#include "support/data.hpp"
 #include <nibble/base/json.hpp>
+#include <nibble/formats/storage.hpp>
 
 #include <algorithm>
 #include <cstdint>
 #include <filesystem>
+#include <fstream>
 
 #include <doctest/doctest.h>
 
@@ -84,6 +87,69 @@ TEST_CASE("inspect: a model that does not fit is still described") {
   CHECK(text.out.find("Does not fit") != std::string::npos);
 }
 
+TEST_CASE("inspect: every recorded model, in every container") {
+  NIB_REQUIRE_DATA(data);
+  namespace fs = std::filesystem;
+  std::vector<std::string> paths;
+  for (const auto& entry : fs::recursive_directory_iterator(data + "/models")) {
+    const std::string name = entry.path().filename().string();
+    if (name.ends_with(".gguf")) paths.push_back(entry.path().string());
+    if (name == "config.json") paths.push_back(entry.path().parent_path().string());
+  }
+  CHECK(paths.size() > 20);
+  for (const std::string& path : paths) {
+    CAPTURE(path);
+    const Json json = report({"inspect", path, "--json", "--tensors"});
+    CHECK(json.find("error")->is_null());
+    CHECK(json.find("weights")->as_bool());
+    CHECK(json.find("container")->as_string() == (path.ends_with(".gguf") ? "gguf" : "safetensors"));
+    CHECK(json.find("architecture")->as_string() == json.find("config")->find("architecture")->as_string());
+    CHECK(sum(*json.find("tensors"), "bytes") == integer(json, "bytes"));
+    CHECK(integer(*json.find("plan"), "stored_bytes") <= integer(json, "bytes"));
+    bool double_quantized = false;
+    for (const Json& format : json.find("formats")->items()) {
+      const std::string& name = format.find("format")->as_string();
+      const Storage storage = find_storage(name);
+      CHECK(storage.format != Format::none);
+      CHECK(format.find("bits_per_weight")->as_double() >= 4);
+      CHECK(format.find("bits_per_weight")->as_double() <= 32);
+      double_quantized = double_quantized || storage.nested;
+    }
+    CHECK(double_quantized == (path.find("double") != std::string::npos));
+    if (!json.find("tokenizer")->is_null())
+      CHECK(json.find("tokenizer")->find("kind")->as_string().find("BPE") != std::string::npos);
+    const bool tales = path.find("tales") != std::string::npos;
+    if (tales) CHECK(json.find("tokenizer")->find("chat_format")->as_string() == "harmony");
+    const std::string text = nibble({"inspect", path}).out;
+    CHECK((text.find("experts ") != std::string::npos) != (text.find("feed-forward") != std::string::npos));
+  }
+}
+
+TEST_CASE("inspect: a vocabulary alone is whole") {
+  const Folder folder;
+  folder.write("tokenizer.json", read_text(std::string(NIBBLE_TALES) + "/tokenizer.json"));
+  std::vector<std::string> paths = {folder.path().string()};
+  if (const std::string data = data_root(); !data.empty())
+    for (const auto& entry : std::filesystem::directory_iterator(data + "/tokenizers"))
+      if (entry.path().extension() == ".gguf") paths.push_back(entry.path().string());
+  for (const std::string& path : paths) {
+    CAPTURE(path);
+    const Json json = report({"inspect", path, "--json"});
+    CHECK_FALSE(json.find("weights")->as_bool());
+    CHECK(json.find("plan")->is_null());
+    CHECK(json.find("error")->is_null());
+    CHECK(integer(*json.find("tokenizer"), "tokens") > 256);
+    const bool spm = path.find("-spm") != std::string::npos;
+    const std::string& kind = json.find("tokenizer")->find("kind")->as_string();
+    CHECK(kind.starts_with(spm ? "SentencePiece BPE" : "byte-level BPE, split as "));
+    const Finished text = nibble({"inspect", path});
+    CHECK(text.code == 0);
+    CHECK(text.err.empty());
+    CHECK(text.out.find("there are no weights") != std::string::npos);
+    CHECK(text.out.find("stored as") == std::string::npos);
+  }
+}
+
 TEST_CASE("inspect: text names every tensor when asked") {
   const std::string text = nibble({"inspect", "--tensors"}).out;
   for (const char* name : {"model.embed_tokens.weight", "model.layers.5.mlp.experts.gate_up_proj", "mxfp4",
@@ -91,6 +157,48 @@ TEST_CASE("inspect: text names every tensor when asked") {
     CAPTURE(name);
     CHECK(text.find(name) != std::string::npos);
   }
+}
+
+TEST_CASE("explain: a token's reads add up, and the generic kernel is named where it is used") {
+  const Json json = report({"explain", "--json", "--numerics", "bf16"});
+  CHECK(sum(*json.find("items"), "decode_bytes") == integer(json, "decode_bytes"));
+  double share = 0;
+  for (const Json& item : json.find("items")->items()) {
+    share += item.find("decode_share")->as_double();
+    CHECK_FALSE(item.find("generic")->as_bool());
+  }
+  CHECK(share == doctest::Approx(1));
+  const std::string text = nibble({"explain"}).out;
+  CHECK(text.find("mxfp4") != std::string::npos);
+  CHECK(text.find("records") == std::string::npos);
+  const std::string tensors = nibble({"explain", "--tensors", "-m", NIBBLE_TALES}).out;
+  CHECK(tensors.find("model.layers.3.self_attn.{q,k,v}_proj.weight") != std::string::npos);
+}
+
+// The shipped model as a GGUF file of which one matrix calls itself q3_K: fewer bytes than it has, so that it
+// opens.
+TEST_CASE("explain: a format without a kernel of its own") {
+  const Folder folder;
+  const std::string model = (folder.path() / "q3.gguf").string();
+  REQUIRE(nibble({"quantize", NIBBLE_TALES, model, "--format", "q8_0"}).code == 0);
+  std::fstream file(model, std::ios::in | std::ios::out | std::ios::binary);
+  std::string head(4 << 20, '\0');
+  file.read(head.data(), static_cast<std::streamsize>(head.size()));
+  const std::string name = "blk.0.attn_output.weight";
+  const std::size_t at = head.find(name);
+  REQUIRE(at != std::string::npos);
+  file.clear();
+  file.seekp(static_cast<std::streamoff>(at + name.size() + 4 + 2 * 8));  // behind the dimensions
+  file.write("\x0b\0\0\0", 4);
+  file.close();
+  CHECK(nibble({"explain", "-m", model}).out.find("No kernel of its own yet: q3_K") != std::string::npos);
+  const Json json = report({"explain", "-m", model, "--json", "--tensors"});
+  int generic = 0;
+  for (const Json& item : json.find("items")->items()) {
+    generic += item.find("generic")->as_bool();
+    CHECK(item.find("generic")->as_bool() == (item.find("format")->as_string() == "q3_K"));
+  }
+  CHECK(generic == 1);
 }
 
 TEST_CASE("doctor --json: measured, and consistent") {

@@ -164,6 +164,7 @@ TEST_CASE("exit codes, each with a sentence that names the thing") {
   std::string tokenizer = read_text(mute / "tokenizer.json");
   tokenizer.replace(tokenizer.find("<|message|>"), 11, "<|massage|>");
   Folder::write(mute.path(), "tokenizer.json", tokenizer);
+  std::filesystem::remove(mute / "chat_template.jinja");
 
   const std::vector<Refusal> refusals = {
       {2, {"run", "--frob"}, "--frob"},
@@ -189,7 +190,7 @@ TEST_CASE("exit codes, each with a sentence that names the thing") {
       {5, {"run", "-c", "8", "-p", "one two three four five six seven eight nine ten"}, "8 positions"},
       {6, {"run", "-m", strange.path().string()}, "odd"},
       {6, {"inspect", strange.path().string()}, "odd"},
-      {6, {"chat", "-m", mute.path().string()}, "<|message|>"},
+      {6, {"chat", "-m", mute.path().string()}, "chat_template: there is none"},
   };
   for (const Refusal& refusal : refusals) {
     std::string words;

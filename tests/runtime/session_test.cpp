@@ -27,7 +27,7 @@ std::vector<Token> generated(Session& session, std::uint32_t count) {
   return {session.tokens().begin() + static_cast<std::ptrdiff_t>(before), session.tokens().end()};
 }
 
-TEST_CASE("what is opened spends what was planned, and no more") {
+TEST_CASE("slow: what is opened spends what was planned, and no more") {
   auto runtime = make_runtime();
   for (const std::uint32_t context : {64u, 1000u, 5000u}) {
     const SessionOptions options{.context = context, .sampler = {.greedy = true}};
@@ -66,7 +66,7 @@ TEST_CASE("the longest context is the longest") {
   CHECK(refused.status().message().find("1048576") != std::string::npos);
 }
 
-TEST_CASE("2,500 tokens: the same bits for every chunk, thread count, backend, rewind and neighbour") {
+TEST_CASE("slow: 2,500 tokens: the same bits for every chunk, thread count, backend, rewind and neighbour") {
   const auto prompt = random_tokens(2500, 3);
   const SessionOptions options{.context = 3000, .sampler = {.greedy = true}};
   std::vector<float> expected;

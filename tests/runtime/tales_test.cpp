@@ -11,14 +11,14 @@
 namespace nib::test {
 namespace {
 
-TEST_CASE("tales: recorded logits and greedy texts, f32") {
+TEST_CASE("slow: tales: recorded logits and greedy texts, f32") {
   NIB_REQUIRE_DATA(data);
   const std::string folder = data + "/models/tales";
   const std::string golden = folder + "/golden.safetensors";
   auto runtime = Runtime::create({.threads = 2}).take();
   for (const BackendInfo& info : runtime->backends()) {
     if (!info.present) continue;
-    CAPTURE(info.name);
+    CAPTURE(std::string(info.name));
     auto model = Model::open(runtime, folder, {.backend = info.name, .numerics = Numerics::f32});
     REQUIRE_MESSAGE(model.ok(), model.status().message());
 

@@ -2,9 +2,12 @@
 // queue.
 #include "support/data.hpp"
 #include "text/seeded_tokenizer.hpp"
+#include <nibble/text/tokenizer_data.hpp>
 
 #include <random>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include <doctest/doctest.h>
 
@@ -27,6 +30,63 @@ TEST_CASE("words become what the definition of BPE says") {
       REQUIRE(ids == tiny.encode_word(word));
       CHECK(tokenizer.decode(ids, Specials::ordinary) == word);
     }
+  }
+}
+
+TEST_CASE("long words become what the definition says when ranks lie far apart and in no order") {
+  for (unsigned seed = 1; seed <= 12; ++seed) {
+    SeededTokenizer tiny(seed, "abc", 150);
+    std::mt19937 random(seed * 1001);
+    // Then a merge may make a token that an earlier one takes.
+    for (std::size_t i = tiny.merges.size(); seed % 2 && i-- > 1;) {
+      const std::size_t other = random() % (i + 1);
+      std::swap(tiny.merges[i], tiny.merges[other]);
+      std::swap(tiny.results[i], tiny.results[other]);
+    }
+    TokenizerData data;
+    for (const std::string& token : tiny.vocabulary) data.tokens.push_back(SeededTokenizer::spell(token));
+    data.split = tiny.pattern;
+    std::uint32_t rank = 0;
+    for (std::size_t i = 0; i < tiny.merges.size(); ++i) {
+      rank += 1 + static_cast<std::uint32_t>(random() % (seed % 3 ? 15'000 : 20'000'000));
+      data.merges.push_back({tiny.merges[i].first, tiny.merges[i].second, tiny.results[i], rank});
+    }
+    const auto tokenizer = Tokenizer::from(data, "tiny");
+    REQUIRE_MESSAGE(tokenizer.ok(), tokenizer.status().message());
+    for (int round = 0; round < 60; ++round) {
+      std::string word(41 + random() % 300, 'a');
+      const auto letters = 1 + random() % 3;
+      for (char& c : word) c = static_cast<char>('a' + random() % letters);
+      REQUIRE(test::encode(*tokenizer, word) == tiny.encode_word(word));
+    }
+  }
+}
+
+TEST_CASE("words that come again become what they were") {
+  const SeededTokenizer tiny(21, "abc", 120);
+  const Tokenizer tokenizer = tiny.open();
+  std::mt19937 random(2101);
+  // More of them than are remembered, of all lengths around the longest that is.
+  std::vector<std::string> words(6000);
+  std::vector<std::vector<Token>> ids;
+  for (std::string& word : words) {
+    word.assign(1 + random() % (random() % 2 ? 4 : 36), 'a');
+    for (char& c : word) c = static_cast<char>('a' + random() % 3);
+    word[0] = ' ';
+    ids.push_back(tiny.encode_word(word));
+  }
+  for (const std::size_t count : {1u, 10u, 1000u, 100'000u}) {
+    std::string text;
+    std::vector<Token> expected = {7, 8, 9};  // what stood in the output before
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::size_t which = random() % (i % 3 ? words.size() : 20);
+      if (words[which].size() == 1) continue;
+      text += words[which];
+      expected.insert(expected.end(), ids[which].begin(), ids[which].end());
+    }
+    std::vector<Token> out = {7, 8, 9};
+    REQUIRE(tokenizer.encode(text, Specials::ordinary, out).ok());
+    CHECK(out == expected);
   }
 }
 

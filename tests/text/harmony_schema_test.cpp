@@ -28,8 +28,10 @@ TEST_CASE("schemas as the reference writes them") {
 }
 
 std::string nested(int depth, const std::string& open, const std::string& close) {
-  std::string text = R"({"type": "string"})";
-  for (int i = 0; i < depth; ++i) text = open + text + close;
+  std::string text;
+  for (int i = 0; i < depth; ++i) text += open;
+  text += R"({"type": "string"})";
+  for (int i = 0; i < depth; ++i) text += close;
   return text;
 }
 

@@ -37,7 +37,7 @@ void check_promises(const Tokenizer& tokenizer) {
 void cut_and_flip(const std::string& json, std::size_t cuts, std::size_t flips, unsigned seed) {
   std::mt19937 random(seed);
   for (std::size_t i = 0; i < cuts; ++i) {
-    const std::size_t size = cuts >= json.size() ? i % json.size() : random() % json.size();
+    const std::size_t size = cuts == json.size() ? i : random() % json.size();
     const auto tokenizer = Tokenizer::from_json(std::string_view(json).substr(0, size), "some.json");
     REQUIRE(!tokenizer.ok());
     CHECK(tokenizer.status().code() == Code::format);
@@ -60,7 +60,7 @@ void cut_and_flip(const std::string& json, std::size_t cuts, std::size_t flips, 
 TEST_CASE("a small file, cut and damaged") {
   SeededTokenizer tiny(41, "once upn", 40);
   tiny.added = {"<|start|>", "<|end|>"};
-  cut_and_flip(tiny.json(), 100'000, 2000, 20260105);  // every length
+  cut_and_flip(tiny.json(), tiny.json().size(), 2000, 20260105);  // every length
   tiny.merges_as_pairs = false;
   cut_and_flip(tiny.json(), 500, 2000, 20260106);
 }

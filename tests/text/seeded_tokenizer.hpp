@@ -39,7 +39,8 @@ struct SeededTokenizer {
     std::map<std::string, int> known;
     for (const std::string& word : words) known[word] = 1;
     for (std::size_t tries = 0; pairs.size() < merge_count && tries < 100 * merge_count; ++tries) {
-      auto pair = std::pair(parts[random() % parts.size()], parts[random() % parts.size()]);
+      const std::string left = parts[random() % parts.size()];  // one after the other, with any compiler
+      auto pair = std::pair(left, parts[random() % parts.size()]);
       const std::string made = pair.first + pair.second;
       if (made.size() > 12) continue;
       bool twice = false;

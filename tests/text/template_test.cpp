@@ -186,7 +186,7 @@ TEST_CASE("the date is the caller's") {
   CHECK(!render("{{ strftime_now('%Q') }}").ok());
 }
 
-TEST_CASE("no template runs forever, out of memory or out of stack") {
+TEST_CASE("slow: no template runs forever, out of memory or out of stack") {
   const std::string hostile[] = {
       "{% for i in range(1000000000) %}x{% endfor %}",
       "{% for i in range(2000) %}{% for j in range(2000) %}{% for k in range(2000) %}{% endfor %}{% endfor "

@@ -105,7 +105,7 @@ void check_examples(const Tokenizer& tokenizer, const std::string& path) {
 
 }  // namespace
 
-TEST_CASE("recorded ids of every vocabulary in the folder") {
+TEST_CASE("slow: recorded ids of every vocabulary in the folder") {
   NIB_REQUIRE_DATA(root);
   const std::string folder = root + "/tokenizers/";
   // Where the vectors' name is not that of the vocabulary.
@@ -137,7 +137,7 @@ TEST_CASE("recorded ids of every vocabulary in the folder") {
   CHECK(files > 0);
 }
 
-TEST_CASE("llama.cpp's examples of every vocabulary in the folder") {
+TEST_CASE("slow: llama.cpp's examples of every vocabulary in the folder") {
   NIB_REQUIRE_DATA(root);
   std::size_t files = 0;
   for (const auto& entry : std::filesystem::directory_iterator(root + "/tokenizers")) {

@@ -19,9 +19,9 @@ class Cancel {
   std::atomic<bool> flag_{false};
 };
 
-enum class Stage : std::uint8_t { read, pack, prefill };
+enum class Stage : std::uint8_t { read, pack, prefill, quantize };
 
-// done and total count bytes while loading and rows (tokens) in a prefill. `name` is the tensor at hand,
+// done and total count bytes while loading and quantizing, and rows (tokens) in a prefill. `name` is the tensor at hand,
 // borrowed for the call.
 struct Progress {
   Stage stage;

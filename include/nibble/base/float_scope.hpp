@@ -2,7 +2,7 @@
 //
 // Round to nearest even, subnormals flushed to zero in results (FTZ) and in operands (DAZ), no traps. Every
 // entry of the library that computes and every pool thread holds one; the host's environment comes back when
-// it ends.
+// it ends. Encoders of number formats, whose bytes are defined by IEEE 754 alone, keep subnormals.
 #pragma once
 
 #if defined(__x86_64__)
@@ -13,15 +13,19 @@
 
 namespace nib::inline v0 {
 
+enum class Subnormals : bool { flushed, kept };
+
 class FloatScope {
  public:
 #if defined(__x86_64__)
-  FloatScope() : saved_(_mm_getcsr()) { _mm_setcsr(kCanonical); }
+  explicit FloatScope(Subnormals subnormals = Subnormals::flushed) : saved_(_mm_getcsr()) {
+    _mm_setcsr(subnormals == Subnormals::kept ? kIeee : kCanonical);
+  }
   ~FloatScope() { _mm_setcsr(saved_); }
 #elif defined(__aarch64__)
-  FloatScope() {
+  explicit FloatScope(Subnormals subnormals = Subnormals::flushed) {
     asm volatile("mrs %0, fpcr" : "=r"(saved_));
-    asm volatile("msr fpcr, %0" ::"r"(kCanonical));
+    asm volatile("msr fpcr, %0" ::"r"(subnormals == Subnormals::kept ? kIeee : kCanonical));
   }
   ~FloatScope() { asm volatile("msr fpcr, %0" ::"r"(saved_)); }
 #else
@@ -32,10 +36,12 @@ class FloatScope {
 
  private:
 #if defined(__x86_64__)
-  static constexpr unsigned kCanonical = 0x9fc0;  // all exceptions masked, nearest, FTZ (bit 15), DAZ (bit 6)
+  static constexpr unsigned kIeee = 0x1f80;       // all exceptions masked, nearest
+  static constexpr unsigned kCanonical = 0x9fc0;  // the same, FTZ (bit 15), DAZ (bit 6)
   unsigned saved_;
 #else
-  static constexpr std::uint64_t kCanonical = std::uint64_t{1} << 24;  // FZ; nearest, no traps
+  static constexpr std::uint64_t kIeee = 0;                            // nearest, no traps
+  static constexpr std::uint64_t kCanonical = std::uint64_t{1} << 24;  // the same, FZ
   std::uint64_t saved_ = 0;
 #endif
 };

@@ -30,7 +30,8 @@ struct Range {
 };
 
 // Part `index` of `parts` of [0, total), cut at multiples of `grain`; parts differ by at most one grain.
-constexpr Range split(std::int64_t total, int index, int parts, std::int64_t grain = 1) {
+[[gnu::always_inline]] constexpr Range split(std::int64_t total, int index, int parts,
+                                             std::int64_t grain = 1) {
   const std::int64_t grains = (total + grain - 1) / grain;
   const std::int64_t begin = grains * index / parts * grain;
   const std::int64_t end = grains * (index + 1) / parts * grain;

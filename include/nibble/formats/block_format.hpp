@@ -8,11 +8,15 @@
 #pragma once
 
 #include <nibble/formats/format.hpp>
+#include <nibble/formats/lanes.hpp>
 #include <nibble/formats/rounding.hpp>
 
+#include <bit>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
+#include <type_traits>
 
 namespace nib::inline v0 {
 
@@ -69,6 +73,10 @@ concept ScaleCodec = requires(typename T::Code code, float value) {
 template <std::unsigned_integral T>
 constexpr T load_little_endian(const std::byte* from) {
   T value = 0;
+  if (!std::is_constant_evaluated() && std::endian::native == std::endian::little) {
+    std::memcpy(&value, from, sizeof value);  // which loops over many are vectorized with
+    return value;
+  }
   for (std::size_t i = 0; i < sizeof(T); ++i)
     value = static_cast<T>(value | (static_cast<T>(std::to_integer<std::uint8_t>(from[i])) << (8 * i)));
   return value;
@@ -161,6 +169,15 @@ struct Block {
   template <class Rounding = RoundNearest>
   static constexpr void encode_codes(const float* values, ScaleCode scale, std::byte* codes,
                                      const Rounding& rounding = {}) {
+    if constexpr (std::same_as<Rounding, RoundNearest> && lanes::Encodable<Element> &&
+                  Group % lanes::kLanes == 0) {
+      if (!std::is_constant_evaluated() && Scale::has_lanes(scale)) {
+        std::int32_t chosen[Group];
+        lanes::encode<Element>(values, Group, chosen,
+                               [scale](lanes::Floats x) { return Scale::quotient(x, scale); });
+        return Order<bits>::pack(chosen, Group, codes);
+      }
+    }
     Code chosen[Group] = {};
     for (int i = 0; i < Group; ++i)
       chosen[i] = rounding.template encode<Element>(Scale::quotient(values[i], scale), i);

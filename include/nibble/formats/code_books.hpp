@@ -46,9 +46,9 @@ struct Nf4Levels {
   // The nearest level; a tie goes to the lower one. NaN is code 0. The thresholds are the middles rounded to
   // f32, as bitsandbytes has them.
   static constexpr Code encode(float value) {
-    Code code = 0;
-    for (Code next = 1; next < 16; ++next) code = value > middles[next - 1] ? next : code;
-    return code;
+    int code = 0;  // how many thresholds it is above
+    for (const float middle : middles) code += static_cast<int>(value > middle);
+    return static_cast<Code>(code);
   }
   static constexpr float max() { return 1.0f; }
 };
@@ -70,11 +70,13 @@ struct BnbFp4Levels {
 
   // The nearest level; ties go to the smaller magnitude; what rounds to zero is code 0. NaN is code 0.
   static constexpr Code encode(float value) {
-    constexpr Code kAscending[8] = {0, 1, 6, 7, 4, 5, 2, 3};
-    const float x = value < 0 ? -value : value;
-    Code code = 0;
-    for (int i = 0; i < 7; ++i) code = x > middles[i] ? kAscending[i + 1] : code;
-    return code && value < 0 ? static_cast<Code>(code | 8u) : code;
+    constexpr std::uint32_t kAscending = 0x3254'7610u;  // magnitudes 0, 1, ... from the lowest digit on
+    const auto word = std::bit_cast<std::uint32_t>(value);
+    const float x = std::bit_cast<float>(word & 0x7fff'ffffu);
+    std::uint32_t above = 0;  // thresholds
+    for (const float middle : middles) above += static_cast<std::uint32_t>(x > middle);
+    const std::uint32_t negative = (word >> 31) & static_cast<std::uint32_t>(above > 0);
+    return static_cast<Code>((kAscending >> (4 * above) & 15u) | negative << 3);
   }
   static constexpr float max() { return 1.0f; }
 };

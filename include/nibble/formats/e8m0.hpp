@@ -7,6 +7,8 @@
 // subnormals, products with it are zero. Any thread.
 #pragma once
 
+#include <nibble/formats/lanes.hpp>
+
 #include <bit>
 #include <cstdint>
 
@@ -49,6 +51,12 @@ struct E8M0 {
     if (code == nan) return 0.0f;
     const auto reciprocal = std::bit_cast<double>(static_cast<std::uint64_t>(1023 + 127 - code) << 52);
     return static_cast<float>(static_cast<double>(value) * reciprocal);
+  }
+
+  // The same of four at a time, where f32 has the reciprocal.
+  static constexpr bool has_lanes(Code code) { return code <= 252; }
+  static lanes::Floats quotient(lanes::Floats values, Code code) {
+    return values * std::bit_cast<float>((254u - code) << 23);
   }
 
   static constexpr E8M0 from(float value) { return {encode(value)}; }

@@ -18,9 +18,12 @@
 
 namespace nib::inline v0 {
 
-constexpr float divided_by_scale(float value, float scale) {
+constexpr bool can_divide(float scale) {
   const std::uint32_t magnitude = std::bit_cast<std::uint32_t>(scale) & 0x7fff'ffffu;
-  return magnitude == 0 || magnitude >= 0x7f80'0000u ? 0.0f : value / scale;
+  return magnitude != 0 && magnitude < 0x7f80'0000u;
+}
+constexpr float divided_by_scale(float value, float scale) {
+  return can_divide(scale) ? value / scale : 0.0f;
 }
 
 // nearest() never gives less than 2^-6, the smallest normal number, as the published encoders of NVFP4 do: so
@@ -36,6 +39,8 @@ struct E4M3Scale {
     return code < smallest ? smallest : code;
   }
   static constexpr float quotient(float value, Code code) { return divided_by_scale(value, decode(code)); }
+  static constexpr bool has_lanes(Code code) { return can_divide(decode(code)); }
+  static lanes::Floats quotient(lanes::Floats values, Code code) { return values / decode(code); }
 };
 
 struct F16Scale {
@@ -44,6 +49,8 @@ struct F16Scale {
   static constexpr float decode(Code code) { return to_float(f16{code}); }
   static constexpr Code nearest(float ratio) { return to_f16(ratio).bits; }
   static constexpr float quotient(float value, Code code) { return divided_by_scale(value, decode(code)); }
+  static constexpr bool has_lanes(Code code) { return can_divide(decode(code)); }
+  static lanes::Floats quotient(lanes::Floats values, Code code) { return values / decode(code); }
 };
 
 struct F32Scale {
@@ -52,6 +59,8 @@ struct F32Scale {
   static constexpr float decode(Code code) { return std::bit_cast<float>(code); }
   static constexpr Code nearest(float ratio) { return std::bit_cast<Code>(ratio); }
   static constexpr float quotient(float value, Code code) { return divided_by_scale(value, decode(code)); }
+  static constexpr bool has_lanes(Code code) { return can_divide(decode(code)); }
+  static lanes::Floats quotient(lanes::Floats values, Code code) { return values / decode(code); }
 };
 
 // The scale nearest to largest magnitude / largest level, so that the largest value is, up to the rounding of

@@ -99,6 +99,9 @@ inline constexpr FormatInfo kFormats[] = {
     {Format::gguf_nvfp4, "gguf_nvfp4", 64, 36, 0, Scales::inside, true},
 };
 
+// How an encoder picks the scale of a group, where its format leaves that open: see scale_rules.hpp.
+enum class ScaleRule : std::uint8_t { usual, floor, round_up, least_error };
+
 constexpr const FormatInfo& format_info(Format format) { return kFormats[static_cast<int>(format)]; }
 constexpr const char* format_name(Format format) { return format_info(format).name; }
 

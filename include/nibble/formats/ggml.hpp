@@ -39,6 +39,12 @@ constexpr void store_half(float value, std::byte* at) { store_little_endian(to_f
 
 // The value of `values` with the largest magnitude, sign kept, the first of equals; NaN where one is.
 constexpr float extreme(const float* values, int count) {
+  if (!std::is_constant_evaluated()) {
+    const std::uint32_t largest = lanes::largest(values, count);
+    for (int i = 0; i < count && largest <= 0x7f80'0000u; ++i)
+      if ((std::bit_cast<std::uint32_t>(values[i]) & 0x7fff'ffffu) == largest)
+        return largest ? values[i] : 0.0f;
+  }
   float found = 0, largest = 0;
   for (int i = 0; i < count; ++i) {
     const float magnitude = values[i] < 0 ? -values[i] : values[i];
@@ -123,15 +129,26 @@ struct GgmlNibbles {
   static constexpr void encode_codes(const float* values, float d, float minimum, std::byte* block) {
     using namespace ggml_detail;
     const float inverse = reciprocal(d);
-    std::uint32_t codes[32] = {}, fifth = 0;
-    for (int i = 0; i < 32; ++i) {
-      const float x = (WithMinimum ? values[i] - minimum : values[i]) * inverse;
-      codes[i] = truncated(x + (WithMinimum ? 0.5f : levels / 2 + 0.5f), levels - 1);
-      fifth |= (codes[i] >> 4) << i;
+    constexpr float kBias = WithMinimum ? 0.5f : levels / 2 + 0.5f;
+    std::int32_t codes[32] = {};
+    if (std::is_constant_evaluated()) {
+      for (int i = 0; i < 32; ++i)
+        codes[i] = static_cast<std::int32_t>(
+            truncated((WithMinimum ? values[i] - minimum : values[i]) * inverse + kBias, levels - 1));
+    } else {
+      for (int i = 0; i < 32; i += lanes::kLanes) {
+        const lanes::Floats x = lanes::load(values + i);
+        lanes::store(lanes::truncate_to((WithMinimum ? x - minimum : x) * inverse + kBias, levels - 1),
+                     codes + i);
+      }
     }
-    if constexpr (Bits == 5) store_little_endian(fifth, block + high_at);
+    if constexpr (Bits == 5) {
+      std::uint32_t fifth = 0;
+      for (int i = 0; i < 32; ++i) fifth |= static_cast<std::uint32_t>(codes[i] >> 4) << i;
+      store_little_endian(fifth, block + high_at);
+    }
     for (std::size_t j = 0; j < 16; ++j)
-      block[codes_at + j] = static_cast<std::byte>((codes[j] & 15u) | (codes[j + 16] & 15u) << 4);
+      block[codes_at + j] = static_cast<std::byte>((codes[j] & 15) | (codes[j + 16] & 15) << 4);
   }
 };
 
@@ -169,6 +186,13 @@ struct Q8_0 {
   // The codes alone, under a scale that is already known.
   static constexpr void encode_codes(const float* values, float d, std::byte* block) {
     const float inverse = ggml_detail::reciprocal(d);
+    if (!std::is_constant_evaluated()) {
+      std::int32_t codes[32];
+      for (int i = 0; i < 32; i += lanes::kLanes)
+        lanes::store(lanes::round_away(lanes::load(values + i) * inverse), codes + i);
+      for (int i = 0; i < 32; ++i) block[2 + i] = static_cast<std::byte>(codes[i] & 0xff);
+      return;
+    }
     for (int i = 0; i < 32; ++i) {
       const float product = values[i] * inverse;
       const float x = product >= -128 && product <= 128 ? product : 0.0f;
@@ -207,7 +231,8 @@ template <int Bits>
 struct SplitHalves {
   static_assert(Bits == 4);
   static constexpr std::size_t bytes(int group) { return static_cast<std::size_t>(group) / 2; }
-  static constexpr void pack(const std::uint8_t* codes, int group, std::byte* out) {
+  template <class Code>
+  static constexpr void pack(const Code* codes, int group, std::byte* out) {
     for (int j = 0; j < group / 2; ++j) out[j] = static_cast<std::byte>(codes[j] | codes[j + group / 2] << 4);
   }
   static constexpr void unpack(const std::byte* in, int group, std::uint8_t* codes) {
@@ -254,6 +279,8 @@ struct GgmlE4M3Scale : E4M3Scale {
   }
   static constexpr Code nearest(float ratio) { return E4M3::encode(ratio); }
   static constexpr float quotient(float value, Code code) { return divided_by_scale(value, decode(code)); }
+  static constexpr bool has_lanes(Code code) { return can_divide(decode(code)); }
+  static lanes::Floats quotient(lanes::Floats values, Code code) { return values / decode(code); }
 };
 
 template <class Rule>

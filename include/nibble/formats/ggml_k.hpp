@@ -34,6 +34,13 @@ constexpr ScaleAndMinimum scale_and_minimum(const std::byte* s, int j) {
   return {(at(s, j + 4) & 15u) | ((at(s, j - 4) >> 6) << 4), (at(s, j + 4) >> 4) | ((at(s, j) >> 6) << 4)};
 }
 
+// Sub-block j's scale in a block of iq4_xs: six bits less 32.
+constexpr int iq4_xs_scale(const std::byte* block, int j) {
+  const std::byte pair = block[4 + j / 2];
+  const std::uint32_t upper = load_little_endian<std::uint16_t>(block + 2) >> (2 * j) & 3u;
+  return static_cast<int>((j % 2 ? high(pair) : low(pair)) | upper << 4) - 32;
+}
+
 }  // namespace ggml_detail
 
 // What all of them say of themselves.
@@ -132,11 +139,8 @@ struct Iq4Xs : SuperBlock<Format::iq4_xs, 4, 136> {
   static constexpr void decode_group(const std::byte* block, const std::byte*, T* out) {
     using namespace ggml_detail;
     const T d = half_at(block);
-    const std::uint32_t upper = load_little_endian<std::uint16_t>(block + 2);
     for (int j = 0; j < 8; ++j) {
-      const std::byte pair = block[4 + j / 2];
-      const std::uint32_t scale = (j % 2 ? high(pair) : low(pair)) | ((upper >> (2 * j) & 3u) << 4);
-      const T factor = d * static_cast<T>(static_cast<int>(scale) - 32);
+      const T factor = d * static_cast<T>(iq4_xs_scale(block, j));
       for (int l = 0; l < 16; ++l) {
         const std::byte byte = block[8 + 16 * j + l];
         out[32 * j + l] = factor * static_cast<T>(kIq4Levels[low(byte)]);

@@ -39,15 +39,41 @@ inline constexpr std::int64_t kPiece = std::int64_t{1} << 14;  // values: large 
 template <class F, class Rounding>
 constexpr void encode_one(const float* values, std::int64_t position, const Quantizing<Rounding>& how,
                           std::byte* codes, std::byte* scale) {
-  float units[F::group] = {};
-  if (how.tensor_scale != 1) {
-    for (int i = 0; i < F::group; ++i) units[i] = values[i] / how.tensor_scale;
-    values = units;
-  }
   if constexpr (requires { F::encode_group(values, codes, scale, how.rounding); })
     F::encode_group(values, codes, scale, how.rounding.at(position));
   else
     F::encode_group(values, codes, scale);
+}
+
+// Groups begin..end - 1 of values that begin at place `first` of the tensor.
+template <class F, class Rounding>
+constexpr void encode_groups(const float* values, std::int64_t begin, std::int64_t end, std::int64_t first,
+                             const Quantizing<Rounding>& how, std::byte* codes, std::byte* scales) {
+  constexpr auto kCodes = static_cast<std::int64_t>(F::code_bytes),
+                 kScales = static_cast<std::int64_t>(F::scale_bytes);
+  if (how.tensor_scale == 1) {
+    for (std::int64_t i = begin; i < end; ++i)
+      encode_one<F>(values + i * F::group, first + i * F::group, how, codes + i * kCodes,
+                    scales + i * kScales);
+    return;
+  }
+  for (std::int64_t i = begin; i < end; ++i) {
+    float units[F::group] = {};
+    for (int j = 0; j < F::group; ++j) units[j] = values[i * F::group + j] / how.tensor_scale;
+    encode_one<F>(units, first + i * F::group, how, codes + i * kCodes, scales + i * kScales);
+  }
+}
+
+// `count` values, whole groups, that share a scale.
+template <class F, class Rounding>
+constexpr void encode_run(const float* values, std::int64_t count, std::int64_t position, float scale,
+                          const Rounding& rounding, std::byte* codes) {
+  constexpr std::int64_t kAtOnce = 64;
+  std::int64_t i = 0;
+  for (; i + kAtOnce <= count; i += kAtOnce)
+    F::template encode_codes<kAtOnce>(values + i, scale, codes + i / F::group, rounding.at(position + i));
+  for (; i < count; i += F::group)
+    F::encode_codes(values + i, scale, codes + i / F::group, rounding.at(position + i));
 }
 
 // Cuts [0, total) into pieces of `step` and hands them out.
@@ -72,10 +98,7 @@ constexpr void quantize_rows(const float* values, std::int64_t rows, std::int64_
   quantize_detail::in_pieces(
       rows * (k / F::group), quantize_detail::at_least_one(quantize_detail::kPiece / F::group), parallel,
       [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t i = begin; i < end; ++i)
-          quantize_detail::encode_one<F>(values + i * F::group, first + i * F::group, how,
-                                         codes + i * static_cast<std::int64_t>(F::code_bytes),
-                                         scales + i * static_cast<std::int64_t>(F::scale_bytes));
+        quantize_detail::encode_groups<F>(values, begin, end, first, how, codes, scales);
       });
 }
 
@@ -107,11 +130,10 @@ constexpr void quantize_shared_rows(const float* values, std::int64_t rows, std:
           for (std::int64_t column = 0; column < k;) {
             const std::int64_t last = sharing.end_of_scale(how.first_row + row, column, k);
             const float scale = scales[sharing.index(how.first_row + row, column, k)];
-            for (; column < last; column += F::group) {
-              const std::int64_t at = row * k + column;
-              F::encode_codes(values + at, scale, codes + at / F::group,
-                              how.rounding.at(how.first_row * k + at));
-            }
+            const std::int64_t at = row * k + column;
+            quantize_detail::encode_run<F>(values + at, last - column, how.first_row * k + at, scale,
+                                           how.rounding, codes + at / F::group);
+            column = last;
           }
       });
 }

@@ -12,9 +12,12 @@
 // significands are compared as integers, so no rule depends on how a division rounds. Any thread.
 #pragma once
 
+#include <nibble/formats/lanes.hpp>
+
 #include <bit>
 #include <concepts>
 #include <cstdint>
+#include <type_traits>
 
 namespace nib::inline v0 {
 
@@ -35,6 +38,7 @@ struct Magnitude {
 
 // The largest magnitude of `values`, or a NaN or an infinity when there is one. `count` values.
 constexpr float largest_magnitude(const float* values, std::int64_t count) {
+  if (!std::is_constant_evaluated()) return std::bit_cast<float>(lanes::largest(values, count));
   std::uint32_t largest = 0;  // magnitudes order as their bits do, with infinity and NaN above all numbers
   for (std::int64_t i = 0; i < count; ++i) {
     const std::uint32_t word = std::bit_cast<std::uint32_t>(values[i]) & 0x7fff'ffffu;

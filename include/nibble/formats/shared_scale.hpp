@@ -30,6 +30,8 @@ struct ScaleIsFactor {  // value = level * scale
   }
   static constexpr float of(float largest, float m) { return largest / m; }
   static constexpr float units(float value, float scale) { return divided_by_scale(value, scale); }
+  static constexpr bool has_lanes(float scale) { return can_divide(scale); }
+  static lanes::Floats units(lanes::Floats values, float scale) { return values / scale; }
 };
 struct ScaleIsAbsmax {  // the same, of levels up to 1; bitsandbytes multiplies by the reciprocal
   template <class T>
@@ -42,6 +44,11 @@ struct ScaleIsAbsmax {  // the same, of levels up to 1; bitsandbytes multiplies 
     const float x = value * (1.0f / (scale > 1e-38f ? scale : 1e-38f));
     return x < -1 ? -1.0f : x > 1 ? 1.0f : x;
   }
+  // Beyond 1 there is no other level, so nothing needs to be cut off.
+  static constexpr bool has_lanes(float scale) { return is_finite(scale); }
+  static lanes::Floats units(lanes::Floats values, float scale) {
+    return values * (1.0f / (scale > 1e-38f ? scale : 1e-38f));
+  }
 };
 struct ScaleIsAbsmaxOf127 {  // value = code * scale / 127; both ways by a reciprocal, as in bitsandbytes
   template <class T>
@@ -52,6 +59,8 @@ struct ScaleIsAbsmaxOf127 {  // value = code * scale / 127; both ways by a recip
   static constexpr float units(float value, float scale) {
     return is_finite(scale) && scale != 0 ? value * (127.0f / scale) : 0.0f;
   }
+  static constexpr bool has_lanes(float scale) { return is_finite(scale) && scale != 0; }
+  static lanes::Floats units(lanes::Floats values, float scale) { return values * (127.0f / scale); }
 };
 
 // Two 4-bit codes a byte, the first in the high nibble.
@@ -59,7 +68,8 @@ template <int Bits>
 struct HighNibbleFirst {
   static_assert(Bits == 4);
   static constexpr std::size_t bytes(int group) { return static_cast<std::size_t>(group) / 2; }
-  static constexpr void pack(const std::uint8_t* codes, int group, std::byte* out) {
+  template <class Code>
+  static constexpr void pack(const Code* codes, int group, std::byte* out) {
     for (int i = 0; i < group; i += 2) out[i / 2] = static_cast<std::byte>(codes[i] << 4 | codes[i + 1]);
   }
   static constexpr void unpack(const std::byte* in, int group, std::uint8_t* codes) {
@@ -97,13 +107,24 @@ struct SharedScale {
     return is_finite(largest) ? Units::of(largest, Element::max()) : std::numeric_limits<float>::quiet_NaN();
   }
 
-  template <class Rounding = RoundNearest>
+  // `Count` values, whole groups, under one scale. Many at once are a loop that compilers make vectors of.
+  template <int Count = group, class Rounding = RoundNearest>
   static constexpr void encode_codes(const float* values, float scale, std::byte* codes,
                                      const Rounding& rounding = {}) {
-    Code chosen[group] = {};
-    for (int i = 0; i < group; ++i)
+    static_assert(Count % group == 0);
+    if constexpr (std::same_as<Rounding, RoundNearest> && lanes::Encodable<Element> &&
+                  Count % lanes::kLanes == 0) {
+      if (!std::is_constant_evaluated() && Units::has_lanes(scale)) {
+        std::int32_t chosen[Count];
+        lanes::encode<Element>(values, Count, chosen,
+                               [scale](lanes::Floats x) { return Units::units(x, scale); });
+        return Order<bits>::pack(chosen, Count, codes);
+      }
+    }
+    Code chosen[Count] = {};
+    for (int i = 0; i < Count; ++i)
       chosen[i] = rounding.template encode<Element>(Units::units(values[i], scale), i);
-    Order<bits>::pack(chosen, group, codes);
+    Order<bits>::pack(chosen, Count, codes);
   }
 };
 

@@ -58,9 +58,10 @@ struct Backend {
   double (*spin_dots)(Numerics, std::int64_t iterations);
 };
 
-// The first kernel of the backend that multiplies this format under these numerics. `wide_exponents`: the
-// tensor has scales outside kLeastScale..kMostScale. Null when there is none.
-const MatmulKernel* find_kernel(const Backend& backend, Format format, Numerics numerics,
+// The first kernel of the backend that multiplies weights of this shape (format, k and scale_run matter, the
+// address does not) under these numerics. `wide_exponents`: they have scales outside kLeastScale..kMostScale.
+// Null when there is none.
+const MatmulKernel* find_kernel(const Backend& backend, const PackedWeight& shape, Numerics numerics,
                                 bool wide_exponents);
 
 // Every backend of this build, best first.

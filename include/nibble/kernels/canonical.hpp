@@ -35,7 +35,7 @@ constexpr double fma_to_odd(float a, float b, float c) {
   return std::bit_cast<double>(outward ? bits + 1 : bits - 1);
 }
 
-constexpr float fma_canonical(float a, float b, float c) {
+[[gnu::always_inline]] constexpr float fma_canonical(float a, float b, float c) {
   const double sum = fma_to_odd(flush_subnormal(a), flush_subnormal(b), flush_subnormal(c));
   const double magnitude = sum < 0 ? -sum : sum;
   // Tiny after rounding to 24 bits: below the midpoint of the largest subnormal step and 2^-126.
@@ -45,7 +45,8 @@ constexpr float fma_canonical(float a, float b, float c) {
 }
 
 // One output of a matrix product: the chain over k in canonical order. `weight(k)` and `x(k)` give f32
-// values; k past the end (to a whole octet) counts as zero times zero.
+// values; k past the end (to a whole octet) counts as zero times zero. A sum of zero is positive: zeros past
+// the end are negative in a kernel whose last scale is.
 template <class Weight, class X>
 constexpr float chain_canonical(std::int64_t k, Weight&& weight, X&& x) {
   float sum = 0;
@@ -54,7 +55,7 @@ constexpr float chain_canonical(std::int64_t k, Weight&& weight, X&& x) {
       const std::int64_t i = octet + offset;
       sum = i < k ? fma_canonical(weight(i), x(i), sum) : fma_canonical(0.0f, 0.0f, sum);
     }
-  return sum;
+  return sum + 0.0f;
 }
 
 // What packing does to an activation under bf16 numerics: flushed below 2^-60, rounded to bf16.

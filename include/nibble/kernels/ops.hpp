@@ -42,7 +42,7 @@ struct Norm {
 //   [layer][kv head][K block, V block]
 //   bf16       K [D/2][64][2], V [64/2][D'][2]
 //   f32        K [D/2][2][64], V [64/2][2][D']
-//   int8, fp8  as bf16, a byte each; behind either block the f32 scales of its 64 positions
+//   int8, fp8  as f32, a byte each; behind either block the f32 scales of its 64 positions
 // D' = D rounded up to 16.
 inline constexpr int kPagePositions = 64;
 struct KvLayout {
@@ -75,7 +75,7 @@ struct QkvArgs {
   const float* x;  // [R][stride H]
   std::int64_t rows;
   Norm norm;
-  const PackedWeight* weight;  // [(Hq + 2 Hk) D, H]
+  const PackedWeight* weight;  // [(Hq + 2 Hk) D, H], or `parts` that are it one below the other
   const float* bias;           // [(Hq + 2 Hk) D], padded to strips; or null
   int heads;
   KvLayout kv;
@@ -88,6 +88,8 @@ struct QkvArgs {
   int rotary = 0;                 // even; 0: all of D
   const float* q_norm = nullptr;  // rms norm of each head, [D] padded to sixteen; or null
   const float* k_norm = nullptr;
+  // The kernels of parts want the same activations; rows of all but the last are a multiple of sixteen.
+  int parts = 1;
 };
 
 // out[r, h] = softmax over visible keys of (q . k * scale), the sink in its denominator, times v.
@@ -172,6 +174,9 @@ struct ExpertsArgs {
   float* outputs;  // scratch [R T][stride H]
   float* x;        // [R][stride H]
   Activation activation = Activation::clamped_swiglu;
+  // Where gate and up are not one matrix: [E] of [I, H]; gate_up is the gate alone then, of the same shape.
+  // Their kernels want the same activations. The bias is as ever.
+  const PackedWeight* up = nullptr;
 };
 
 // logits = W norm(x[picked]).

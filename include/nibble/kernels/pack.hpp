@@ -1,4 +1,11 @@
 // Room kernels: packing: natural rows into the tiles that kernels read. The layout is drawn in packed.hpp.
+//
+// Packing moves bits and changes none, but for these, which no value depends on:
+//   mxfp4, nvfp4   a negative zero is stored as zero
+//   mxfp4          a group of zeros takes the scale of the last group of its row before it that is none, the
+//                  first ones that of the first that is not, so that no kernel meets a meaningless scale
+//   nvfp4          from gguf_nvfp4: scales without their sign, and zero for the code of NaN, as ggml reads
+//   them
 #pragma once
 
 #include <nibble/formats/format.hpp>
@@ -9,33 +16,36 @@
 
 namespace nib::inline v0 {
 
-// The natural planes of one strip's sixteen rows, each pointing at the first input (k) of the tile; null for
-// a row past the last (it becomes zeros). codes: the format's codes in order of k; scales: one byte per 32
-// (mxfp4), else unused.
+// The format whose tiles hold rows stored in `stored`: another one where the two differ in order alone.
+constexpr Format tile_format(Format stored) {
+  if (stored == Format::gguf_mxfp4) return Format::mxfp4;
+  if (stored == Format::gguf_nvfp4) return Format::nvfp4;
+  return stored;
+}
+
+// The natural planes of one strip's sixteen rows, as stored, from k = 0; null for a row past the last (it
+// becomes zeros). scales: the plane of formats that have one; of formats with shared scales an f32 for every
+// run. factor: of formats that have one.
 struct StripRows {
   const std::byte* codes[kStripRows] = {};
   const std::byte* scales[kStripRows] = {};
+  float factor[kStripRows] = {};
 };
 
-// What was seen while packing mxfp4: byte 255 is not a number, and scales outside kLeastScale..kMostScale of
-// groups that are not zero need a kernel that takes any.
+// What was seen while packing scales that are E8M0: byte 255 is not a number, and scales outside
+// kLeastScale..kMostScale of groups of mxfp4 that are not zero need a kernel that takes any.
 struct PackFindings {
   bool not_a_number = false;
   bool wide_exponents = false;
 };
 
-// The exponents that zero groups take, so that no kernel meets their meaningless scales: a group of mxfp4
-// whose codes are all zero takes that of the last group before it that was not, the first ones that of the
-// first that is not.
-struct CarriedExponents {
-  std::uint8_t row[kStripRows];
-};
-// What a strip begins with. `groups` of 32 k in a row; rows point at k = 0.
-CarriedExponents first_exponents(std::size_t groups, const StripRows& rows);
+// Writes one strip of the matrix at `out`, whose shape, in the format tile_format(stored), is tiled(): its
+// header and all of its tiles.
+PackFindings pack_strip(Format stored, const PackedWeight& shape, std::int64_t strip, const StripRows& rows,
+                        std::byte* out);
 
-// Writes the tile of `k` (1..128) inputs, tile_bytes(format, k) bytes, all of them. The tiles of a strip are
-// packed in order, handing on `carried` (which only mxfp4 looks at).
-PackFindings pack_tile(Format format, std::int64_t k, const StripRows& rows, CarriedExponents& carried,
-                       std::byte* tile);
+// Writes the tile of `k` (1..128) inputs of a plain format, whose codes begin at the rows' beginning;
+// tile_bytes(format, k) bytes, all of them.
+void pack_plain_tile(Format format, std::int64_t k, const StripRows& rows, std::byte* tile);
 
 }  // namespace nib::inline v0

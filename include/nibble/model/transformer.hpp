@@ -69,6 +69,11 @@ class Transformer {
   // called.
   Status forward(std::span<const BatchRow> batch, Workspace& workspace, const Cancel* cancel = nullptr) const;
 
+  // Logits of more rows of the batch that forward() computed last, `first` and those after it, at most
+  // workspace.logit_rows at once: so all rows can be asked for without room for all. In place of the logits
+  // before; the same bits as those of a row that wanted them.
+  void logits_of(std::int64_t first, std::int64_t count, Workspace& workspace) const;
+
   std::int64_t logit_stride() const { return row_stride(config_.vocabulary); }
 
  private:
@@ -77,6 +82,8 @@ class Transformer {
   void attend(std::uint32_t layer, std::int64_t rows, const OpContext& context, Workspace& workspace) const;
   void project(std::uint32_t layer, std::int64_t rows, const OpContext& context, Workspace& workspace) const;
   void route(std::uint32_t layer, std::int64_t rows, const OpContext& context, Workspace& workspace) const;
+  void head(const OpContext& context, Workspace& workspace) const;
+  OpContext context(Workspace& workspace) const;
   Norm norm(const float* weight, const float* bias) const;
   void mix_experts(std::uint32_t layer, std::int64_t rows, const OpContext& context,
                    Workspace& workspace) const;

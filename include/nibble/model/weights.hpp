@@ -11,6 +11,7 @@
 #include <nibble/base/status.hpp>
 #include <nibble/io/checkpoint.hpp>
 #include <nibble/kernels/backend.hpp>
+#include <nibble/kernels/pack.hpp>
 #include <nibble/model/config.hpp>
 
 #include <cstddef>
@@ -35,7 +36,7 @@ struct PlainRows {
 // and null where the model has none.
 struct LayerWeights {
   const float *attention_norm = nullptr, *attention_norm_bias = nullptr;  // [H]
-  PackedWeight qkv;                                                       // [(Hq + 2 Hk) D, H]
+  std::vector<PackedWeight> qkv;  // [(Hq + 2 Hk) D, H], or its parts where formats differ: see QkvArgs
   const float* qkv_bias = nullptr;
   const float *q_norm = nullptr, *k_norm = nullptr;  // [D]
   const float* sinks = nullptr;                      // [Hq]
@@ -45,7 +46,8 @@ struct LayerWeights {
   PackedWeight router;  // [E, H]; without rows in a dense layer
   const float* router_bias = nullptr;
   std::vector<PackedWeight>
-      gate_up;  // [E] of [2 stride(I), H], strips gate, up, gate, up; [I, H] without a gate
+      gate_up;                   // [E] of [2 stride(I), H], strips gate, up, gate, up; [I, H] without a gate
+  std::vector<PackedWeight> up;  // [E] of [I, H] where its format is not the gate's; then gate_up is [I, H]
   const float* gate_up_bias = nullptr;  // [E][its rows] in the order of the strips
   std::vector<PackedWeight> down;       // [E] of [H, I]
   const float* down_bias = nullptr;     // [E][stride(H)]
@@ -60,13 +62,25 @@ struct Weights {
   Buffer memory;                         // holds all of it
 };
 
-// What a plan reports: bytes by kind of tensor, as they will lie in memory.
+// What a plan reports: bytes by kind of tensor.
 struct WeightGroup {
-  std::string name;     // "experts (mxfp4)", "attention (bf16)", "embedding (bf16)", "head (bf16)", "vectors"
+  std::string name;     // "experts (mxfp4)", "attention (bf16)", "embedding (bf16)", "head (bf16)",
+                        // "norms, biases, sinks"
   std::uint64_t bytes;  // in memory
-  std::uint64_t decode_bytes;  // of these, read for one token at batch 1
-  std::uint64_t parameters;
+  std::uint64_t decode_bytes;       // of these, read for one token at batch 1
+  std::uint64_t stored_bytes;       // in the files, each tensor counted once
+  std::uint64_t parameters;         // of the same tensors
   std::uint64_t active_parameters;  // multiplied for one token
+};
+
+// One matrix or vector as it lies in memory.
+struct WeightPart {
+  std::string name;     // of its tensors: "model.layers.0.self_attn.{q,k,v}_proj.weight"; "*" is every expert
+  std::string_view op;  // that reads it: "embed", "qkv", "attention", "project", "route", "experts", "head"
+  Format format;        // of the tensors
+  std::uint64_t bytes;
+  std::uint64_t decode_bytes;  // of these, read for one token at batch 1
+  const PackedWeight* weight;  // of expert 0; null for what is no matrix
 };
 
 class WeightLayout {
@@ -79,6 +93,10 @@ class WeightLayout {
   // Scratch that load() takes while it runs, for this many threads.
   std::uint64_t staging_bytes(int threads) const;
   const std::vector<WeightGroup>& groups() const { return groups_; }
+
+  // What `loaded`, loaded by this layout, consists of, in the order of the graph; pointers are into it. Valid
+  // while the checkpoint is.
+  std::vector<WeightPart> parts(const ModelConfig& config, const Weights& loaded) const;
 
   // Reads and packs everything. The pool's threads read and pack; progress is called on the calling thread,
   // between tensors. Errors: those of reading (io), format (a scale that is not a number, by tensor), memory,
@@ -133,26 +151,37 @@ class WeightLayout {
   };
   struct Matrix {
     Stored stored;
-    Format format = Format::none;
+    Format format = Format::none;  // as stored
     std::int64_t k = 0;
     std::int64_t scale_run = 0;  // of formats with shared scales
     bool transposed = false;     // stored [experts, k, rows]
     std::uint64_t offset = 0;    // of expert 0; the others follow
+    std::int64_t active = 1;     // experts that one token reads
     bool exists() const { return !stored.tensors.empty(); }
-    PackedWeight shape() const { return {format, stored.map.rows(), k, nullptr, nullptr, scale_run}; }
+    PackedWeight shape() const {
+      return {tile_format(format), stored.map.rows(), k, nullptr, nullptr, scale_run};
+    }
+    std::uint64_t bytes() const { return shape().bytes() * static_cast<std::uint64_t>(stored.experts); }
+    std::uint64_t decode_bytes() const { return shape().bytes() * static_cast<std::uint64_t>(active); }
   };
   // To be widened to f32, one list for each expert, each padded to sixteen.
   struct Vector {
     Stored stored;
     std::uint64_t offset = 0;
+    std::int64_t active = 1;  // experts that one token reads
     bool exists() const { return !stored.tensors.empty(); }
+    std::uint64_t bytes() const { return static_cast<std::uint64_t>(values()) * sizeof(float); }
+    std::uint64_t decode_bytes() const {
+      return static_cast<std::uint64_t>(active * padded()) * sizeof(float);
+    }
     std::int64_t padded() const { return round_up(stored.map.rows(), std::int64_t{16}); }
     std::int64_t values() const { return stored.experts * padded(); }
   };
   struct Layer {
     Vector attention_norm, attention_norm_bias, qkv_bias, q_norm, k_norm, sinks, output_bias, mlp_norm,
         mlp_norm_bias, router_bias, gate_up_bias, down_bias;
-    Matrix qkv, output, router, gate_up, down;
+    std::vector<Matrix> qkv;  // one, or parts in a format each
+    Matrix output, router, gate_up, up, down;
   };
   class Builder;
   static void add_attention(Builder& builder, const TensorNames& names, const ModelConfig& config,

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <nibble/base/cancel.hpp>
+#include <nibble/base/json.hpp>
 #include <nibble/base/memory.hpp>
 #include <nibble/io/file.hpp>
 #include <nibble/kernels/numerics.hpp>
@@ -22,7 +23,10 @@ struct ModelOptions {
   KvFormat kv_format = KvFormat::automatic;
   std::uint64_t host_budget = 0;   // bytes nibble may take; 0: the machine's memory
   std::uint32_t prefill_rows = 0;  // rows of one forward pass; 0: 256
-  bool vocabulary_only = false;    // open the tokenizer, no weights
+  // Rows whose logits are computed at once, at most those of a pass; 0: one for each session, which is what
+  // generating needs. More make LogitSink faster.
+  std::uint32_t logit_rows = 0;
+  bool vocabulary_only = false;  // open the tokenizer, no weights
   ProgressSink progress{};
   const Cancel* cancel = nullptr;
   const FileSystem* files = nullptr;  // null: the disk
@@ -42,6 +46,7 @@ struct PlanItem {
   Purpose purpose;
   std::string name;  // "experts (mxfp4)", "kv cache, 12 full layers", ...
   std::uint64_t bytes;
+  std::uint64_t stored_bytes = 0;  // of weights: in the files
 };
 
 struct PlanSummary {
@@ -53,6 +58,8 @@ struct PlanSummary {
   std::uint64_t kv_bytes_per_token = 0;  // growth of the cache, full-attention layers
   std::uint64_t decode_bytes = 0;        // weights read for one token at batch 1 (without the cache)
   std::uint64_t prefill_flops = 0;       // multiply-adds times two for one prompt token
+  std::uint64_t stored_bytes = 0;        // tensors that the model uses, in the files
+  std::uint64_t parameters = 0;          // of these tensors
 };
 
 // What the machine can do, measured (runtime/measure.hpp); zero where it was not.
@@ -83,5 +90,11 @@ struct Plan {
 // that does not fit is no error here: summary.fits says so. Errors: what opening the files finds.
 Result<Plan> make_plan(const Runtime& runtime, std::string_view path, const ModelOptions& model = {},
                        const SessionOptions& session = {}, std::uint32_t sessions = 1);
+
+// The same from the text of a config.json alone (model/outline.hpp says what it tells); `name` is the file.
+// Such a plan cannot be opened.
+Result<Plan> make_plan_of_config(const Runtime& runtime, const Json& config, std::string_view name,
+                                 const ModelOptions& model = {}, const SessionOptions& session = {},
+                                 std::uint32_t sessions = 1);
 
 }  // namespace nib::inline v0

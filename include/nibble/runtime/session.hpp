@@ -3,6 +3,7 @@
 
 #include <nibble/base/cancel.hpp>
 #include <nibble/base/status.hpp>
+#include <nibble/runtime/explain.hpp>
 #include <nibble/runtime/plan.hpp>
 #include <nibble/runtime/runtime.hpp>
 #include <nibble/text/tokenizer.hpp>
@@ -13,6 +14,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace nib::inline v0 {
@@ -38,6 +40,8 @@ struct ModelDefaults {
   std::vector<Token> stop_ids;  // eos_token_id of generation_config, else of config
   std::optional<Token> bos;
   std::string chat_template;  // text of the Jinja template; empty when there is none
+  // Special tokens by the names that chat templates have for them ("bos_token"), with their spellings.
+  std::vector<std::pair<std::string, std::string>> special_tokens;
 };
 
 // Any thread; immutable. Sessions keep it alive; it keeps its runtime alive.
@@ -58,6 +62,10 @@ class Model {
   const Tokenizer* tokenizer() const;
   // Bytes in use now and at the worst, by purpose.
   const Memory& memory() const;
+  // How every tensor and the cache are stored and computed, in the order of the graph. Empty for a vocabulary
+  // alone.
+  std::span<const ExplainItem> explain() const;
+  const std::shared_ptr<Runtime>& runtime() const;
 
  private:
   friend class Session;
@@ -91,6 +99,24 @@ struct GenerateResult {
   std::uint32_t tokens = 0;
 };
 
+// Logits after consecutive tokens: row i is what the model expects to follow token `position + i`. Borrowed
+// for the call.
+struct LogitRows {
+  std::uint64_t position = 0;
+  std::int64_t rows = 0;
+  const float* logits = nullptr;  // [rows][stride]
+  std::int64_t stride = 0;
+  std::uint32_t vocabulary = 0;
+  std::span<const float> row(std::int64_t i) const { return {logits + i * stride, vocabulary}; }
+};
+
+// Receives the logits of every token of an append, in order, on the calling thread, as many rows at a time as
+// ModelOptions::logit_rows has room for. Non-zero asks to stop. It may not use a session of the same model.
+struct LogitSink {
+  int (*call)(void* user, const LogitRows&) = nullptr;
+  void* user = nullptr;
+};
+
 // One thread at a time. Holds tokens and their keys and values; copies nothing of the model.
 class Session {
  public:
@@ -101,8 +127,9 @@ class Session {
 
   // Appends tokens and computes them: afterwards logits() are those of the last. All or nothing: on an error
   // or a cancel the session holds what it held. Errors: context_full with both numbers, argument (an id the
-  // model does not have), stopped.
-  Status append(std::span<const Token> tokens, const Cancel* cancel = nullptr, ProgressSink progress = {});
+  // model does not have), stopped. `each`, where there is one, hears of the logits of each of the tokens.
+  Status append(std::span<const Token> tokens, const Cancel* cancel = nullptr, ProgressSink progress = {},
+                LogitSink each = {});
 
   // Makes the session hold exactly `tokens`, keeping the longest common prefix it already holds. Returns how
   // many tokens were computed anew (what lies beyond the nearest checkpoint). Errors as append.

@@ -14,6 +14,7 @@
 
 #include <nibble/base/json.hpp>
 #include <nibble/base/status.hpp>
+#include <nibble/text/range.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -21,6 +22,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace nib::inline v0 {
 
@@ -52,6 +54,19 @@ class Template {
   // template does with them cannot be done, by line; a limit is reached), memory.
   Result<std::string> render(const Json& variables, const std::optional<TemplateDate>& date = {},
                              const TemplateLimits& limits = {}) const;
+
+  // The text, and which of it the template says in its own words. What it was given (a message's content,
+  // tools, their arguments) is not among them, however the template cuts and joins it, so spellings of
+  // special tokens in it can be left what they are: text. Tokenizer::encode() takes both. Of the variables
+  // two kinds count as the template's own, for which the caller vouches: the roles of `messages`, and strings
+  // whose name ends in _token. So do numbers, truth values and the date.
+  struct Rendering {
+    std::string text;
+    std::vector<TextRange> own;  // in order, apart from each other
+  };
+  // Errors: as render().
+  Result<Rendering> render_marked(const Json& variables, const std::optional<TemplateDate>& date = {},
+                                  const TemplateLimits& limits = {}) const;
 
   struct Program;  // private to the room; public by name so that its parser can be a function of its own
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <nibble/base/status.hpp>
+#include <nibble/text/range.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -50,10 +51,15 @@ class Tokenizer {
   // Appends the ids of `text` (any bytes; invalid UTF-8 is encoded byte by byte as it stands, each such byte
   // counting as a symbol where words are split). opening() and closing() are not added. Added tokens that are
   // not special are found in either case. Time is linear in the text, and n log n in the length of a word,
-  // whatever the text; memory is at most 64 bytes for each byte of the longest word, 24 for each added token
-  // found, and where the text is normalized 16 for each byte of it. Errors: argument (a text of 1 GiB),
-  // memory; `out` is then as it was.
+  // whatever the text; memory is at most 100 bytes for each byte of the longest word, 24 for each added token
+  // found, where the text is normalized 16 for each byte of it, and 256 KiB. Errors: argument (a text of 1
+  // GiB), memory; `out` is then as it was.
   Status encode(std::string_view text, Specials specials, std::vector<Token>& out) const;
+
+  // The same for a text of two origins, such as a rendered chat template: special tokens are recognised where
+  // they lie whole in one of the parts `own`, and nowhere else; a spelling that only somebody else's words
+  // complete stays text. `own` is in order, without overlaps. Errors: argument also when it is not.
+  Status encode(std::string_view text, std::span<const TextRange> own, std::vector<Token>& out) const;
 
   // The ids that the model wants before and behind a whole text: BOS, EOS, or none.
   std::span<const Token> opening() const;
@@ -71,6 +77,8 @@ class Tokenizer {
   std::optional<Token> find_special(std::string_view content) const;
   // One more than the largest id.
   std::size_t size() const;
+  // What kind it is, for people: "byte-level BPE, split as o200k", "SentencePiece BPE".
+  std::string kind() const;
 
   // All ids of a text, as UTF-8: bytes that are none become U+FFFD as in StreamDecoder. Special tokens are
   // spelled out when `specials` is recognised and left out when it is ordinary. The space that

@@ -80,4 +80,12 @@ Result<TokenizerData> tokenizer_data_from_json(std::string_view json, std::strin
 // does not know, by name), memory.
 Result<TokenizerData> tokenizer_data_from_gguf(const GgufVocabulary& vocabulary, std::string_view name);
 
+// The other way round: the keys that say what `data` says. A GGUF file has as many tokens as its model has
+// rows of embeddings: ids from the last token up to `rows`, and those that mean nothing, become unused ones.
+// The end of a text is not among what TokenizerData knows: eos_token_id is set only where `data` adds one.
+// What comes out was read back: it cuts the spelling of each token as `data` does. `name` is the tokenizer's,
+// for messages. Errors: unsupported (something that no key says: a pattern without a name, a space in other
+// places, several ids before a text), argument (more tokens than rows), memory. Any thread.
+Result<GgufVocabulary> gguf_vocabulary_of(const TokenizerData& data, std::size_t rows, std::string_view name);
+
 }  // namespace nib::inline v0

@@ -62,8 +62,8 @@ class HeadGroup {
   void add_chunk(std::int64_t chunk, std::int64_t begin, std::int64_t end, bool first) {
     for (std::int64_t at = begin / 16 * 16; at < end; at += 16) score_keys(at, at - chunk);
     for (int n = 0; n < N; ++n) {
-      std::fill(score_[n] + begin / 16 * 16 - chunk, score_[n] + begin - chunk, kHidden);
-      std::fill(score_[n] + end - chunk, score_[n] + (end + 15) / 16 * 16 - chunk, kHidden);
+      std::fill(score_[n] + (begin / 16 * 16 - chunk), score_[n] + (begin - chunk), kHidden);
+      std::fill(score_[n] + (end - chunk), score_[n] + ((end + 15) / 16 * 16 - chunk), kHidden);
       const float largest = weigh_keys(n, chunk, begin - chunk, end - chunk);
       rescale_[n] = 0;
       if (first) {

@@ -9,25 +9,17 @@
 
 namespace nib::inline v0::cpu {
 
-template <class A>
-inline constexpr MatmulKernel kFloatKernels[] = {
-    kernel<Mxfp4Floats, A, FloatSteps>(), kernel<Bf16Floats, A, FloatSteps>(),
-    kernel<F16Floats, A, FloatSteps>(), kernel<F32Floats, A, FloatSteps>(), record_kernel<A>()};
-
-template <class A>
-inline constexpr MatmulKernel kOffsetKernels[] = {
-    kernel<Mxfp4Offsets, A, FloatSteps>(), kernel<Mxfp4Floats, A, FloatSteps>(),
-    kernel<Bf16Floats, A, FloatSteps>(),   kernel<F16Floats, A, FloatSteps>(),
-    kernel<F32Floats, A, FloatSteps>(),    record_kernel<A>()};
-
-template <class A>
-inline constexpr MatmulKernel kPairKernels[] = {kernel<Mxfp4Pairs, A, PairSteps>(),
-                                                kernel<Bf16Pairs, A, PairSteps>(),
-                                                kernel<Mxfp4Floats, A, FloatSteps>(),
-                                                kernel<Bf16Floats, A, FloatSteps>(),
-                                                kernel<F16Floats, A, FloatSteps>(),
-                                                kernel<F32Floats, A, FloatSteps>(),
-                                                record_kernel<A>()};
+// The kernels of an instruction set, in order of preference: D of its own, then those that all have.
+template <class A, class... D>
+struct Kernels {
+  template <class... Made>
+  struct With {
+    static constexpr MatmulKernel list[] = {
+        kernel<D>()...,         kernel<Mxfp4Floats<A>>(), kernel<Bf16Floats<A>>(), kernel<F16Floats<A>>(),
+        kernel<F32Floats<A>>(), kernel<Made>()...,        record_kernel<A>()};
+  };
+  static constexpr std::span<const MatmulKernel> all = ScaledFormats<A, With>::list;
+};
 
 // Independent multiply-adds from registers: the peak that prefill is judged by. Enough chains to cover the
 // latency, few enough to stay in registers. The operands are opaque to the compiler, the sums stay zero.
@@ -64,11 +56,11 @@ double spin_dots(Numerics numerics, std::int64_t iterations) {
 template <class A>
 constexpr Backend backend(const char* name, bool (*present)(const CpuFeatures&), const char* needs) {
   if constexpr (A::kPairDot)
-    return {name, present, needs, kPairKernels<A>, ops<A>(), spin_dots<A>};
+    return {name, present, needs, Kernels<A, Mxfp4Pairs<A>, Bf16Pairs<A>>::all, ops<A>(), spin_dots<A>};
   else if constexpr (requires { typename A::Offsets; })
-    return {name, present, needs, kOffsetKernels<A>, ops<A>(), spin_dots<A>};
+    return {name, present, needs, Kernels<A, Mxfp4Offsets<A>>::all, ops<A>(), spin_dots<A>};
   else
-    return {name, present, needs, kFloatKernels<A>, ops<A>(), spin_dots<A>};
+    return {name, present, needs, Kernels<A>::all, ops<A>(), spin_dots<A>};
 }
 
 }  // namespace nib::inline v0::cpu

@@ -23,7 +23,6 @@ inline constexpr std::int64_t kTileWidth = kGroupStrips * kStripRows;
 inline constexpr std::int64_t kFewRows = 4;
 
 // ---- packing of activations
-// --------------------------------------------------------------------------------------
 
 // Writes sixteen inputs of one row into the packed block it belongs to. `at` is the first input (a multiple
 // of 16), `row` its row in the block and `width` the block's rows.
@@ -98,7 +97,6 @@ void norm_and_pack(const OpContext& context, const Norm& norm, const PackedWeigh
 }
 
 // ---- products
-// ----------------------------------------------------------------------------------------------------
 
 // For the strips [begin, end) of `weight`, group by group: multiplies, then calls epilogue(tile, first
 // column, columns).
@@ -132,6 +130,21 @@ struct Store {
   }
 };
 
+// The same for a matrix whose strips are those of two, taken in turn.
+template <class Epilogue>
+void multiply_in_turn(const PackedWeight* const (&weights)[2], const std::byte* x, std::int64_t rows,
+                      Range strips, float* tile, Epilogue&& epilogue) {
+  for (std::int64_t strip = strips.begin; strip < strips.end;) {
+    const std::int64_t first = strip, end = std::min(strips.end, (strip / kGroupStrips + 1) * kGroupStrips);
+    for (; strip < end; ++strip) {
+      const PackedWeight& weight = *weights[strip % 2];
+      weight.kernel->run({&weight, strip / 2, strip / 2 + 1, x, static_cast<int>(rows),
+                          tile + (strip - first) * kStripRows, kTileWidth});
+    }
+    epilogue(tile, first * kStripRows, (end - first) * kStripRows);
+  }
+}
+
 template <class A, class Epilogue>
 void multiply(const OpContext& context, const PackedWeight& weight, std::int64_t rows,
               const Epilogue& epilogue) {
@@ -142,7 +155,6 @@ void multiply(const OpContext& context, const PackedWeight& weight, std::int64_t
 }
 
 // ---- ops
-// ---------------------------------------------------------------------------------------------------------
 
 // A head of a query or a key, finished: normed where there are weights, its first `rotary` dimensions turned.
 template <class A>
@@ -159,9 +171,18 @@ void finish_head(float* head, const QkvArgs& args, const float* norm, std::int64
 
 template <class A>
 void qkv(const OpContext& context, const QkvArgs& args) {
-  const std::int64_t stride = row_stride(args.weight->rows);
+  std::int64_t width = 0;
+  for (int part = 0; part < args.parts; ++part) width += args.weight[part].rows;
+  const std::int64_t stride = row_stride(width);
   norm_and_pack<A>(context, args.norm, *args.weight, args.x, nullptr, args.rows, args.normed);
-  multiply<A>(context, *args.weight, args.rows, Store<A, false>{args.bias, args.qkv, stride, args.rows});
+  std::int64_t first = 0;
+  for (int part = 0; part < args.parts; ++part) {
+    const PackedWeight& weight = args.weight[part];
+    multiply<A>(
+        context, weight, args.rows,
+        Store<A, false>{args.bias ? args.bias + first : nullptr, args.qkv + first, stride, args.rows});
+    first += weight.rows;
+  }
   const int dim = args.kv.head_dim, kv_heads = args.kv.kv_heads, per_kv = args.heads / kv_heads;
   context.pool->run_if(args.rows > kFewRows, [&](int index, int count) {
     const Range mine = split(args.rows * kv_heads, index, count);
@@ -240,6 +261,17 @@ void route_dense(const OpContext& context, const RouteArgs& args) {
   }
 }
 
+// By insertion: a handful of numbers. (std::sort's parts would be code that all instruction sets share.)
+template <class A>
+void sort_few(std::int32_t* numbers, int count) {
+  for (int i = 1; i < count; ++i) {
+    const std::int32_t number = numbers[i];
+    int at = i;
+    for (; at > 0 && numbers[at - 1] > number; --at) numbers[at] = numbers[at - 1];
+    numbers[at] = number;
+  }
+}
+
 template <class A>
 void route(const OpContext& context, const RouteArgs& args) {
   if (!args.weight) return route_dense<A>(context, args);
@@ -266,13 +298,14 @@ void route(const OpContext& context, const RouteArgs& args) {
     routing.entry_of_row[i] = entry;
   }
   for (std::int64_t r = 0; r < args.rows; ++r)  // entries grow with the expert id
-    std::sort(routing.entry_of_row + r * k, routing.entry_of_row + (r + 1) * k);
+    sort_few<A>(routing.entry_of_row + r * k, k);
   for (int e = args.experts; e > 0; --e) routing.first[e] = routing.first[e - 1];
   routing.first[0] = 0;
 }
 
 // Deals the strips of all experts that have rows. An expert's strip costs its rows and something for
 // decoding.
+template <class A>
 class ExpertDeal {
  public:
   ExpertDeal(const Routing& routing, int experts, std::int64_t strips, std::int64_t grain)
@@ -360,35 +393,39 @@ void experts(const OpContext& context, const ExpertsArgs& args) {
   });
 
   const int per_unit = is_gated(args.activation) ? 2 : 1;  // strips that make one strip of units
-  const ExpertDeal up_deal(routing, args.experts, up_shape.strips(), per_unit);
+  const std::int64_t up_strips = up_shape.strips() * (args.up ? 2 : 1);
+  const ExpertDeal<A> up_deal(routing, args.experts, up_strips, per_unit);
   context.pool->run([&](int index, int count) {  // gate, up, activation
     up_deal.for_each(index, count, [&](int e, Range strips) {
       const std::int64_t rows = entry_rows(e);
       const PackedWeight& next = args.down[e];
       std::byte* out = packed_rows(context.expert_inputs, next, e);
-      const float* bias =
-          args.gate_up_bias ? args.gate_up_bias + e * up_shape.strips() * kStripRows : nullptr;
+      const float* bias = args.gate_up_bias ? args.gate_up_bias + e * up_strips * kStripRows : nullptr;
       const std::size_t row_bytes = activation_bytes(next.kernel->x, next.k_padded());
-      multiply_strips(args.gate_up[e], packed_rows(context.activations, args.gate_up[e], e), rows, strips,
-                      context.tiles + index * context.tile_floats,
-                      [&](const float* tile, std::int64_t column, std::int64_t columns) {
-                        for (std::int64_t r = 0; r < rows; ++r) {
-                          const Block block = block_of<A>(out, r, rows, row_bytes);
-                          for (std::int64_t c = 0; c < columns; c += 16 * per_unit) {
-                            const float* at = tile + r * kTileWidth + c;
-                            auto y = biased<A>(at, bias, column + c);
-                            y = per_unit == 2 ? gated<A>(args.activation, y,
-                                                         biased<A>(at + 16, bias, column + c + 16), args.gate)
-                                              : ungated<A>(args.activation, y);
-                            pack16<A>(next.kernel->x, round, y, block.data, (column + c) / per_unit,
-                                      block.row, block.width, next.k_padded());
-                          }
-                        }
-                      });
+      const auto finish = [&](const float* tile, std::int64_t column, std::int64_t columns) {
+        for (std::int64_t r = 0; r < rows; ++r) {
+          const Block block = block_of<A>(out, r, rows, row_bytes);
+          for (std::int64_t c = 0; c < columns; c += 16 * per_unit) {
+            const float* at = tile + r * kTileWidth + c;
+            auto y = biased<A>(at, bias, column + c);
+            y = per_unit == 2
+                    ? gated<A>(args.activation, y, biased<A>(at + 16, bias, column + c + 16), args.gate)
+                    : ungated<A>(args.activation, y);
+            pack16<A>(next.kernel->x, round, y, block.data, (column + c) / per_unit, block.row, block.width,
+                      next.k_padded());
+          }
+        }
+      };
+      const std::byte* x = packed_rows(context.activations, args.gate_up[e], e);
+      float* tile = context.tiles + index * context.tile_floats;
+      if (args.up)
+        multiply_in_turn({&args.gate_up[e], &args.up[e]}, x, rows, strips, tile, finish);
+      else
+        multiply_strips(args.gate_up[e], x, rows, strips, tile, finish);
     });
   });
 
-  const ExpertDeal down_deal(routing, args.experts, down_shape.strips(), 1);
+  const ExpertDeal<A> down_deal(routing, args.experts, down_shape.strips(), 1);
   context.pool->run([&](int index, int count) {  // down, bias, weighting
     down_deal.for_each(index, count, [&](int e, Range strips) {
       const std::int64_t rows = entry_rows(e);

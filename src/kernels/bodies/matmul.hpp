@@ -1,15 +1,18 @@
 // The matrix product: one chain per output along k, in canonical order, vectorized across the sixteen rows of
 // a strip.
 //
-// A Decoder says how one format meets the activations on one instruction set: kSteps weights vectors an
-// octet, the element X of the activations that each meets, and the multiply-add. Two loops use it:
-//   direct   1..4 rows of activations: weights are decoded in registers and multiplied at once (bound by
-//   memory) panel    more rows: 16 KiB of weights are decoded into L1, then each block of rows runs through
-//   it (bound by the
-//            dot rate); the inner loop no longer knows the format
+// A decoder (decoders.hpp) says how one format meets the activations on one instruction set. Two loops use
+// it.
+//
+// direct, for 1..4 rows of activations: weights are decoded in registers and multiplied at once (bound by
+// memory).
+//
+// panel, for more rows: 16 KiB of weights are decoded into L1, then each block of rows runs through it (bound
+// by the dot rate); the inner loop no longer knows the format.
 #pragma once
 
 #include "../decode_records.hpp"
+#include "decoders.hpp"
 #include <nibble/kernels/backend.hpp>
 #include <nibble/kernels/packed.hpp>
 
@@ -21,121 +24,16 @@
 
 namespace nib::inline v0::cpu {
 
-inline constexpr int kDirectRows = 4;
 inline constexpr std::size_t kPanelBytes = 16 * 1024;
 inline constexpr std::size_t kPrefetchAhead = 8192;  // bytes; measured best between 4 and 16 KiB
 
-// ---- decoders
-// ----------------------------------------------------------------------------------------------------
-
-// Weights as f32, one step for each k.
+// What a chain may leave in memory: a sum of zero is positive (canonical.hpp).
 template <class A>
-struct FloatSteps {
-  using Arch = A;
-  using W = typename A::F;
-  using X = float;
-  static constexpr ActivationLayout kLayout = ActivationLayout::floats;
-  static constexpr int kSteps = 8;
-  static constexpr bool kAnyScale = true;
-  static typename A::F mac(typename A::F acc, W w, X x) { return A::fma(w, A::set(x), acc); }
-};
-
-template <class A>
-struct Mxfp4Floats : FloatSteps<A> {
-  static constexpr Format kFormat = Format::mxfp4;
-  struct Octet {
-    typename A::P raw;
-    typename A::F scale;
-    typename A::F step(int s) const { return A::mul(A::e2m1(raw, kChainOrder[s]), scale); }
-  };
-  static Octet open(const std::byte* tile, int octets, int octet) {
-    return {A::load_pairs(tile + octet * 64), A::e8m0(tile + octets * 64 + octet / 4 * 16)};
-  }
-};
-
-// As above where A decodes faster under a common scale that is not extreme.
-template <class A>
-struct Mxfp4Offsets : FloatSteps<A> {
-  static constexpr Format kFormat = Format::mxfp4;
-  static constexpr bool kAnyScale = false;
-  struct Octet {
-    typename A::Offsets offsets;
-    typename A::F step(int s) const { return offsets.level(kChainOrder[s]); }
-  };
-  static Octet open(const std::byte* tile, int octets, int octet) {
-    return {typename A::Offsets(tile + octet * 64, tile + octets * 64 + octet / 4 * 16)};
-  }
-};
-
-template <class A>
-struct Bf16Floats : FloatSteps<A> {
-  static constexpr Format kFormat = Format::bf16;
-  struct Octet {
-    const std::byte* at;
-    typename A::F step(int s) const {
-      const auto pairs = A::load_pairs(at + s / 2 * 64);
-      return s % 2 == 0 ? A::odd(pairs) : A::even(pairs);
-    }
-  };
-  static Octet open(const std::byte* tile, int, int octet) { return {tile + octet * 256}; }
-};
-
-template <class A>
-struct F16Floats : FloatSteps<A> {
-  static constexpr Format kFormat = Format::f16;
-  struct Octet {
-    const std::byte* at;
-    typename A::F step(int s) const { return A::load_f16(at + s * 32); }
-  };
-  static Octet open(const std::byte* tile, int, int octet) { return {tile + octet * 256}; }
-};
-
-template <class A>
-struct F32Floats : FloatSteps<A> {
-  static constexpr Format kFormat = Format::f32;
-  struct Octet {
-    const std::byte* at;
-    typename A::F step(int s) const { return A::load(reinterpret_cast<const float*>(at) + s * 16); }
-  };
-  static Octet open(const std::byte* tile, int, int octet) { return {tile + octet * 512}; }
-};
-
-// Weights as pairs of bf16, one step for two k. Only where A has the pair dot.
-template <class A>
-struct PairSteps {
-  using Arch = A;
-  using W = typename A::P;
-  using X = std::uint32_t;
-  static constexpr ActivationLayout kLayout = ActivationLayout::pairs;
-  static constexpr int kSteps = 4;
-  static constexpr bool kAnyScale = false;
-  static typename A::F mac(typename A::F acc, W w, X x) { return A::dot(acc, w, x); }
-};
-
-template <class A>
-struct Mxfp4Pairs : PairSteps<A> {
-  static constexpr Format kFormat = Format::mxfp4;
-  struct Octet {
-    typename A::P raw, exponents;
-    typename A::P step(int s) const { return A::e2m1_pairs(raw, s, exponents); }
-  };
-  static Octet open(const std::byte* tile, int octets, int octet) {
-    return {A::load_pairs(tile + octet * 64), A::e8m0_pairs(tile + octets * 64 + octet / 4 * 16)};
-  }
-};
-
-template <class A>
-struct Bf16Pairs : PairSteps<A> {
-  static constexpr Format kFormat = Format::bf16;
-  struct Octet {
-    const std::byte* at;
-    typename A::P step(int s) const { return A::load_pairs(at + s * 64); }
-  };
-  static Octet open(const std::byte* tile, int, int octet) { return {tile + octet * 256}; }
-};
+void store_sum(float* out, typename A::F sum) {
+  A::store(out, A::add(sum, A::set(0.0f)));
+}
 
 // ---- direct: 1..4 rows
-// -------------------------------------------------------------------------------------------
 
 // S strips of one group, W rows. Reads each tile once, from its beginning to its end.
 template <class D, int S, int W>
@@ -145,21 +43,21 @@ void direct(const PackedWeight& weight, std::int64_t strip, const typename D::X*
   typename A::F acc[S][W];
   for (auto& row : acc)
     for (auto& sum : row) sum = A::set(0.0f);
-  const std::int64_t tiles = weight.full_tiles() + (weight.tail_k() ? 1 : 0);
-  for (std::int64_t t = 0; t < tiles; ++t) {
+  const std::int64_t count = weight.full_tiles() + (weight.tail_k() ? 1 : 0);
+  for (std::int64_t t = 0; t < count; ++t) {
     const std::int64_t k = t < weight.full_tiles() ? kTileK : weight.tail_k();
     const int octets = static_cast<int>(ceil_div(k, kOctet));
-    const std::size_t bytes = tile_bytes(weight.format, k);
-    const std::byte* tile = weight.data + weight.tile_offset(strip, t);
+    const std::size_t bytes = tile_bytes(D::kFormat, k, weight.run()),
+                      line = bytes / static_cast<std::size_t>(octets);
+    Tile tiles[S];
+    for (int s = 0; s < S; ++s) tiles[s] = tile_of<D>(weight, strip + s, t);
     for (int o = 0; o < octets; ++o) {
       const auto* xo = x + static_cast<std::int64_t>((t * 16 + o) * D::kSteps * W);
 #pragma GCC unroll 4
       for (int s = 0; s < S; ++s) {
-        const std::byte* mine = tile + static_cast<std::size_t>(s) * bytes;
-        const std::size_t line = bytes / static_cast<std::size_t>(octets);
         for (std::size_t b = 0; b < line; b += 64)
-          __builtin_prefetch(mine + static_cast<std::size_t>(o) * line + b + kPrefetchAhead);
-        const auto octet = D::open(mine, octets, o);
+          __builtin_prefetch(tiles[s].data + static_cast<std::size_t>(o) * line + b + kPrefetchAhead);
+        const auto octet = D::open(tiles[s], o);
 #pragma GCC unroll 8
         for (int j = 0; j < D::kSteps; ++j) {
           const auto w = octet.step(j);
@@ -170,30 +68,26 @@ void direct(const PackedWeight& weight, std::int64_t strip, const typename D::X*
     }
   }
   for (int s = 0; s < S; ++s)
-    for (int r = 0; r < W; ++r) A::store(out + r * stride + s * 16, acc[s][r]);
+    for (int r = 0; r < W; ++r) store_sum<A>(out + r * stride + s * 16, acc[s][r]);
 }
 
+// Whole groups of four together where the registers hold their sums, else one strip after another.
 template <class D, int W>
 void direct_rows(const MatmulCall& call) {
-  constexpr int kMost = std::clamp(D::Arch::kDirectStrips / W, 1, 4);
+  constexpr int kMost = W > 1 && !D::kStripsOfRows ? 1 : std::clamp(D::Arch::kDirectStrips / W, 1, 4);
   const auto* x = static_cast<const typename D::X*>(call.x);
   for (std::int64_t strip = call.strip_begin; strip < call.strip_end;) {
-    const int count = static_cast<int>(std::min<std::int64_t>(kMost, call.strip_end - strip));
     float* out = call.out + (strip - call.strip_begin) * 16;
-    const PackedWeight& w = *call.weight;
-    if constexpr (kMost >= 4)
-      if (count == 4) direct<D, 4, W>(w, strip, x, out, call.out_stride);
-    if constexpr (kMost >= 3)
-      if (count == 3) direct<D, 3, W>(w, strip, x, out, call.out_stride);
-    if constexpr (kMost >= 2)
-      if (count == 2) direct<D, 2, W>(w, strip, x, out, call.out_stride);
-    if (count == 1) direct<D, 1, W>(w, strip, x, out, call.out_stride);
-    strip += count;
+    const bool most = call.strip_end - strip >= kMost;
+    if (most)
+      direct<D, kMost, W>(*call.weight, strip, x, out, call.out_stride);
+    else
+      direct<D, 1, W>(*call.weight, strip, x, out, call.out_stride);
+    strip += most ? kMost : 1;
   }
 }
 
 // ---- panel: many rows
-// --------------------------------------------------------------------------------------------
 
 // W rows times a panel of `steps` decoded weight vectors [steps][S]; carries the sums in `out`.
 template <class Steps, int S, int W>
@@ -214,7 +108,7 @@ void micro(const typename Steps::W* panel, int steps, const typename Steps::X* x
 #pragma GCC unroll 16
   for (int r = 0; r < W; ++r)
 #pragma GCC unroll 2
-    for (int s = 0; s < S; ++s) A::store(out + r * stride + s * 16, acc[s][r]);
+    for (int s = 0; s < S; ++s) store_sum<A>(out + r * stride + s * 16, acc[s][r]);
 }
 
 template <class Steps, int S>
@@ -238,11 +132,8 @@ void panel_strips(const MatmulCall& call, std::int64_t strip, float* out) {
   for (int begin = 0; begin < octets; begin += kPanelOctets) {
     const int count = std::min(kPanelOctets, octets - begin);
     for (int o = 0; o < count; ++o) {
-      const std::int64_t tile = (begin + o) / 16;
-      const std::int64_t k = tile < weight.full_tiles() ? kTileK : weight.tail_k();
       for (int s = 0; s < S; ++s) {
-        const auto octet = D::open(weight.data + weight.tile_offset(strip + s, tile),
-                                   static_cast<int>(ceil_div(k, kOctet)), (begin + o) % 16);
+        const auto octet = D::open(tile_of<D>(weight, strip + s, (begin + o) / 16), (begin + o) % 16);
 #pragma GCC unroll 8
         for (int j = 0; j < D::kSteps; ++j) panel[(o * D::kSteps + j) * S + s] = octet.step(j);
       }
@@ -259,18 +150,12 @@ void panel_strips(const MatmulCall& call, std::int64_t strip, float* out) {
 
 template <class D, class Steps>
 void matmul(const MatmulCall& call) {
-  static_assert(D::Arch::kBlockRows >= kDirectRows, "direct rows are one block");
-  switch (call.rows) {
-    case 1:
-      return direct_rows<D, 1>(call);
-    case 2:
-      return direct_rows<D, 2>(call);
-    case 3:
-      return direct_rows<D, 3>(call);
-    case 4:
-      return direct_rows<D, 4>(call);
-    default:
-      break;
+  static_assert(D::Arch::kBlockRows >= 4, "the rows of a direct product are one block");
+  if constexpr (D::Arch::kDirectStrips > 0) {
+    if (call.rows == 1) return direct_rows<D, 1>(call);
+    if (call.rows == 2) return direct_rows<D, 2>(call);
+    if (call.rows == 3) return direct_rows<D, 3>(call);
+    if (call.rows == 4) return direct_rows<D, 4>(call);
   }
   constexpr int kPair = D::Arch::kBlockRows > 6 ? 2 : 1;  // strips of a panel: what the registers hold
   for (std::int64_t strip = call.strip_begin; strip < call.strip_end;) {
@@ -286,7 +171,6 @@ void matmul(const MatmulCall& call) {
 }
 
 // ---- any format: rows as they are stored
-// ---------------------------------------------------------------------------------------------------------
 
 // A panel of decoded weights at a time, then the same multiply as every other kernel of floats.
 template <class A>
@@ -319,9 +203,9 @@ constexpr MatmulKernel record_kernel() {
   return {Format::none, ActivationLayout::floats, A::kBlockRows, true, multiply_records<A>};
 }
 
-template <template <class> class D, class A, template <class> class Steps>
+template <class D>
 constexpr MatmulKernel kernel() {
-  return {D<A>::kFormat, D<A>::kLayout, A::kBlockRows, D<A>::kAnyScale, matmul<D<A>, Steps<A>>};
+  return {D::kFormat, D::kLayout, D::Arch::kBlockRows, D::kAnyScale, matmul<D, typename D::Steps>};
 }
 
 }  // namespace nib::inline v0::cpu

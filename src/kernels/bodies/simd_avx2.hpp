@@ -2,6 +2,8 @@
 // only.
 #pragma once
 
+#include "simd_bytes.hpp"
+
 #include <cstdint>
 
 #include <immintrin.h>
@@ -78,17 +80,44 @@ struct Avx2 {
     return {_mm256_cvtph_ps(_mm_loadu_si128(halves)), _mm256_cvtph_ps(_mm_loadu_si128(halves + 1))};
   }
 
-  // Thirty-two bytes, (even, odd) in turn, as integers; or, from the bits of E4M3, as those of f16: the value
-  // times 2^-8.
-  static void load_i8(const void* from, F& even, F& odd) {
-    const P words = widen_bytes(from);
-    even = {signed_byte<24>(words.lo), signed_byte<24>(words.hi)};
-    odd = {signed_byte<16>(words.lo), signed_byte<16>(words.hi)};
+  static P shifted_right(P p, int bits) {
+    return {_mm256_srli_epi32(p.lo, bits), _mm256_srli_epi32(p.hi, bits)};
   }
-  static void load_e4m3(const void* from, F& even, F& odd) {
-    const __m256i words = _mm256_loadu_si256(static_cast<const __m256i*>(from));
-    even = from_halves(e4m3_half(_mm256_slli_epi16(words, 8)));
-    odd = from_halves(e4m3_half(words));
+  static P shifted_left(P p, int bits) {
+    return {_mm256_slli_epi32(p.lo, bits), _mm256_slli_epi32(p.hi, bits)};
+  }
+  static P joined(P a, P b) { return {_mm256_or_si256(a.lo, b.lo), _mm256_or_si256(a.hi, b.hi)}; }
+  static P bytes_less(P p, int n) {
+    const __m256i all = _mm256_set1_epi8(static_cast<char>(n));
+    return {_mm256_sub_epi8(p.lo, all), _mm256_sub_epi8(p.hi, all)};
+  }
+  static P looked_up(const std::int8_t* levels, P p) {
+    const __m256i table =
+        _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(levels)));
+    return {_mm256_shuffle_epi8(table, p.lo), _mm256_shuffle_epi8(table, p.hi)};
+  }
+  // The byte goes to the top of its dword, zeros below it: one shuffle, one conversion.
+  static F byte24(P p, int byte) {
+    const int from = 0x0080'8080 | byte << 24;
+    const __m256i pick =
+        _mm256_broadcastsi128_si256(_mm_setr_epi32(from, from | 4 << 24, from | 8 << 24, from | 12 << 24));
+    return {_mm256_cvtepi32_ps(_mm256_shuffle_epi8(p.lo, pick)),
+            _mm256_cvtepi32_ps(_mm256_shuffle_epi8(p.hi, pick))};
+  }
+  static F table(const float* levels, P raw, int nibble) {
+    const __m256 below = _mm256_loadu_ps(levels), above = _mm256_loadu_ps(levels + 8);
+    return {table8(below, above, raw.lo, nibble), table8(below, above, raw.hi, nibble)};
+  }
+  static F load_i8(const void* from) {
+    const __m128i bytes = _mm_loadu_si128(static_cast<const __m128i*>(from));
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8)))};
+  }
+  static F load_e4m3(const void* from) {
+    return mul(halves(f16_of_e4m3(_mm_loadu_si128(static_cast<const __m128i*>(from)))), set(256.0f));
+  }
+  static F load_e5m2(const void* from) {
+    return halves(f16_of_e5m2(_mm_loadu_si128(static_cast<const __m128i*>(from))));
   }
 
   // Eight codes of each of sixteen rows and their scales: levels times scale by one fused multiply-add each.
@@ -136,24 +165,16 @@ struct Avx2 {
   }
 
  private:
-  // Sixteen dwords of an even and an odd byte.
-  static P widen_bytes(const void* from) {
-    const auto* halves = static_cast<const __m128i*>(from);
-    return {_mm256_cvtepu16_epi32(_mm_loadu_si128(halves)),
-            _mm256_cvtepu16_epi32(_mm_loadu_si128(halves + 1))};
-  }
-  template <int Shift>
-  static __m256 signed_byte(__m256i dwords) {
-    return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(dwords, Shift), 24));
-  }
-  // The upper byte of each word, an E4M3, moved to where an f16 has sign, exponent and mantissa.
-  static __m256i e4m3_half(__m256i words) {
-    const __m256i sign = _mm256_and_si256(words, _mm256_set1_epi16(INT16_MIN));
-    return _mm256_or_si256(sign, _mm256_and_si256(_mm256_srli_epi16(words, 1), _mm256_set1_epi16(0x3f80)));
-  }
-  static F from_halves(__m256i words) {
+  static F halves(__m256i words) {
     return {_mm256_cvtph_ps(_mm256_castsi256_si128(words)),
             _mm256_cvtph_ps(_mm256_extracti128_si256(words, 1))};
+  }
+  // The permutes read the low three bits of each code, its fourth chooses between them.
+  static __m256 table8(__m256 below, __m256 above, __m256i raw, int nibble) {
+    const __m256i code = _mm256_srli_epi32(raw, 4 * nibble);
+    const __m256 fourth = _mm256_castsi256_ps(_mm256_slli_epi32(raw, 28 - 4 * nibble));
+    return _mm256_blendv_ps(_mm256_permutevar8x32_ps(below, code), _mm256_permutevar8x32_ps(above, code),
+                            fourth);
   }
   static __m256 scale8(__m256 p, __m256 n) {
     return _mm256_castsi256_ps(

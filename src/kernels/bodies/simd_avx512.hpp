@@ -4,7 +4,6 @@
 #pragma once
 
 #include <cstdint>
-#include <cstring>
 
 #if defined(NIB_EMULATE_AVX512)
 #include <nibble/kernels/canonical.hpp>
@@ -13,6 +12,8 @@
 #else
 #include <immintrin.h>
 #endif
+
+#include "simd_bytes.hpp"
 
 namespace nib::inline v0::cpu {
 
@@ -74,31 +75,51 @@ struct Avx512 {
   static F odd(P p) {
     return _mm512_castsi512_ps(_mm512_and_si512(p, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
   }
+  // Of numbers that bf16 holds exactly.
+  static P pairs(F even, F odd) {
+    const P upper = _mm512_and_si512(_mm512_castps_si512(odd), _mm512_set1_epi32(static_cast<int>(0xffff0000u)));
+    return _mm512_or_si512(upper, _mm512_srli_epi32(_mm512_castps_si512(even), 16));
+  }
   static P keep(P p, std::uint32_t mask) {
     return _mm512_and_si512(p, _mm512_set1_epi32(static_cast<int>(mask)));
   }
   static F load_f16(const void* from) {
-    const auto* halves = static_cast<const __m128i*>(from);
-    const __m256 low = _mm256_cvtph_ps(_mm_loadu_si128(halves)), high = _mm256_cvtph_ps(_mm_loadu_si128(halves + 1));
-    return _mm512_castpd_ps(
-        _mm512_insertf64x4(_mm512_castpd256_pd512(_mm256_castps_pd(low)), _mm256_castps_pd(high), 1));
+    return halves(_mm256_loadu_si256(static_cast<const __m256i*>(from)));
   }
 
-  // Thirty-two bytes, (even, odd) in turn, as integers; or, from the bits of E4M3, as those of f16: the value times 2^-8.
-  static void load_i8(const void* from, F& even, F& odd) {
-    const P words = widen_words(from);
-    even = signed_byte(_mm512_and_si512(words, _mm512_set1_epi32(0xff)));
-    odd = signed_byte(_mm512_srli_epi32(words, 8));
+  static P shifted_right(P p, int bits) { return _mm512_srli_epi32(p, static_cast<unsigned>(bits)); }
+  static P shifted_left(P p, int bits) { return _mm512_slli_epi32(p, static_cast<unsigned>(bits)); }
+  static P joined(P a, P b) { return _mm512_or_si512(a, b); }
+  static P bytes_less(P p, int n) { return _mm512_sub_epi8(p, _mm512_set1_epi8(static_cast<char>(n))); }
+  static P looked_up(const std::int8_t* levels, P p) {
+    const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(levels));
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(table), p);
   }
-  static void load_e4m3(const void* from, F& even, F& odd) {
-    const __m256i words = _mm256_loadu_si256(static_cast<const __m256i*>(from));
-    even = e4m3(_mm256_slli_epi16(words, 8));
-    odd = e4m3(words);
+  static F byte24(P p, int byte) {
+    const P top = _mm512_and_si512(shifted_left(p, 24 - 8 * byte), _mm512_set1_epi32(static_cast<int>(0xff000000u)));
+#if defined(NIB_EMULATE_AVX512)
+    std::int32_t integers[16];
+    float floats[16];
+    _mm512_storeu_si512(integers, top);
+    for (int i = 0; i < 16; ++i) floats[i] = static_cast<float>(integers[i]);
+    return load(floats);
+#else
+    return _mm512_cvtepi32_ps(top);
+#endif
   }
-  // Pairs of bf16 from numbers that bf16 holds exactly.
-  static P join(F even, F odd) {
-    const P upper = _mm512_and_si512(_mm512_castps_si512(odd), _mm512_set1_epi32(static_cast<int>(0xffff0000u)));
-    return _mm512_or_si512(upper, _mm512_srli_epi32(_mm512_castps_si512(even), 16));
+  static F table(const float* levels, P raw, int nibble) {
+    return _mm512_permutexvar_ps(shifted_right(raw, 4 * nibble), _mm512_loadu_ps(levels));
+  }
+  static F load_i8(const void* from) {
+    const __m128i bytes = _mm_loadu_si128(static_cast<const __m128i*>(from));
+    return pair(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8))));
+  }
+  static F load_e4m3(const void* from) {
+    return mul(halves(f16_of_e4m3(_mm_loadu_si128(static_cast<const __m128i*>(from)))), set(256.0f));
+  }
+  static F load_e5m2(const void* from) {
+    return halves(f16_of_e5m2(_mm_loadu_si128(static_cast<const __m128i*>(from))));
   }
 
   static F e2m1(P raw, int nibble) {
@@ -151,30 +172,14 @@ struct Avx512 {
   }
 
  private:
+  static F pair(__m256 low, __m256 high) {
+    return _mm512_castpd_ps(
+        _mm512_insertf64x4(_mm512_castpd256_pd512(_mm256_castps_pd(low)), _mm256_castps_pd(high), 1));
+  }
+  static F halves(__m256i words) {
+    return pair(_mm256_cvtph_ps(_mm256_castsi256_si128(words)), _mm256_cvtph_ps(_mm256_extracti128_si256(words, 1)));
+  }
   static __m256 upper(F x) { return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(x), 1)); }
-  // Bytes in the low bits of dwords: with the sign flipped they are 128 more, in the low bits of a float 2^23.
-  static F signed_byte(P bytes) {
-    return sub(_mm512_castsi512_ps(_mm512_xor_si512(bytes, _mm512_set1_epi32(0x4b00'0080))), set(0x1p23f + 128));
-  }
-  // The upper byte of each word, an E4M3, moved to where an f16 has sign, exponent and mantissa.
-  static F e4m3(__m256i words) {
-    const __m256i sign = _mm256_and_si256(words, _mm256_set1_epi16(INT16_MIN));
-    alignas(32) __m256i halves =
-        _mm256_or_si256(sign, _mm256_and_si256(_mm256_srli_epi16(words, 1), _mm256_set1_epi16(0x3f80)));
-    return load_f16(&halves);
-  }
-  // Sixteen words to sixteen dwords.
-  static P widen_words(const void* from) {
-#if defined(NIB_EMULATE_AVX512)
-    std::uint16_t words[16];
-    std::memcpy(words, from, sizeof words);
-    std::uint32_t dwords[16];
-    for (int i = 0; i < 16; ++i) dwords[i] = words[i];
-    return _mm512_loadu_si512(dwords);
-#else
-    return _mm512_cvtepu16_epi32(_mm256_loadu_si256(static_cast<const __m256i*>(from)));
-#endif
-  }
   // Sixteen bytes to sixteen dwords.
   static P widen(const void* from) {
 #if defined(NIB_EMULATE_AVX512)

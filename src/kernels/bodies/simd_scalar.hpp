@@ -21,7 +21,7 @@ struct Scalar {
   };
   static constexpr bool kPairDot = false;
   static constexpr int kBlockRows = 4;     // rows of activations in one register block
-  static constexpr int kDirectStrips = 4;  // accumulators of the direct kernel
+  static constexpr int kDirectStrips = 0;  // no direct kernel: the panel costs nothing beside such an fma
   static constexpr int kHeadBlock = 4;     // query heads that share a pass over keys and values
 
   template <class Op>
@@ -105,20 +105,44 @@ struct Scalar {
     return map([&](int i) { return to_float(values[i]); });
   }
 
-  // Thirty-two bytes, (even, odd) in turn, as integers; or, from the bits of E4M3, as those of f16: the value
-  // times 2^-8.
-  static void load_i8(const void* from, F& even, F& odd) {
-    std::int8_t bytes[32];
-    std::memcpy(bytes, from, sizeof bytes);
-    even = map([&](int i) { return static_cast<float>(bytes[2 * i]); });
-    odd = map([&](int i) { return static_cast<float>(bytes[2 * i + 1]); });
+  static P shifted_right(P p, int bits) {
+    for (auto& word : p.v) word >>= bits;
+    return p;
   }
-  static void load_e4m3(const void* from, F& even, F& odd) {
-    std::uint8_t bytes[32];
-    std::memcpy(bytes, from, sizeof bytes);
-    even = map([&](int i) { return E4M3::decode(bytes[2 * i]) * 0x1p-8f; });
-    odd = map([&](int i) { return E4M3::decode(bytes[2 * i + 1]) * 0x1p-8f; });
+  static P shifted_left(P p, int bits) {
+    for (auto& word : p.v) word <<= bits;
+    return p;
   }
+  static P joined(P a, P b) {
+    for (int i = 0; i < 16; ++i) a.v[i] |= b.v[i];
+    return a;
+  }
+  // Each byte less `n`, modulo 256.
+  static P bytes_less(P p, int n) {
+    return each_byte(p, [&](std::uint32_t byte) { return byte - static_cast<std::uint32_t>(n); });
+  }
+  // levels[byte] of each byte, which is below sixteen.
+  static P looked_up(const std::int8_t* levels, P p) {
+    return each_byte(p, [&](std::uint32_t byte) { return static_cast<std::uint32_t>(levels[byte & 15u]); });
+  }
+  // Byte `byte` of each dword in two's complement, times 2^24.
+  static F byte24(P p, int byte) {
+    return map([&](int i) {
+      return static_cast<float>(static_cast<std::int32_t>(p.v[i] << (24 - 8 * byte) & 0xff00'0000u));
+    });
+  }
+  // levels[code `nibble`] of each dword.
+  static F table(const float* levels, P raw, int nibble) {
+    return map([&](int i) { return levels[(raw.v[i] >> (4 * nibble)) & 15u]; });
+  }
+  // Sixteen bytes that are integers, E4M3 or E5M2.
+  static F load_i8(const void* from) {
+    std::int8_t bytes[16];
+    std::memcpy(bytes, from, sizeof bytes);
+    return map([&](int i) { return static_cast<float>(bytes[i]); });
+  }
+  static F load_e4m3(const void* from) { return load_decoded<E4M3>(from); }
+  static F load_e5m2(const void* from) { return load_decoded<E5M2>(from); }
 
   // The E2M1 value of code `nibble` of each dword, without its scale.
   static F e2m1(P raw, int nibble) {
@@ -140,6 +164,21 @@ struct Scalar {
     if ((std::bit_cast<std::uint64_t>(sum) & 0x1fff'ffffu) == 0x1000'0000u) [[unlikely]]
       return fma_canonical(a, b, c);
     return static_cast<float>(sum);
+  }
+  template <class Op>
+  static P each_byte(P p, Op op) {
+    for (auto& word : p.v) {
+      std::uint32_t out = 0;
+      for (int byte = 0; byte < 4; ++byte) out |= (op(word >> (8 * byte) & 0xffu) & 0xffu) << (8 * byte);
+      word = out;
+    }
+    return p;
+  }
+  template <class Element>
+  static F load_decoded(const void* from) {
+    std::uint8_t bytes[16];
+    std::memcpy(bytes, from, sizeof bytes);
+    return map([&](int i) { return Element::decode(bytes[i]); });
   }
   template <class Op>
   static float tree(F x, Op op) {

@@ -72,26 +72,23 @@ struct StoredF32 {
 };
 
 // A byte each, and a scale for each position, which meets the sum over a head's dimensions (keys) or the
-// probability (values). Codes are numbers that bf16 holds exactly; kUnit is the value of code 1 where that is
-// not 1.
+// probability (values). Codes are numbers that bf16 holds exactly.
 struct Int8Codes {
   static constexpr float kLargest = 127;
-  static constexpr float kUnit = 1;
   static std::byte encode(float x) {
     return static_cast<std::byte>(static_cast<std::int8_t>(std::lrintf(x)));
   }
   template <class A>
-  static void load(const std::byte* from, typename A::F& even, typename A::F& odd) {
-    A::load_i8(from, even, odd);
+  static typename A::F load(const std::byte* from) {
+    return A::load_i8(from);
   }
 };
 struct E4M3Codes {
   static constexpr float kLargest = 448;
-  static constexpr float kUnit = 0x1p8f;  // the bits are read as those of an f16, whose bias is 8 larger
   static std::byte encode(float x) { return static_cast<std::byte>(E4M3::encode(x)); }
   template <class A>
-  static void load(const std::byte* from, typename A::F& even, typename A::F& odd) {
-    A::load_e4m3(from, even, odd);
+  static typename A::F load(const std::byte* from) {
+    return A::load_e4m3(from);
   }
 };
 
@@ -100,9 +97,8 @@ struct StoredByteFloats : StoredF32<A> {
   static constexpr bool kScaled = true;
   using Raw = typename StoredF32<A>::Raw;
   static Raw load(const std::byte* block, std::int64_t pair, std::int64_t width, std::int64_t lane) {
-    Raw raw;
-    Codes::template load<A>(block + (pair * width + lane) * 2, raw.even, raw.odd);
-    return raw;
+    const std::byte* bytes = block + pair * 2 * width + lane;
+    return {Codes::template load<A>(bytes), Codes::template load<A>(bytes + width)};
   }
 };
 
@@ -111,9 +107,8 @@ struct StoredBytePairs : StoredBf16Pairs<A> {
   static constexpr bool kScaled = true;
   static typename A::P load(const std::byte* block, std::int64_t pair, std::int64_t width,
                             std::int64_t lane) {
-    typename A::F even, odd;
-    Codes::template load<A>(block + (pair * width + lane) * 2, even, odd);
-    return A::join(even, odd);
+    const auto raw = StoredByteFloats<A, Codes>::load(block, pair, width, lane);
+    return A::pairs(raw.even, raw.odd);
   }
 };
 
@@ -121,10 +116,12 @@ struct StoredBytePairs : StoredBf16Pairs<A> {
 template <class Put>
 void for_each_place(const KvLayout& kv, std::int64_t slot, Put put) {
   const std::int64_t padded = kv.padded_dim();
-  const bool planes = kv.format == KvFormat::f32;  // even and odd apart, not side by side
+  const bool side_by_side = kv.format == KvFormat::bf16;  // even and odd; else apart
   for (std::int64_t d = 0; d < kv.head_dim; ++d) {
-    const std::int64_t key = planes ? d * kPagePositions + slot : (d / 2 * kPagePositions + slot) * 2 + d % 2;
-    const std::int64_t value = planes ? slot * padded + d : (slot / 2 * padded + d) * 2 + slot % 2;
+    const std::int64_t key =
+        side_by_side ? (d / 2 * kPagePositions + slot) * 2 + d % 2 : d * kPagePositions + slot;
+    const std::int64_t value =
+        side_by_side ? (slot / 2 * padded + d) * 2 + slot % 2 : slot * padded + d;
     put(d, key, value);
   }
 }
@@ -139,7 +136,7 @@ struct HeadScale {
     for (int d = 0; d < dim; ++d)
       if (const float size = std::abs(x[d]); !(size <= most)) most = size;  // a NaN stays
     if (most < 0x1p-100f) return;
-    scale = most / Codes::kLargest * Codes::kUnit;
+    scale = most / Codes::kLargest;
     inverse = std::isfinite(most) ? Codes::kLargest / most : 0;
   }
   std::byte code(float x) const { return inverse == 0 ? std::byte{0} : Codes::encode(x * inverse); }

@@ -1,0 +1,135 @@
+// nibble explain: how an opened model is stored and computed, tensor by tensor.
+#include "exit_code.hpp"
+#include "interrupt.hpp"
+#include "numbers.hpp"
+#include "opening.hpp"
+#include "report.hpp"
+#include "terminal.hpp"
+#include "verbs.hpp"
+#include <nibble/base/concat.hpp>
+#include <nibble/runtime/explain.hpp>
+
+#include <algorithm>
+#include <cstdio>
+#include <set>
+
+namespace nib::program {
+namespace {
+
+// Items that differ in nothing but their tensor.
+struct Group {
+  ExplainItem first;  // bytes and decode_bytes are of all
+  std::uint64_t items = 0;
+
+  bool holds(const ExplainItem& item) const {
+    return item.op == first.op && item.purpose == first.purpose && item.format == first.format &&
+           item.computed == first.computed && item.kernel == first.kernel;
+  }
+};
+std::vector<Group> grouped(std::span<const ExplainItem> items) {
+  std::vector<Group> groups;
+  for (const ExplainItem& item : items) {
+    auto same = std::find_if(groups.begin(), groups.end(), [&](const Group& g) { return g.holds(item); });
+    if (same == groups.end()) {
+      groups.push_back({item, 1});
+    } else {
+      same->first.bytes += item.bytes;
+      same->first.decode_bytes += item.decode_bytes;
+      ++same->items;
+    }
+  }
+  return groups;
+}
+
+double share(std::uint64_t part, std::uint64_t all) {
+  return all ? static_cast<double>(part) / static_cast<double>(all) : 0;
+}
+
+std::string share_text(const ExplainItem& item, std::uint64_t all) {
+  if (item.purpose != Purpose::weights) return "";
+  char text[32];
+  std::snprintf(text, sizeof text, "%.1f%%", 100 * share(item.decode_bytes, all));
+  return text;
+}
+
+std::string text_report(const Model& model, bool every) {
+  const ModelInfo& info = model.info();
+  Table table(every ? "llllllrr" : "lllllrrr");
+  if (every)
+    table.row(
+        {"op", "tensor", "stored as", "computed in", "kernel", "instructions", "size", "of a token's reads"});
+  else
+    table.row(
+        {"op", "stored as", "computed in", "kernel", "instructions", "items", "size", "of a token's reads"});
+  std::set<std::string> generic;
+  const auto row = [&](const ExplainItem& item, std::uint64_t items) {
+    std::vector<std::string> cells = {std::string(item.op)};
+    if (every) cells.push_back(item.name);
+    cells.insert(cells.end(), {format_name(item.format), format_name(item.computed), kernel_name(item.kernel),
+                               std::string(item.instruction_set)});
+    if (!every) cells.push_back(concat(items));
+    cells.insert(cells.end(), {bytes_text(item.bytes), share_text(item, info.decode_bytes)});
+    table.row(std::move(cells));
+    if (item.kernel == KernelKind::records) generic.insert(format_name(item.format));
+  };
+  if (every) {
+    for (const ExplainItem& item : model.explain()) row(item, 1);
+  } else {
+    for (const Group& group : grouped(model.explain())) row(group.first, group.items);
+  }
+  std::string text = concat(info.path, ": ", info.architecture, ", ", numerics_name(info.numerics),
+                            " numerics, all on the host; ", bytes_text(info.decode_bytes),
+                            " of weights read for one token\n\n", table.text());
+  if (!generic.empty()) {
+    std::string formats;
+    for (const std::string& format : generic) formats += concat(formats.empty() ? "" : ", ", format);
+    text += concat("\nNo kernel of its own yet: ", formats,
+                   ". The generic one (records) decodes value by value from the stored\n"
+                   "bytes: right, but slower than reading them would allow.\n");
+  }
+  return text;
+}
+
+// For programs: keys are part of what the command line promises.
+Json item_json(const ExplainItem& item, std::uint64_t all) {
+  return Json::object({{"name", json(item.name)},
+                       {"op", json(item.op)},
+                       {"purpose", json(purpose_name(item.purpose))},
+                       {"format", json(format_name(item.format))},
+                       {"computed", json(format_name(item.computed))},
+                       {"kernel", json(kernel_name(item.kernel))},
+                       {"generic", json(item.kernel == KernelKind::records)},
+                       {"instruction_set", json(item.instruction_set)},
+                       {"device", json(item.device)},
+                       {"bytes", json(item.bytes)},
+                       {"decode_bytes", json(item.decode_bytes)},
+                       {"decode_share", json(share(item.decode_bytes, all))}});
+}
+
+std::string json_report(const Model& model) {
+  const ModelInfo& info = model.info();
+  std::vector<Json> items;
+  for (const ExplainItem& item : model.explain()) items.push_back(item_json(item, info.decode_bytes));
+  return write_json(Json::object({{"path", json(info.path)},
+                                  {"architecture", json(info.architecture)},
+                                  {"backend", json(info.backend)},
+                                  {"numerics", json(numerics_name(info.numerics))},
+                                  {"decode_bytes", json(info.decode_bytes)},
+                                  {"items", Json::array(std::move(items))}}),
+                    true) +
+         "\n";
+}
+
+}  // namespace
+
+int explain(const ExplainFlags& flags) {
+  const Interrupts interrupts;
+  std::string advice;
+  const auto opened = open_for(flags.model, interrupts.cancel(), advice, {.tokenizer = false});
+  if (!opened.ok()) return fail(opened.status(), advice);
+  const Model& model = *opened->model;
+  const Status written = put(flags.json ? json_report(model) : text_report(model, flags.tensors));
+  return written.ok() ? kSuccess : fail(written);
+}
+
+}  // namespace nib::program

@@ -1,0 +1,84 @@
+// Room kernels: encoders: floats into the bytes of a format, and how far from them a reader's values will be,
+// in one pass.
+//
+// The bytes are those of the definitions in formats/, bit for bit and for every input: NaN, infinities,
+// subnormals, in whatever floating-point environment the caller is. There is an encoder for every format that
+// nibble writes: a table of fast ones for processors with AVX2, and the definitions for what is not in it.
+#pragma once
+
+#include <nibble/base/machine.hpp>
+#include <nibble/formats/format.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+
+namespace nib::inline v0 {
+
+// Values that follow one another in a row, and their place in the planes.
+struct EncodeCall {
+  const float* values;
+  std::int64_t count;             // whole groups of the format
+  std::byte* codes;               // code_bytes a group
+  std::byte* scales = nullptr;    // scale_bytes a group, of formats with a plane of them
+  float tensor_scale = 1;         // of formats that have one
+  std::int64_t run = 0;           // of formats with shared scales: so many values share one
+  const float* run_scales = {};   // one a run, the last of which may be short
+  const float* read_scales = {};  // what a reader will have in their place
+};
+
+// Sums of squares: of the values, and of what a reader will have minus the value. The order of operations is
+// part of the definition, so they are the same on every machine. Of values i, i + 8, i + 16 and i + 24 of
+// each 32 of a run (of a call, where nothing is shared) the squares are added in f32, in that order; these
+// sums to s[i % 8] in double, 32 after 32 and run after run; and the total is ((s0 + s4) + (s2 + s6)) + ((s1
+// + s5) + (s3 + s7)). Where a total is not finite, or the signal less than 2^-100 a value, f32 cannot hold
+// the squares: there both are formed again with squares and sums in double.
+struct Noise {
+  double signal = 0, noise = 0;
+};
+
+using EncodeFunction = Noise (*)(const EncodeCall&);
+using MeasureFunction = void (*)(const float* values, std::int64_t count, std::int64_t run, float* largest);
+
+// The encoders of one instruction set. The functions are for Encoder to call.
+struct EncoderTable {
+  struct Row {
+    Format format;
+    ScaleRule rule;
+    EncodeFunction with_noise, without;  // the former without the last sentence of Noise
+  };
+  const char* name;
+  bool (*present)(const CpuFeatures&);
+  std::span<const Row> rows;
+  MeasureFunction measure;
+};
+
+// Writes one format by one scale rule. Plain data; any thread.
+class Encoder {
+ public:
+  // The bytes and the noise; or the bytes alone, for half the arithmetic.
+  Noise encode(const EncodeCall& call) const;
+  void encode_bytes(const EncodeCall& call) const;
+
+  // What formats with shared scales need first: largest[i] (zero to begin with) grows to the largest
+  // magnitude of run i, where infinity and NaN are above all numbers; and the scale of values of that largest
+  // magnitude, a division in the caller's floating-point environment.
+  void measure(const float* values, std::int64_t count, std::int64_t run, float* largest) const;
+  float scale_of(float largest) const { return scale_of_(largest); }
+
+  // Of the tables of this build, best first, those that the features allow.
+  friend std::optional<Encoder> find_encoder(Format format, ScaleRule rule, const CpuFeatures& features);
+
+ private:
+  EncodeFunction with_noise_ = nullptr, without_ = nullptr;
+  EncodeFunction noise_in_double_ = nullptr;
+  MeasureFunction measure_ = nullptr;
+  float (*scale_of_)(float) = nullptr;
+};
+
+// Nothing when the format is none that nibble writes, or has no such rule. ScaleRule::floor of MXFP4 is its
+// usual one.
+std::optional<Encoder> find_encoder(Format format, ScaleRule rule, const CpuFeatures& features);
+
+}  // namespace nib::inline v0

@@ -1,0 +1,42 @@
+// Room runtime: ExplainItem: how a model is computed, tensor by tensor: what it is stored as, which kernel
+// multiplies it, on which instructions of which device.
+#pragma once
+
+#include <nibble/base/memory.hpp>
+#include <nibble/formats/format.hpp>
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace nib::inline v0 {
+
+// How the bytes of an item are read. Nothing is widened in memory but vectors: every matrix is multiplied
+// from the codes and scales that its file has.
+enum class KernelKind : std::uint8_t {
+  tiles,    // a kernel made for the format, from weights packed in the order in which it reads them
+  records,  // the generic kernel of any format: rows as stored, decoded value by value; right, but slow
+  lookup,   // a row for each token
+  vector,   // norms, biases, sinks: widened to f32 when loaded
+  cache,    // keys and values
+};
+constexpr const char* kernel_name(KernelKind kind) {
+  constexpr const char* names[] = {"tiles", "records", "lookup", "vector", "cache"};
+  return names[static_cast<int>(kind)];
+}
+
+struct ExplainItem {
+  std::string name;     // tensors: "model.layers.0.self_attn.{q,k,v}_proj.weight", "*" for every expert; or
+                        // "keys and values, 12 full layers"
+  std::string_view op;  // that reads it: "embed", "qkv", "attention", "project", "route", "experts", "head"
+  Purpose purpose;      // weights, or kv_cache
+  Format format;        // as stored; of a cache: as kept
+  Format computed;      // what inputs are rounded to before they are multiplied; sums are f32
+  KernelKind kernel;
+  std::string_view instruction_set;  // "avx2": the backend's name
+  std::string_view device;           // "host"
+  std::uint64_t bytes;               // in memory; of a cache: planned, for all sessions
+  std::uint64_t decode_bytes;        // of weights, those read for one token at batch 1
+};
+
+}  // namespace nib::inline v0

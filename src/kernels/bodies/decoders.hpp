@@ -1,0 +1,396 @@
+// How one format meets the activations on one instruction set.
+//
+// A decoder has kFormat, the vectors of weights an octet (kSteps), the element X of the activations that each
+// meets, and the multiply-add; open(tile, octet).step(s) is a vector of weights. Those of plain formats and
+// of MXFP4 are written out; all others are Scaled: codes that are levels, times scales.
+#pragma once
+
+#include <nibble/formats/code_books.hpp>
+#include <nibble/formats/ggml.hpp>
+#include <nibble/kernels/backend.hpp>
+#include <nibble/kernels/packed.hpp>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace nib::inline v0::cpu {
+
+// One tile and what its strip has once.
+struct Tile {
+  const std::byte *data, *high, *scales, *header;  // high: bits above the low four of codes
+  int run_octets;  // octets that share a scale; of formats whose tensors say it
+};
+template <class D>
+[[gnu::always_inline]] inline Tile tile_of(const PackedWeight& weight, std::int64_t strip,
+                                           std::int64_t tile) {
+  const std::int64_t k = tile < weight.full_tiles() ? kTileK : weight.tail_k();
+  const std::byte* data = weight.data + weight.tile_offset(strip, tile);
+  constexpr TileInfo info = tile_info(D::kFormat);
+  return {data, data + ceil_div(k, kOctet) * 64, data + code_plane_bytes(info, k),
+          weight.data + weight.header_offset(strip), static_cast<int>(weight.run() / kOctet)};
+}
+
+// ---- steps
+
+// Weights as f32, one step for each k.
+template <class A>
+struct FloatSteps {
+  using Arch = A;
+  using Steps = FloatSteps;  // all that the loop over a panel of decoded weights need know
+  using W = typename A::F;
+  using X = float;
+  static constexpr ActivationLayout kLayout = ActivationLayout::floats;
+  static constexpr int kSteps = 8;
+  static constexpr bool kAnyScale = true;
+  static constexpr bool kStripsOfRows = true;
+  static typename A::F mac(typename A::F acc, W w, X x) { return A::fma(w, A::set(x), acc); }
+};
+
+template <class A>
+struct Mxfp4Floats : FloatSteps<A> {
+  static constexpr Format kFormat = Format::mxfp4;
+  struct Octet {
+    typename A::P raw;
+    typename A::F scale;
+    typename A::F step(int s) const { return A::mul(A::e2m1(raw, kChainOrder[s]), scale); }
+  };
+  static Octet open(const Tile& tile, int octet) {
+    return {A::load_pairs(tile.data + octet * 64), A::e8m0(tile.scales + octet / 4 * 16)};
+  }
+};
+
+// As above where A decodes faster under a common scale that is not extreme.
+template <class A>
+struct Mxfp4Offsets : FloatSteps<A> {
+  static constexpr Format kFormat = Format::mxfp4;
+  static constexpr bool kAnyScale = false;
+  struct Octet {
+    typename A::Offsets offsets;
+    typename A::F step(int s) const { return offsets.level(kChainOrder[s]); }
+  };
+  static Octet open(const Tile& tile, int octet) {
+    return {typename A::Offsets(tile.data + octet * 64, tile.scales + octet / 4 * 16)};
+  }
+};
+
+template <class A>
+struct Bf16Floats : FloatSteps<A> {
+  static constexpr Format kFormat = Format::bf16;
+  struct Octet {
+    const std::byte* at;
+    typename A::F step(int s) const {
+      const auto pairs = A::load_pairs(at + s / 2 * 64);
+      return s % 2 == 0 ? A::odd(pairs) : A::even(pairs);
+    }
+  };
+  static Octet open(const Tile& tile, int octet) { return {tile.data + octet * 256}; }
+};
+
+template <class A>
+struct F16Floats : FloatSteps<A> {
+  static constexpr Format kFormat = Format::f16;
+  struct Octet {
+    const std::byte* at;
+    typename A::F step(int s) const { return A::load_f16(at + s * 32); }
+  };
+  static Octet open(const Tile& tile, int octet) { return {tile.data + octet * 256}; }
+};
+
+template <class A>
+struct F32Floats : FloatSteps<A> {
+  static constexpr Format kFormat = Format::f32;
+  struct Octet {
+    const std::byte* at;
+    typename A::F step(int s) const { return A::load(reinterpret_cast<const float*>(at) + s * 16); }
+  };
+  static Octet open(const Tile& tile, int octet) { return {tile.data + octet * 512}; }
+};
+
+// Weights as pairs of bf16, one step for two k. Only where A has the pair dot.
+template <class A>
+struct PairSteps {
+  using Arch = A;
+  using Steps = PairSteps;
+  using W = typename A::P;
+  using X = std::uint32_t;
+  static constexpr ActivationLayout kLayout = ActivationLayout::pairs;
+  static constexpr int kSteps = 4;
+  static constexpr bool kAnyScale = false;
+  static constexpr bool kStripsOfRows = true;
+  static typename A::F mac(typename A::F acc, W w, X x) { return A::dot(acc, w, x); }
+};
+
+template <class A>
+struct Mxfp4Pairs : PairSteps<A> {
+  static constexpr Format kFormat = Format::mxfp4;
+  struct Octet {
+    typename A::P raw, exponents;
+    typename A::P step(int s) const { return A::e2m1_pairs(raw, s, exponents); }
+  };
+  static Octet open(const Tile& tile, int octet) {
+    return {A::load_pairs(tile.data + octet * 64), A::e8m0_pairs(tile.scales + octet / 4 * 16)};
+  }
+};
+
+template <class A>
+struct Bf16Pairs : PairSteps<A> {
+  static constexpr Format kFormat = Format::bf16;
+  struct Octet {
+    const std::byte* at;
+    typename A::P step(int s) const { return A::load_pairs(at + s * 64); }
+  };
+  static Octet open(const Tile& tile, int octet) { return {tile.data + octet * 256}; }
+};
+
+// ---- codes: levels of k offset kChainOrder[s], or these times 1 / kUnit, a power of two
+
+// Eight nibbles a dword, and bytes made of them: those of even and of odd k.
+template <class A>
+struct NibbleBytes {
+  typename A::P even, odd;
+  static NibbleBytes open(const Tile& tile, int octet) {
+    const auto raw = A::load_pairs(tile.data + octet * 64);
+    return {A::keep(raw, 0x0f0f'0f0fu), A::keep(A::shifted_right(raw, 4), 0x0f0f'0f0fu)};
+  }
+  typename A::F byte24(int s) const {
+    const int k = kChainOrder[s];
+    return A::byte24(k % 2 ? odd : even, k / 2);
+  }
+};
+
+// Integers of 4 + High bits, less Bias.
+template <int Bias, int High = 0>
+struct Integers {
+  static constexpr float kUnit = 0x1p-24f;
+  template <class A>
+  struct Octet {
+    NibbleBytes<A> bytes;
+    typename A::F level(int s) const { return bytes.byte24(s); }
+  };
+  template <class A>
+  static Octet<A> open(const Tile& tile, int octet) {
+    auto bytes = NibbleBytes<A>::open(tile, octet);
+    if constexpr (High > 0) {
+      constexpr int kOctets = 4 / High;  // that share a dword of high bits
+      constexpr std::uint32_t kMask = ((1u << High) - 1) * 0x0101'0101u;
+      const std::byte* plane = tile.high + octet / kOctets * 64;
+      const auto bits = A::shifted_right(A::load_pairs(plane), octet % kOctets * 2 * High);
+      bytes.even = A::joined(bytes.even, A::shifted_left(A::keep(bits, kMask), 4));
+      bytes.odd = A::joined(bytes.odd, A::shifted_left(A::keep(A::shifted_right(bits, High), kMask), 4));
+    }
+    if constexpr (Bias != 0) {
+      bytes.even = A::bytes_less(bytes.even, Bias);
+      bytes.odd = A::bytes_less(bytes.odd, Bias);
+    }
+    return {bytes};
+  }
+};
+
+// Sixteen levels that are integers of a byte, each 1 / Parts of a unit.
+template <const std::int8_t (&Levels)[16], int Parts>
+struct IntegerTable {
+  static constexpr float kUnit = 0x1p-24f / Parts;
+  template <class A>
+  struct Octet {
+    NibbleBytes<A> bytes;
+    typename A::F level(int s) const { return bytes.byte24(s); }
+  };
+  template <class A>
+  static Octet<A> open(const Tile& tile, int octet) {
+    const auto codes = NibbleBytes<A>::open(tile, octet);
+    return {{A::looked_up(Levels, codes.even), A::looked_up(Levels, codes.odd)}};
+  }
+};
+
+// Sixteen levels that are any floats.
+template <const float (&Levels)[16]>
+struct FloatTable {
+  static constexpr float kUnit = 1;
+  template <class A>
+  struct Octet {
+    typename A::P raw;
+    typename A::F level(int s) const { return A::table(Levels, raw, kChainOrder[s]); }
+  };
+  template <class A>
+  static Octet<A> open(const Tile& tile, int octet) {
+    return {A::load_pairs(tile.data + octet * 64)};
+  }
+};
+
+// Bytes in two's complement, each 1 / Parts of a unit.
+template <int Parts = 1>
+struct Bytes {
+  static constexpr float kUnit = 0x1p-24f / Parts;
+  template <class A>
+  struct Octet {
+    typename A::P low, high;
+    typename A::F level(int s) const {
+      const int k = kChainOrder[s];
+      return A::byte24(k < 4 ? low : high, k % 4);
+    }
+  };
+  template <class A>
+  static Octet<A> open(const Tile& tile, int octet) {
+    const std::byte* at = tile.data + octet * 128;
+    return {A::load_pairs(at), A::load_pairs(at + 64)};
+  }
+};
+
+// Bytes that are floats.
+template <bool E4M3>
+struct FloatBytes {
+  static constexpr float kUnit = 1;
+  template <class A>
+  struct Octet {
+    const std::byte* at;
+    typename A::F level(int s) const {
+      if constexpr (E4M3)
+        return A::load_e4m3(at + s * 16);
+      else
+        return A::load_e5m2(at + s * 16);
+    }
+  };
+  template <class A>
+  static Octet<A> open(const Tile& tile, int octet) {
+    return {tile.data + octet * 128};
+  }
+};
+
+// ---- scales: from the level, in units of kUnit, to the weight
+
+// Times an f16 for each 32 inputs. The unit goes into the scale: no f16 times 2^-25 is subnormal.
+template <class A, class Codes>
+struct HalfScale {
+  typename A::F scale;
+  static HalfScale open(const Tile& tile, int octet) {
+    return {A::mul(A::load_f16(tile.scales + octet / 4 * 32), A::set(Codes::kUnit))};
+  }
+  typename A::F weight(typename A::F level) const { return A::mul(level, scale); }
+};
+
+// The same, and plus another f16. The product is exact, so that one rounding is as good as two.
+template <class A, class Codes>
+struct HalfScaleAndMinimum {
+  typename A::F scale, minimum;
+  static HalfScaleAndMinimum open(const Tile& tile, int octet) {
+    const std::byte* line = tile.scales + octet / 4 * 64;
+    return {A::mul(A::load_f16(line), A::set(Codes::kUnit)), A::load_f16(line + 32)};
+  }
+  typename A::F weight(typename A::F level) const { return A::fma(level, scale, minimum); }
+};
+
+// Levels that are brought to their unit first: such scales may be as small as f32 has them.
+template <class A, class Codes>
+struct AnyScale {
+  typename A::F scale;
+  typename A::F weight(typename A::F level) const {
+    if constexpr (Codes::kUnit != 1) level = A::mul(level, A::set(Codes::kUnit));
+    return A::mul(level, scale);
+  }
+};
+
+// Times a power of two for each 32 inputs.
+template <class A, class Codes>
+struct PowerScale : AnyScale<A, Codes> {
+  static PowerScale open(const Tile& tile, int octet) { return {{A::e8m0(tile.scales + octet / 4 * 16)}}; }
+};
+
+// Times an f32 for each run of inputs.
+template <class A, class Codes>
+struct RunScale : AnyScale<A, Codes> {
+  static RunScale open(const Tile& tile, int octet) {
+    const std::byte* line = tile.header;
+    if (tile.run_octets > 0) line = tile.scales + octet / tile.run_octets * 64;
+    return {{A::load(reinterpret_cast<const float*>(line))}};
+  }
+};
+
+// And divided by 127.
+template <class A, class Codes>
+struct RunScaleOf127 : RunScale<A, Codes> {
+  static RunScaleOf127 open(const Tile& tile, int octet) { return {RunScale<A, Codes>::open(tile, octet)}; }
+  typename A::F weight(typename A::F level) const {
+    return A::mul(RunScale<A, Codes>::weight(level), A::set(1.0f / 127.0f));
+  }
+};
+
+// Times an E4M3 for each 16 inputs, which is exact, and times the row's factor.
+template <class A, class Codes>
+struct SmallScaleAndFactor {
+  typename A::F scale, factor;
+  static SmallScaleAndFactor open(const Tile& tile, int octet) {
+    return {A::mul(A::load_e4m3(tile.scales + octet / 2 * 16), A::set(Codes::kUnit)),
+            A::load(reinterpret_cast<const float*>(tile.header))};
+  }
+  typename A::F weight(typename A::F level) const { return A::mul(A::mul(level, scale), factor); }
+};
+
+// Times an integer for each Group inputs, times the f16 of the tile; the product of these two is exact.
+template <int Group>
+struct SuperScale {
+  template <class A, class Codes>
+  struct Of {
+    typename A::F scale;
+    static Of open(const Tile& tile, int octet) {
+      const auto super = A::mul(A::load_f16(tile.scales + kTileK / Group * 16), A::set(Codes::kUnit));
+      return {A::mul(super, A::load_i8(tile.scales + octet / (Group / 8) * 16))};
+    }
+    typename A::F weight(typename A::F level) const { return A::mul(level, scale); }
+  };
+};
+
+// The same for each 32, less another such product; both are exact.
+template <class A, class Codes>
+struct SuperScaleAndMinimum {
+  typename A::F scale, minimum;
+  static SuperScaleAndMinimum open(const Tile& tile, int octet) {
+    const std::byte *line = tile.scales + octet / 4 * 32, *super = tile.scales + kTileK / 32 * 32;
+    return {A::mul(A::mul(A::load_f16(super), A::set(Codes::kUnit)), A::load_i8(line)),
+            A::mul(A::mul(A::load_f16(super + 32), A::set(-1.0f)), A::load_i8(line + 16))};
+  }
+  typename A::F weight(typename A::F level) const { return A::fma(level, scale, minimum); }
+};
+
+// ---- the formats made of them
+
+template <class A, Format Id, class Codes, template <class, class> class Scale>
+struct Scaled : FloatSteps<A> {
+  static constexpr Format kFormat = Id;
+  // With several rows decoding is the greater part anyhow: one strip at a time does with a third of the code.
+  static constexpr bool kStripsOfRows = false;
+  struct Octet {
+    typename Codes::template Octet<A> codes;
+    Scale<A, Codes> scale;
+    typename A::F step(int s) const { return scale.weight(codes.level(s)); }
+  };
+  static Octet open(const Tile& tile, int octet) {
+    return {Codes::template open<A>(tile, octet), Scale<A, Codes>::open(tile, octet)};
+  }
+};
+
+inline constexpr std::int8_t kE2m1Halves[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+using E2m1Codes = IntegerTable<kE2m1Halves, 2>;
+using Iq4Codes = IntegerTable<kIq4Levels, 1>;
+
+// All of them, behind the kernels that are not made so.
+template <class A, template <class...> class List>
+using ScaledFormats = List<
+    Scaled<A, Format::q4_0, Integers<8>, HalfScale>,
+    Scaled<A, Format::q4_1, Integers<0>, HalfScaleAndMinimum>,
+    Scaled<A, Format::q5_0, Integers<16, 1>, HalfScale>,
+    Scaled<A, Format::q5_1, Integers<0, 1>, HalfScaleAndMinimum>, Scaled<A, Format::q8_0, Bytes<>, HalfScale>,
+    Scaled<A, Format::q4_k, Integers<0>, SuperScaleAndMinimum>,
+    Scaled<A, Format::q5_k, Integers<0, 1>, SuperScaleAndMinimum>,
+    Scaled<A, Format::q6_k, Integers<32, 2>, SuperScale<16>::Of>,
+    Scaled<A, Format::iq4_nl, Iq4Codes, HalfScale>, Scaled<A, Format::iq4_xs, Iq4Codes, SuperScale<32>::Of>,
+    Scaled<A, Format::int8, Bytes<>, RunScale>, Scaled<A, Format::llm_int8, Bytes<>, RunScaleOf127>,
+    Scaled<A, Format::fp8_e4m3, FloatBytes<true>, RunScale>,
+    Scaled<A, Format::fp8_e5m2, FloatBytes<false>, RunScale>,
+    Scaled<A, Format::mxfp8_e4m3, FloatBytes<true>, PowerScale>,
+    Scaled<A, Format::mxfp8_e5m2, FloatBytes<false>, PowerScale>,
+    Scaled<A, Format::mxint8, Bytes<64>, PowerScale>,
+    Scaled<A, Format::nvfp4, E2m1Codes, SmallScaleAndFactor>,
+    Scaled<A, Format::nf4, FloatTable<Nf4Levels::levels>, RunScale>,
+    Scaled<A, Format::bnb_fp4, FloatTable<BnbFp4Levels::levels>, RunScale>>;
+
+}  // namespace nib::inline v0::cpu

@@ -1,0 +1,240 @@
+// The elements of encoders: eight values, in units of their scale, to codes and to the levels that these
+// mean. Bit for bit the definitions in formats/, in an environment that rounds to nearest and keeps
+// subnormals.
+#pragma once
+
+#include <nibble/formats/code_books.hpp>
+#include <nibble/formats/e2m1.hpp>
+
+#include <bit>
+#include <cstdint>
+
+namespace nib::inline v0::cpu {
+
+inline constexpr std::uint32_t kInfinity = 0x7f80'0000u;
+inline constexpr std::int32_t kSignBit = INT32_MIN, kMagnitude = INT32_MAX;
+
+// --- code books: E2M1 and the tables of bitsandbytes
+
+// A balanced tree of thresholds, of which a value passes one at each depth. The way so far, k, counts
+// downwards (a comparison that holds is -1), so that tables are in the order of -k.
+struct TreeTables {
+  float step[4][8] = {}, low[8] = {}, high[8] = {};
+};
+template <int Depth>
+constexpr TreeTables tree_tables(const float* thresholds, const float* levels) {
+  TreeTables tables;
+  for (int j = 0; j < 8; ++j) {
+    for (int depth = 0; depth < Depth; ++depth) {
+      const int way = -j & ((1 << depth) - 1);
+      tables.step[depth][j] = thresholds[((2 * way + 1) << (Depth - 1 - depth)) - 1];
+    }
+    tables.low[j] = levels[-j & 7];
+    tables.high[j] = Depth == 4 ? levels[(-j & 7) + 8] : 0.0f;
+  }
+  return tables;
+}
+
+template <class A, int Depth, bool EvenTies>
+class Tree {
+ public:
+  using W = Wide<A>;
+  using F = typename W::F;
+  using I = typename W::I;
+
+  Tree(const TreeTables& tables, F threshold_unit, F level_unit) {
+    for (int depth = 0; depth < Depth; ++depth) step_[depth] = W::load(tables.step[depth]) * threshold_unit;
+    low_ = W::load(tables.low) * level_unit;
+    if constexpr (Depth == 4) high_ = W::load(tables.high) * level_unit;
+  }
+  // Minus the number of thresholds that x is above. With even ties it passes odd ones, which are those of
+  // the last depth alone, only from above.
+  I way(F x) const {
+    I k = passes<0>(x, step_[0]);
+    k += k + passes<1>(x, W::pick4(step_[1], k));
+    k += k + passes<2>(x, W::pick4(step_[2], k));
+    if constexpr (Depth == 4) k += k + passes<3>(x, W::pick8(step_[3], k));
+    return k;
+  }
+  F level(I k) const {
+    if constexpr (Depth == 4) return W::choose(k < -7, W::pick8(high_, k), W::pick8(low_, k));
+    return W::pick8(low_, k);
+  }
+
+ private:
+  template <int At>
+  static I passes(F x, F threshold) {
+    if constexpr (EvenTies && At + 1 < Depth) return x >= threshold;
+    return x > threshold;
+  }
+  F step_[Depth], low_, high_{};
+};
+
+// In units of `scale`. A scale that is NaN, and its values: level 0 of no sign.
+template <class A>
+class E2m1Lanes {
+ public:
+  using W = Wide<A>;
+  struct Coded {
+    typename W::I code;
+    typename W::F back;
+  };
+
+  explicit E2m1Lanes(typename W::F scale) : tree_(kTables, scale, scale), sign_((scale == scale) & 8) {}
+  Coded operator()(typename W::F x) const {
+    const auto word = W::bits(x);
+    const auto k = tree_.way(W::floats(word & kMagnitude));
+    return {(word >> 28 & sign_) - k, W::floats(W::bits(tree_.level(k)) ^ (word & kSignBit))};
+  }
+
+ private:
+  static constexpr float kMiddles[7] = {0.25f, 0.75f, 1.25f, 1.75f, 2.5f, 3.5f, 5};
+  static constexpr TreeTables kTables = tree_tables<3>(kMiddles, E2M1::levels);
+  Tree<A, 3, true> tree_;
+  typename W::I sign_;
+};
+
+template <class A>
+class Nf4Lanes {
+ public:
+  using W = Wide<A>;
+  explicit Nf4Lanes(float read) : tree_(kTables, W::all(1.0f), W::all(read)) {}
+  typename E2m1Lanes<A>::Coded operator()(typename W::F x) const {
+    const auto k = tree_.way(x);
+    return {-k, tree_.level(k)};
+  }
+
+ private:
+  static constexpr TreeTables kTables = tree_tables<4>(Nf4Levels::middles, Nf4Levels::levels);
+  Tree<A, 4, false> tree_;
+};
+
+template <class A>
+class BnbFp4Lanes {
+ public:
+  using W = Wide<A>;
+  explicit BnbFp4Lanes(float read) : tree_(kTables, W::all(1.0f), W::all(read)) {}
+  typename E2m1Lanes<A>::Coded operator()(typename W::F x) const {
+    const auto word = W::bits(x);
+    const auto k = tree_.way(W::floats(word & kMagnitude));
+    const auto code = W::bits(W::pick8(W::load(kCodes.words), k));
+    return {code | (word >> 28 & 8 & (k != 0)), W::floats(W::bits(tree_.level(k)) ^ (word & kSignBit))};
+  }
+
+ private:
+  // The magnitudes in ascending order, and the codes that they have.
+  static constexpr struct Ascending {
+    float levels[8] = {};
+    float words[8] = {};  // integers, in the order of -k
+    constexpr Ascending() {
+      for (int i = 0; i < 8; ++i) {
+        int below = 0;
+        for (int j = 0; j < 8; ++j) below += BnbFp4Levels::levels[j] < BnbFp4Levels::levels[i];
+        levels[below] = BnbFp4Levels::levels[i];
+        words[-below & 7] = std::bit_cast<float>(i);
+      }
+    }
+  } kCodes{};
+  static constexpr TreeTables kTables = tree_tables<3>(BnbFp4Levels::middles, kCodes.levels);
+  Tree<A, 3, false> tree_;
+};
+
+// --- numbers of eight bits
+
+template <class A>
+struct Int8Lanes {
+  using W = Wide<A>;
+  struct Coded {
+    typename W::I code;
+    typename W::F level;
+  };
+  static Coded coded(typename W::F x) {
+    const auto code = W::nearest(W::least(W::most(x, W::all(-128.0f)), W::all(127.0f))) & (x == x);
+    return {code, W::numbers(code)};
+  }
+};
+
+// Adding 2^20 * 2^exponent, for magnitudes of 2^exponent .. and no less than 2^-6, leaves n = the magnitude
+// in steps of its octave in the lowest bits, rounded to even; an octave is eight codes.
+template <class A>
+struct E4m3Lanes {
+  using W = Wide<A>;
+  using Coded = typename Int8Lanes<A>::Coded;
+  static Coded coded(typename W::F x) {
+    constexpr std::int32_t kLeast = (127 - 6) << 23, kUp = 20 << 23;
+    const auto word = W::bits(x);
+    const auto magnitude = W::least(W::floats(word & kMagnitude), W::all(448.0f));
+    const auto shift = W::floats(W::most(W::bits(magnitude) & 0x7f80'0000, W::all(kLeast)) + kUp);
+    const auto sum = magnitude + shift;
+    const auto octave = W::bits(sum) >> 20;  // its exponent, times eight
+    const auto code = (W::bits(sum) + octave - ((kLeast + kUp) >> 20)) & 0x7f;
+    return {code | ((x != x) & 0x7f) | (word >> 24 & 0x80),
+            W::floats(W::bits(sum - shift) | (word & kSignBit) | ((x != x) & kMagnitude))};
+  }
+};
+
+// --- numbers of sixteen bits
+
+template <class A>
+struct Bf16Lanes {
+  using W = Wide<A>;
+  static typename W::I code(typename W::F x) {
+    const auto word = W::bits(x);
+    const auto rounded = word + 0x7fff + (word >> 16 & 1);
+    return W::bits(W::choose(x != x, W::floats(word | 0x40'0000), W::floats(rounded))) >> 16 & 0xffff;
+  }
+  static typename W::F back(typename W::I code) { return W::floats(code << 16); }
+};
+
+template <class A>
+struct F16Lanes {
+  using W = Wide<A>;
+  static typename W::I code(typename W::F x) {
+    const auto nan = (W::bits(x) >> 16 & 0x8000) | 0x7e00;
+    return W::bits(W::choose(x != x, W::floats(nan), W::floats(W::to_f16(x))));
+  }
+  static typename W::F back(typename W::I code) { return W::from_f16(code); }
+};
+
+// --- how formats with shared scales put values into units, and levels back
+
+template <class A>
+struct ByFactor {  // of int8 and FP8: usable where it can be divided by
+  static bool usable(float scale) {
+    return (std::bit_cast<std::uint32_t>(scale) & kMagnitude) - 1u < kInfinity - 1u;
+  }
+  static float of(float scale) { return scale; }
+  static typename Wide<A>::F units(typename Wide<A>::F x, typename Wide<A>::F of) { return x / of; }
+  static typename Wide<A>::F back(typename Wide<A>::F level, typename Wide<A>::F scale) {
+    return level * scale;
+  }
+};
+template <class A>
+struct ByAbsmax {  // of bitsandbytes' 4 bits
+  static bool usable(float scale) { return (std::bit_cast<std::uint32_t>(scale) & kMagnitude) < kInfinity; }
+  static float of(float scale) { return 1.0f / (scale > 1e-38f ? scale : 1e-38f); }
+  static typename Wide<A>::F units(typename Wide<A>::F x, typename Wide<A>::F of) { return x * of; }
+};
+template <class A>
+struct ByAbsmaxOf127 : ByFactor<A> {
+  static float of(float scale) { return 127.0f / scale; }
+  static typename Wide<A>::F units(typename Wide<A>::F x, typename Wide<A>::F of) { return x * of; }
+  static typename Wide<A>::F back(typename Wide<A>::F level, typename Wide<A>::F scale) {
+    return level * scale * (1.0f / 127.0f);
+  }
+};
+
+// Values without a usable scale are zeros.
+template <class A, class By>
+class Units {
+ public:
+  using W = Wide<A>;
+  explicit Units(float scale) : of_(W::all(By::of(scale))), keep_(W::all(By::usable(scale) ? -1 : 0)) {}
+  typename W::F operator()(typename W::F x) const { return W::floats(W::bits(By::units(x, of_)) & keep_); }
+
+ private:
+  typename W::F of_;
+  typename W::I keep_;
+};
+
+}  // namespace nib::inline v0::cpu

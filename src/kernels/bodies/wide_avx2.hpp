@@ -1,0 +1,149 @@
+// The verbs of encoders on AVX2 and F16C: eight floats, their bits, and 32 codes as bytes. Included by files
+// compiled for it only.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include <immintrin.h>
+
+namespace nib::inline v0::cpu {
+
+struct Avx2;
+template <class A>
+struct Wide;
+
+template <>
+struct Wide<Avx2> {
+  using F = float __attribute__((vector_size(32)));
+  using I = std::int32_t __attribute__((vector_size(32)));
+  using Bytes = __m256i;
+
+  static F load(const float* from) { return _mm256_loadu_ps(from); }
+  static void store(F x, std::byte* to) { _mm256_storeu_ps(reinterpret_cast<float*>(to), x); }
+  static F all(float x) { return _mm256_set1_ps(x); }
+  static I all(std::int32_t x) { return reinterpret_cast<I>(_mm256_set1_epi32(x)); }
+  static I bits(F x) { return reinterpret_cast<I>(x); }
+  static F floats(I x) { return reinterpret_cast<F>(x); }
+
+  // The second where one is NaN.
+  static F most(F a, F b) { return _mm256_max_ps(a, b); }
+  static F least(F a, F b) { return _mm256_min_ps(a, b); }
+  static I most(I a, I b) {
+    return reinterpret_cast<I>(_mm256_max_epi32(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
+  }
+  static I least(I a, I b) {
+    return reinterpret_cast<I>(_mm256_min_epi32(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
+  }
+  static I nearest(F x) { return reinterpret_cast<I>(_mm256_cvtps_epi32(x)); }
+  static I truncate(F x) { return reinterpret_cast<I>(_mm256_cvttps_epi32(x)); }
+  static F numbers(I x) { return _mm256_cvtepi32_ps(reinterpret_cast<__m256i>(x)); }
+
+  // table[index % 4] (table: four, twice) and table[index % 8].
+  static F pick4(F table, I index) { return _mm256_permutevar_ps(table, reinterpret_cast<__m256i>(index)); }
+  static F pick8(F table, I index) {
+    return _mm256_permutevar8x32_ps(table, reinterpret_cast<__m256i>(index));
+  }
+  static F choose(I mask, F yes, F no) { return _mm256_blendv_ps(no, yes, floats(mask)); }
+  static bool any(I mask) { return _mm256_movemask_ps(floats(mask)) != 0; }
+
+  static float largest(F x) {
+    return fold(x, [](__m128 a, __m128 b) { return _mm_max_ps(a, b); });
+  }
+  static float smallest(F x) {
+    return fold(x, [](__m128 a, __m128 b) { return _mm_min_ps(a, b); });
+  }
+  static std::uint32_t largest(I x) {
+    const auto wide = reinterpret_cast<__m256i>(x);
+    __m128i four = _mm_max_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
+    four = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    four = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0xb1));
+    return static_cast<std::uint32_t>(_mm_cvtsi128_si32(four));
+  }
+
+  // The largest of each, in all of the lower and in all of the upper four.
+  static I largest_of_two(I a, I b) {
+    const auto low = reinterpret_cast<__m256i>(a), high = reinterpret_cast<__m256i>(b);
+    __m256i four = _mm256_max_epi32(_mm256_permute2x128_si256(low, high, 0x20),
+                                    _mm256_permute2x128_si256(low, high, 0x31));
+    four = _mm256_max_epi32(four, _mm256_shuffle_epi32(four, 0x4e));
+    return reinterpret_cast<I>(_mm256_max_epi32(four, _mm256_shuffle_epi32(four, 0xb1)));
+  }
+  // The lower four, or the upper four, twice.
+  static F lower(F x) { return _mm256_permute2f128_ps(x, x, 0x00); }
+  static F upper(F x) { return _mm256_permute2f128_ps(x, x, 0x11); }
+
+  // 32 integers of 0..255 as bytes, in order.
+  static Bytes bytes(const I (&x)[4]) {
+    const auto wide = [&](int i) { return reinterpret_cast<__m256i>(x[i]); };
+    const __m256i mixed =
+        _mm256_packus_epi16(_mm256_packus_epi32(wide(0), wide(1)), _mm256_packus_epi32(wide(2), wide(3)));
+    return _mm256_permutevar8x32_epi32(mixed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+  }
+  // A bit of each of 32 masks, in order.
+  static std::uint32_t which(const I (&masks)[4]) {
+    const auto four = [&](int i) { return static_cast<std::uint32_t>(_mm256_movemask_ps(floats(masks[i]))); };
+    return four(0) | four(1) << 8 | four(2) << 16 | four(3) << 24;
+  }
+  // Bit `bit` of each byte.
+  static std::uint32_t bit_of(Bytes x, int bit) {
+    return static_cast<std::uint32_t>(_mm256_movemask_epi8(_mm256_slli_epi16(x, 7 - bit)));
+  }
+  static Bytes nibbles(Bytes x) { return _mm256_and_si256(x, _mm256_set1_epi8(15)); }
+
+  static void store_bytes(Bytes x, std::byte* to) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), x); }
+  // Neighbours in a byte: byte j = x[2j] * even + x[2j + 1] * odd.
+  static void store_pairs(Bytes x, int even, int odd, std::byte* to) {
+    const __m256i joined = _mm256_maddubs_epi16(x, _mm256_set1_epi16(static_cast<short>(even | odd << 8)));
+    const __m128i out = _mm_packus_epi16(_mm256_castsi256_si128(joined), _mm256_extracti128_si256(joined, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), out);
+  }
+  // Halves in a byte: byte j = x[j] + 16 * x[j + 16].
+  static void store_halves(Bytes x, std::byte* to) {
+    const __m128i out =
+        _mm_or_si128(_mm256_castsi256_si128(x), _mm_slli_epi16(_mm256_extracti128_si256(x, 1), 4));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), out);
+  }
+  // The low halves of 16 integers, each of 0..65535.
+  static void store_words(I a, I b, std::byte* to) {
+    const __m256i mixed = _mm256_packus_epi32(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_permute4x64_epi64(mixed, 0xd8));
+  }
+  // The bits of the nearest f16 numbers; not of NaN.
+  static I to_f16(F x) {
+    return reinterpret_cast<I>(_mm256_cvtepu16_epi32(_mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT)));
+  }
+  static F from_f16(I x) {
+    const auto wide = reinterpret_cast<__m256i>(x);
+    const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
+    return _mm256_cvtph_ps(words);
+  }
+
+  // Eight sums, in double.
+  class Sums {
+   public:
+    void add(F x) {
+      low_ = _mm256_add_pd(low_, _mm256_cvtps_pd(_mm256_castps256_ps128(x)));
+      high_ = _mm256_add_pd(high_, _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1)));
+    }
+    double total() const {
+      const __m256d four = _mm256_add_pd(low_, high_);  // s0 + s4 ..
+      const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
+      return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
+    }
+
+   private:
+    __m256d low_ = _mm256_setzero_pd(), high_ = _mm256_setzero_pd();
+  };
+
+ private:
+  template <class Op>
+  static float fold(F x, Op op) {
+    __m128 four = op(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    four = op(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(op(four, _mm_shuffle_ps(four, four, 1)));
+  }
+};
+
+}  // namespace nib::inline v0::cpu

@@ -1,0 +1,295 @@
+#include "encode_stream.hpp"
+
+#include <nibble/base/bits.hpp>
+#include <nibble/base/float_scope.hpp>
+#include <nibble/base/within_memory.hpp>
+#include <nibble/formats/double_quantization.hpp>
+#include <nibble/formats/ggml.hpp>
+#include <nibble/formats/nvfp4.hpp>
+#include <nibble/kernels/encode.hpp>
+
+#include <algorithm>
+#include <bit>
+#include <numeric>
+#include <vector>
+
+namespace nib::inline v0 {
+namespace {
+
+// Values of one thread's share of a block: enough that waking the threads does not count, and as floats no
+// more than a second-level cache holds.
+constexpr std::int64_t kValuesAtOnce = std::int64_t{1} << 17;
+constexpr std::size_t kBytesAtOnce = std::size_t{4} << 20;
+
+bool shares_scales(Format format) { return format_info(format).scales == Scales::shared; }
+
+// A weight on its way, block after block. Scales that lie within a band of rows are measured in the block in
+// which their values are encoded; what is measured over the whole tensor first, takes all blocks twice.
+class Stream {
+ public:
+  Stream(RowSource& source, const WeightPlan& plan, const Encoding& how, const Encoder& encoder, Pool& pool,
+         const StreamHooks& hooks)
+      : source_(source),
+        how_(how),
+        info_(format_info(how.format)),
+        sharing_(shares_scales(how.format) ? how.sharing : ScaleSharing::per_tensor()),
+        encoder_(encoder),
+        pool_(pool),
+        hooks_(hooks),
+        rows_(plan.rows()),
+        columns_(plan.columns()) {
+    if (sharing_.run)  // where the runs and the rows begin together again
+      band_ = at_once_ = sharing_.run / std::gcd(sharing_.run, columns_);
+    else if (shares_scales(how.format))
+      band_ = sharing_.rows;
+    const std::int64_t bands =
+        std::max<std::int64_t>(1, kValuesAtOnce * pool.threads() /
+                                      std::max<std::int64_t>(1, columns_ * std::max<std::int64_t>(1, band_)));
+    block_ = std::min(bands * std::max<std::int64_t>(1, band_), rows_);
+    values_.resize(static_cast<std::size_t>(block_ * columns_));
+    codes_.resize(bytes_of(block_, info_.code_bytes));
+    if (info_.scales == Scales::plane) scales_.resize(bytes_of(block_, info_.scale_bytes));
+    noise_.resize(static_cast<std::size_t>(block_));
+  }
+
+  Result<Encoded> encode() {
+    const bool shared = shares_scales(how_.format);
+    const bool whole_first = info_.tensor_scale || (shared && (band_ == 0 || how_.nested));
+    if (shared || whole_first) largest_.resize(static_cast<std::size_t>(sharing_.count(rows_, columns_)));
+    const auto measure_block = [&](std::int64_t first, std::int64_t count) {
+      measure(first, count);
+      return Status();
+    };
+    const auto encode_block = [&](std::int64_t first, std::int64_t count) -> Status {
+      if (shared && !whole_first) {
+        measure(first, count);
+        choose_scales(first, count);
+      }
+      encode_rows(first, count);
+      NIB_TRY(put(Part::codes, code_offset_, codes_, bytes_of(count, info_.code_bytes)));
+      if (!scales_.empty())
+        NIB_TRY(put(Part::scales, scale_offset_, scales_, bytes_of(count, info_.scale_bytes)));
+      done_ += count;
+      return {};
+    };
+    if (whole_first) {
+      NIB_TRY(blocks(measure_block));
+      const FloatScope scope(Subnormals::kept);
+      if (shared) choose_scales(0, rows_);
+      if (info_.tensor_scale) choose_tensor_scale();
+      if (how_.nested) nest();
+    }
+    NIB_TRY(blocks(encode_block));
+    if (info_.tensor_scale) NIB_TRY(put_tensor_scale());
+    if (shared) NIB_TRY(put_scales());
+    return out_;
+  }
+
+ private:
+  std::size_t bytes_of(std::int64_t rows, std::uint32_t each) const {
+    return static_cast<std::size_t>(rows * columns_) / info_.group * each;
+  }
+
+  // work(first, count) of each block of rows, whose values have been read.
+  template <class Work>
+  Status blocks(Work&& work) {
+    for (std::int64_t row = 0; row < rows_; row += block_) {
+      const std::int64_t count = std::min(block_, rows_ - row);
+      NIB_TRY(hooks_.step(done_, rows_));
+      NIB_TRY(source_.read(row, count, values_.data()));
+      const FloatScope scope(Subnormals::kept);  // not around the step, in which the host's code runs
+      NIB_TRY(work(row, count));
+    }
+    return {};
+  }
+  // body(begin, end) of rows of a block that go together, on all threads.
+  template <class Body>
+  void in_parallel_rows(std::int64_t count, Body&& body) {
+    pool_.run([&](int index, int threads) {
+      const Range mine = split(count, index, threads, at_once_);
+      for (std::int64_t row = mine.begin; row < mine.end; row += at_once_)
+        body(row, std::min(row + at_once_, mine.end));
+    });
+  }
+  // Consecutive values of one row that share a scale; all of them when the whole row does.
+  std::int64_t run() const {
+    return sharing_.run ? sharing_.run : sharing_.columns ? sharing_.columns : columns_;
+  }
+  std::size_t scale_of_row(std::int64_t row) const {
+    return static_cast<std::size_t>(sharing_.index(row, 0, columns_));
+  }
+
+  // --- scales
+
+  // Rows that share scales are measured each for itself, and then together.
+  void measure(std::int64_t first, std::int64_t count) {
+    const bool alone = band_ == at_once_;
+    const std::int64_t across = sharing_.count(1, columns_);
+    if (!alone) of_rows_.assign(static_cast<std::size_t>(count * across), 0.0f);
+    in_parallel_rows(count, [&](std::int64_t begin, std::int64_t end) {
+      encoder_.measure(
+          values_.data() + begin * columns_, (end - begin) * columns_, run(),
+          alone ? largest_.data() + scale_of_row(first + begin) : of_rows_.data() + begin * across);
+    });
+    for (std::int64_t row = 0; row < count && !alone; ++row)
+      encoder_.measure(of_rows_.data() + row * across, across, 1,
+                       largest_.data() + scale_of_row(first + row));
+  }
+
+  void choose_scales(std::int64_t first, std::int64_t count) {
+    const std::size_t end = first + count < rows_ ? scale_of_row(first + count) : largest_.size();
+    for (std::size_t i = scale_of_row(first); i < end; ++i) largest_[i] = encoder_.scale_of(largest_[i]);
+  }
+
+  // The file has its reciprocal, in f32; so that is what the values have to be divided by.
+  void choose_tensor_scale() {
+    stored_scale_ = 1.0f / nvfp4_tensor_scale(largest_[0]);
+    tensor_scale_ = 1.0f / stored_scale_;
+  }
+  Status put_tensor_scale() {
+    std::byte bytes[4];
+    store_little_endian(std::bit_cast<std::uint32_t>(stored_scale_), bytes);
+    return hooks_.write(Part::tensor_scale, 0, bytes);
+  }
+
+  void nest() {
+    const auto count = static_cast<std::int64_t>(largest_.size());
+    out_.nested_offset = scale_offset(largest_.data(), count);
+    nested_codes_.resize(largest_.size());
+    absmax_.resize(ceil_div<std::size_t>(largest_.size(), 256));
+    nest_scales(largest_.data(), count, out_.nested_offset, nested_codes_.data(), absmax_.data());
+    const NestedScales read{nested_codes_.data(), kDynamicMap.level, absmax_.data(), out_.nested_offset};
+    for (std::int64_t i = 0; i < count; ++i) read_scales_.push_back(read[i]);
+  }
+  Status put_scales() {
+    if (!how_.nested) return hooks_.write(Part::scales, 0, std::as_bytes(std::span(largest_)));
+    NIB_TRY(hooks_.write(Part::scales, 0, nested_codes_));
+    return hooks_.write(Part::nested_scales, 0, std::as_bytes(std::span(absmax_)));
+  }
+
+  // --- codes
+
+  void encode_rows(std::int64_t first, std::int64_t count) {
+    in_parallel_rows(count, [&](std::int64_t begin, std::int64_t end) {
+      EncodeCall call{values_.data() + begin * columns_, (end - begin) * columns_,
+                      codes_.data() + bytes_of(begin, info_.code_bytes)};
+      if (!scales_.empty()) call.scales = scales_.data() + bytes_of(begin, info_.scale_bytes);
+      call.tensor_scale = tensor_scale_;
+      if (shares_scales(how_.format)) {
+        const std::size_t at = scale_of_row(first + begin);
+        call.run = run();
+        call.run_scales = largest_.data() + at;
+        call.read_scales = (how_.nested ? read_scales_ : largest_).data() + at;
+      }
+      noise_[static_cast<std::size_t>(begin)] = encoder_.encode(call);
+    });
+    for (std::int64_t row = 0; row < count; row += at_once_) {
+      out_.noise.signal += noise_[static_cast<std::size_t>(row)].signal;
+      out_.noise.noise += noise_[static_cast<std::size_t>(row)].noise;
+    }
+  }
+  Status put(Part part, std::uint64_t& offset, const std::vector<std::byte>& bytes, std::size_t count) {
+    NIB_TRY(hooks_.write(part, offset, std::span(bytes).first(count)));
+    offset += count;
+    return {};
+  }
+
+  RowSource& source_;
+  const Encoding& how_;
+  const FormatInfo& info_;
+  const ScaleSharing sharing_;  // of what has to be measured
+  const Encoder& encoder_;
+  Pool& pool_;
+  const StreamHooks& hooks_;
+  std::int64_t rows_, columns_;
+  std::int64_t at_once_ = 1;  // rows that are measured and encoded in one call
+  std::int64_t band_ = 0;     // rows that share no scale with others; 0: all do
+  std::int64_t block_ = 1, done_ = 0;
+  std::vector<float> values_;              // the block at hand
+  std::vector<std::byte> codes_, scales_;  // and its bytes
+  std::vector<Noise> noise_;
+  std::vector<float> largest_,
+      read_scales_;  // largest magnitudes that become scales, and what is read of those
+  std::vector<float> of_rows_;
+  std::vector<std::byte> nested_codes_;
+  std::vector<float> absmax_;
+  std::uint64_t code_offset_ = 0, scale_offset_ = 0;
+  float tensor_scale_ = 1, stored_scale_ = 1;
+  Encoded out_;
+};
+
+// 32 codes, neighbours in a byte, to codes j and j + 16 in a byte, behind their scale.
+void interleave(const std::byte* codes, std::byte scale, std::byte* block) {
+  std::uint8_t unpacked[32];
+  BitStream<4>::unpack(codes, 32, unpacked);
+  block[0] = scale;
+  SplitHalves<4>::pack(unpacked, 32, block + 1);
+}
+
+}  // namespace
+
+bool has_scale_rule(Format format, ScaleRule rule) { return find_encoder(format, rule, {}).has_value(); }
+
+Result<Encoded> encode_weight(RowSource& source, const WeightPlan& plan, const Encoding& how, Pool& pool,
+                              const StreamHooks& hooks) {
+  return within_memory(plan.name, [&]() -> Result<Encoded> {
+    if (plan.values() == 0) return Encoded{};
+    const auto encoder = find_encoder(how.format, how.rule, this_machine().features);
+    if (!encoder)
+      return Status(Code::unsupported, concat("weights cannot be written as ", format_name(how.format)));
+    return Stream(source, plan, how, *encoder, pool, hooks).encode();
+  });
+}
+
+Status copy_weight(const Checkpoint& checkpoint, RowSource& source, const WeightPlan& plan, Format to,
+                   Pool& pool, const StreamHooks& hooks) {
+  return within_memory(plan.name, [&]() -> Status {
+    const FormatInfo &from_info = format_info(plan.parts[0]->format), &to_info = format_info(to);
+    const bool repack = from_info.format == Format::mxfp4 && to == Format::gguf_mxfp4;
+    const std::int64_t rows = plan.rows(), groups = plan.columns() / from_info.group;
+    const auto row_bytes = static_cast<std::int64_t>(to_info.code_bytes) * groups;
+    if (rows == 0 || row_bytes == 0) return {};
+    const std::int64_t block =
+        std::clamp<std::int64_t>(static_cast<std::int64_t>(kBytesAtOnce) / row_bytes, 1, rows);
+    std::vector<std::byte> out(static_cast<std::size_t>(block * row_bytes));
+    for (std::int64_t first = 0; first < rows; first += block) {
+      NIB_TRY(hooks.step(first, rows));
+      const std::int64_t some = std::min(block, rows - first);
+      const Status read = in_parallel(pool, some, [&](std::int64_t begin, std::int64_t end) -> Status {
+        std::vector<std::byte> codes(static_cast<std::size_t>(from_info.code_bytes * groups));
+        std::vector<std::byte> scales(static_cast<std::size_t>(from_info.scale_bytes * groups));
+        for (std::int64_t row = begin; row < end; ++row) {
+          const RowSource::Place at = source.place(first + row);
+          std::byte* to_row = out.data() + row * row_bytes;
+          NIB_TRY(read_plane(checkpoint, at.tensor->codes, static_cast<std::uint64_t>(at.row) * codes.size(),
+                             repack ? std::span(codes) : std::span(to_row, codes.size())));
+          if (!repack) continue;
+          NIB_TRY(read_plane(checkpoint, at.tensor->scales,
+                             static_cast<std::uint64_t>(at.row) * scales.size(), scales));
+          for (std::int64_t g = 0; g < groups; ++g)
+            interleave(codes.data() + 16 * g, scales[static_cast<std::size_t>(g)], to_row + 17 * g);
+        }
+        return {};
+      });
+      if (!read.ok()) return read;
+      NIB_TRY(hooks.write(Part::codes, static_cast<std::uint64_t>(first * row_bytes),
+                          std::span(out).first(static_cast<std::size_t>(some * row_bytes))));
+    }
+    return {};
+  });
+}
+
+Status copy_plane(const Checkpoint& checkpoint, const Plane& plane, const StreamHooks& hooks, Part part) {
+  return within_memory(checkpoint.path, [&]() -> Status {
+    std::vector<std::byte> bytes(std::min<std::uint64_t>(plane.bytes, kBytesAtOnce));
+    for (std::uint64_t at = 0; at < plane.bytes; at += bytes.size()) {
+      NIB_TRY(hooks.step(static_cast<std::int64_t>(at), static_cast<std::int64_t>(plane.bytes)));
+      const auto some = std::span(bytes).first(std::min<std::uint64_t>(bytes.size(), plane.bytes - at));
+      NIB_TRY(read_plane(checkpoint, plane, at, some));
+      NIB_TRY(hooks.write(part, at, some));
+    }
+    return {};
+  });
+}
+
+}  // namespace nib::inline v0

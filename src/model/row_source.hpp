@@ -1,0 +1,94 @@
+// Private to the room: the rows of a weight that is to be written, in the order in which the new file has
+// them, out of whichever tensors hold them now.
+#pragma once
+
+#include <nibble/base/pool.hpp>
+#include <nibble/base/status.hpp>
+#include <nibble/io/checkpoint.hpp>
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace nib::inline v0 {
+
+// Where the rows of one matrix of the new tensor come from, in the matrix as it is stored.
+struct RowOrder {
+  enum Kind : std::uint8_t {
+    same,
+    pairs,     // GGUF's llama: the halves of a head that rotate together, as neighbours
+    even,      // every other row: the gates of alternating gates and ups
+    odd,       // the ups
+    by_parts,  // heads of q, then of k, then of v, out of q, k and v of one head after another
+  };
+  Kind kind = same;
+  std::int64_t head_dim = 0, heads = 0;
+
+  std::int64_t stored(std::int64_t row) const;
+};
+
+// A weight as the new file will have it: one matrix, a stack of them, or a vector (one row).
+struct WeightPlan {
+  std::string name;
+  std::vector<std::uint64_t> shape;
+  // Stacked in this order when there are several, which then are matrices.
+  std::vector<const CheckpointTensor*> parts;
+  RowOrder order;
+  bool turned = false;  // the stored matrices are [columns, rows] of what `order` numbers
+
+  // A vector whose values move as the rows of a matrix do: here it has rows of one value.
+  bool values_as_rows = false;
+
+  std::int64_t columns() const {
+    return values_as_rows || shape.empty() ? 1 : static_cast<std::int64_t>(shape.back());
+  }
+  std::int64_t matrix_rows() const { return height(shape); }
+  std::int64_t rows() const;
+  std::uint64_t values() const {
+    return static_cast<std::uint64_t>(rows()) * static_cast<std::uint64_t>(columns());
+  }
+  // Rows of one matrix of a tensor of that shape.
+  std::int64_t height(const std::vector<std::uint64_t>& of) const {
+    if (values_as_rows) return of.empty() ? 1 : static_cast<std::int64_t>(of.back());
+    return of.size() < 2 ? 1 : static_cast<std::int64_t>(of[of.size() - 2]);
+  }
+  bool as_stored() const { return parts.size() == 1 && order.kind == RowOrder::same && !turned; }
+  std::uint64_t stored_bytes() const;
+};
+
+// Reads rows of a plan. One thread at a time; reads on all threads of the pool.
+class RowSource {
+ public:
+  RowSource(const Checkpoint& checkpoint, const WeightPlan& plan, Pool& pool)
+      : checkpoint_(checkpoint), plan_(plan), pool_(pool) {}
+
+  // values [count, columns]. Errors: memory, those of read_values.
+  Status read(std::int64_t first_row, std::int64_t count, float* values);
+
+  // Where a row of the plan is: the tensor and the row among those of all its matrices. Not of turned ones.
+  struct Place {
+    const CheckpointTensor* tensor;
+    std::int64_t row;
+  };
+  Place place(std::int64_t row) const;
+
+ private:
+  Status read_turned(std::int64_t first_row, std::int64_t count, float* values);
+  Status read_vector(std::int64_t first_row, std::int64_t count, float* values);
+  Status load_matrix(std::int64_t matrix);
+
+  const Checkpoint& checkpoint_;
+  const WeightPlan& plan_;
+  Pool& pool_;
+  std::vector<float> matrix_;  // the stored matrix at hand, of turned ones; the whole of a vector
+  std::int64_t at_hand_ = -1;
+};
+
+// Calls body(i), which returns a Status, for i in [0, count) on the threads of the pool, until one fails;
+// returns the first failure of the thread with the lowest number.
+Status in_parallel(Pool& pool, std::int64_t count,
+                   const std::function<Status(std::int64_t begin, std::int64_t end)>& body);
+
+}  // namespace nib::inline v0

@@ -1,0 +1,89 @@
+// Matrices that are one where the formats of their tensors agree, and parts where they do not: a model with
+// some tensors widened from bf16 to f32 has the same logits, bit for bit.
+#include "io/temporary.hpp"
+#include "support/data.hpp"
+#include "support/model_rig.hpp"
+#include <nibble/base/float16.hpp>
+#include <nibble/io/safetensors_writer.hpp>
+
+#include <cstring>
+#include <string_view>
+
+#include <doctest/doctest.h>
+
+namespace nib::test {
+namespace {
+
+std::vector<std::byte> widened(const std::vector<std::byte>& values) {
+  std::vector<std::byte> wide(values.size() * 2);
+  for (std::size_t i = 0; i * 2 < values.size(); ++i) {
+    bf16 value;
+    std::memcpy(&value.bits, &values[i * 2], 2);
+    const float f = to_float(value);
+    std::memcpy(&wide[i * 4], &f, 4);
+  }
+  return wide;
+}
+
+// The model of `folder` in `to`, the tensors whose names hold one of `wide` as f32. Returns how many.
+int copy_model(const std::string& folder, const TemporaryDirectory& to,
+               const std::vector<std::string_view>& wide) {
+  auto checkpoint = open_checkpoint(folder);
+  REQUIRE_MESSAGE(checkpoint.ok(), checkpoint.status().message());
+  std::vector<TensorSpec> specs;
+  std::vector<std::vector<std::byte>> contents;
+  int count = 0;
+  for (const CheckpointTensor& tensor : checkpoint->tensors) {
+    REQUIRE(tensor.format == Format::bf16);
+    std::vector<std::byte> values(tensor.codes.bytes);
+    REQUIRE(read_plane(*checkpoint, tensor.codes, 0, values).ok());
+    const bool widen = std::any_of(wide.begin(), wide.end(), [&](std::string_view part) {
+      return tensor.name.find(part) != std::string::npos;
+    });
+    count += widen;
+    specs.push_back({std::string(tensor.name), widen ? DType::f32 : DType::bf16, tensor.shape});
+    contents.push_back(widen ? widened(values) : std::move(values));
+  }
+  auto writer = SafetensorsWriter::create(to.path("model.safetensors"), specs);
+  REQUIRE_MESSAGE(writer.ok(), writer.status().message());
+  for (const auto& bytes : contents) REQUIRE(writer->append(bytes).ok());
+  REQUIRE(writer->finish().ok());
+  std::filesystem::copy_file(folder + "/config.json", to.path("config.json"));
+  return count;
+}
+
+std::vector<float> logits(const std::string& folder, std::span<const std::uint32_t> ids,
+                          const RigOptions& options) {
+  ModelRig rig(folder, options);
+  auto cache = rig.cache();
+  return rig.feed(*cache, ids);
+}
+
+TEST_CASE("tensors of one matrix may differ in format: the bits are those of the model that has one") {
+  NIB_REQUIRE_DATA(data);
+  const std::vector<std::vector<std::string_view>> choices = {
+      {"v_proj"}, {"k_proj"}, {"q_proj", "up_proj"}, {"k_proj", "v_proj", "gate_proj"}};
+  for (const char* name : {"mistral", "qwen2"}) {
+    CAPTURE(name);
+    const std::string folder = data + "/models/" + name;
+    const auto ids = Golden::load(folder).input_ids;
+    for (const auto& wide : choices) {
+      CAPTURE(wide[0]);
+      const TemporaryDirectory mixed;
+      REQUIRE(copy_model(folder, mixed, wide) > 0);
+      for (const Backend* backend : present_backends())
+        for (const Numerics numerics : {Numerics::bf16, Numerics::f32})
+          for (const std::int64_t rows : {1, 64}) {
+            CAPTURE(std::string(backend->name));
+            CAPTURE(rows);
+            const RigOptions options{.backend = backend, .numerics = numerics, .rows = rows};
+            const auto got = logits(mixed.path(), ids, options), want = logits(folder, ids, options);
+            REQUIRE(got.size() == want.size());
+            CHECK(std::memcmp(got.data(), want.data(), got.size() * sizeof(float)) == 0);
+          }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace nib::test

@@ -1,0 +1,115 @@
+// nibble quantize: from the command line to a model that runs, and what it answers when it does not work.
+#include "process.hpp"
+#include <nibble/io/safetensors_writer.hpp>
+
+#include <algorithm>
+#include <filesystem>
+#include <random>
+
+#include <doctest/doctest.h>
+
+namespace nib::test {
+namespace {
+
+bool has(const std::string& text, std::string_view part) { return text.find(part) != text.npos; }
+
+TEST_CASE("quantize: a model of the other container runs, and says what the first one says") {
+  const Folder folder;
+  const std::string gguf = (folder.path() / "tales.gguf").string(),
+                    plain = (folder.path() / "plain").string();
+  const Finished first = nibble({"quantize", NIBBLE_TALES, gguf, "--format", "mxfp4"});
+  CHECK(first.code == 0);
+  CHECK(first.err.empty());
+  CHECK(has(first.out, "tales.gguf, 117 tensors"));
+  const Finished second = nibble({"quantize", NIBBLE_TALES, plain, "-f", "bf16", "-t", "3"});
+  CHECK(second.code == 0);
+  CHECK(has(second.out, "in 16.0 bits each, nothing lost"));
+  const std::vector<std::string> story = {"run",        "-n",  "40", "--temp",          "0",
+                                          "--numerics", "f32", "-p", "Once upon a time"};
+  const Finished expected = nibble(story);
+  for (const std::string& model : {gguf, plain}) {
+    std::vector<std::string> words = story;
+    words.insert(words.end(), {"-m", model});
+    CHECK(nibble(words).out == expected.out);
+  }
+  CHECK(std::distance(std::filesystem::directory_iterator(folder.path()), {}) == 2);
+}
+
+TEST_CASE("quantize: the summary, notes, and --only") {
+  const Folder folder;
+  const auto out = [&](const char* name) { return (folder.path() / name).string(); };
+  const Finished nf4 =
+      nibble({"quantize", NIBBLE_TALES, out("a"), "--format", "nf4", "--only", "(gate_up|down)_proj$"});
+  CHECK(nf4.code == 0);
+  CHECK(has(nf4.out, "105 tensors, 12 of them quantized to nf4"));
+  CHECK(has(nf4.out, "18.9 M in 4.50 bits each"));
+  CHECK(has(nf4.out, "dB signal to noise"));
+  const Finished fp8 = nibble({"quantize", NIBBLE_TALES, out("b"), "--format", "fp8"});
+  CHECK(fp8.code == 0);
+  CHECK(has(fp8.err, "experts.gate_up_proj and 5 more"));
+  CHECK(has(fp8.err, "stays mxfp4"));
+}
+
+TEST_CASE("quantize: exit codes") {
+  const Folder folder;
+  const std::string out = (folder.path() / "out").string(), gguf = out + ".gguf";
+  CHECK(nibble({"quantize"}).code == 2);
+  CHECK(nibble({"quantize", NIBBLE_TALES, out}).code == 2);  // no format
+  const Finished unknown = nibble({"quantize", NIBBLE_TALES, out, "--format", "q3"});
+  CHECK(unknown.code == 2);
+  CHECK(has(unknown.err, "--format q3: is none of mxfp4, nvfp4"));
+  CHECK(nibble({"quantize", NIBBLE_TALES, out, "--format", "nf4", "--scale-rule", "best"}).code == 2);
+  CHECK(nibble({"quantize", NIBBLE_TALES, gguf, "--format", "q4_0", "--scale-rule", "round-up"}).code == 2);
+  const Finished pattern = nibble({"quantize", NIBBLE_TALES, out, "--format", "nf4", "--only", "(a"});
+  CHECK(pattern.code == 2);
+  CHECK(has(pattern.err, "--only (a: is no regular expression"));
+  CHECK(nibble({"quantize", NIBBLE_TALES, out, "--format", "nf4", "--only", "(a)\\1"}).code == 2);
+  CHECK(nibble({"quantize", NIBBLE_TALES, out, "--format", "nf4", "--only", "no such name"}).code == 2);
+  CHECK(nibble({"quantize", "/no/such/model", out, "--format", "nf4"}).code == 3);
+  CHECK(nibble({"quantize", NIBBLE_TALES, out, "--format", "q4_0"}).code == 6);
+  CHECK(nibble({"quantize", NIBBLE_TALES, gguf, "--format", "nf4"}).code == 6);
+  CHECK(nibble({"quantize", NIBBLE_TALES, "/proc/nowhere/out", "--format", "nf4"}).code == 1);
+  CHECK(std::filesystem::is_empty(folder.path()));
+
+  CHECK(nibble({"quantize", NIBBLE_TALES, out, "--format", "nf4"}).code == 0);
+  const Finished again = nibble({"quantize", NIBBLE_TALES, out, "--format", "fp4"});
+  CHECK(again.code == 2);
+  CHECK(has(again.err, "--overwrite replaces it."));
+  CHECK(nibble({"quantize", NIBBLE_TALES, out, "--format", "fp4", "--overwrite"}).code == 0);
+  CHECK(nibble({"quantize", out, out, "--format", "nf4", "--overwrite"}).code == 2);
+  const Finished inspected = nibble({"inspect", out});
+  CHECK(has(inspected.out, "bnb_fp4"));
+  CHECK_FALSE(has(inspected.out, "nf4 "));
+}
+
+// A model with one tensor that takes seconds.
+void write_large_model(const std::filesystem::path& directory) {
+  std::filesystem::create_directory(directory);
+  Folder::write(directory, "config.json",
+                R"({"model_type": "llama", "hidden_size": 4096, "intermediate_size": 8192,
+      "num_attention_heads": 32, "num_hidden_layers": 1, "vocab_size": 32, "max_position_embeddings": 512,
+      "rms_norm_eps": 1e-5})");
+  std::vector<float> row(4096);
+  std::mt19937 random(7);
+  for (float& value : row) value = std::normal_distribution<float>()(random);
+  const std::vector<TensorSpec> specs = {{"model.layers.0.mlp.up_proj.weight", DType::f32, {8192, 4096}}};
+  auto writer = SafetensorsWriter::create((directory / "model.safetensors").string(), specs);
+  REQUIRE(writer.ok());
+  for (int i = 0; i < 8192; ++i) REQUIRE(writer->append(std::as_bytes(std::span(row))).ok());
+  REQUIRE(writer->finish().ok());
+}
+
+TEST_CASE("quantize: Ctrl-C takes away what was begun") {
+  NIB_REQUIRE_TERMINAL();
+  const Folder folder;
+  write_large_model(folder.path() / "in");
+  OnTerminal terminal({"quantize", (folder.path() / "in").string(), (folder.path() / "out").string(),
+                       "--format", "nvfp4", "--scale-rule", "least-error", "-t", "1"});
+  REQUIRE(terminal.wait_for("quantizing"));
+  terminal.type(kCtrlC);
+  CHECK(terminal.finish() == 130);
+  CHECK(std::distance(std::filesystem::directory_iterator(folder.path()), {}) == 1);
+}
+
+}  // namespace
+}  // namespace nib::test
