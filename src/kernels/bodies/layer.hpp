@@ -196,7 +196,7 @@ void qkv(const OpContext& context, const QkvArgs& args) {
       const KvRow& kv = args.kv_rows[r];
       std::byte* page = kv.pages[kv.position / kPagePositions - kv.first_page] + args.layer_offset;
       append_key_value(args.kv, page + static_cast<std::size_t>(h) * 2 * args.kv.block_bytes(),
-                          kv.position % kPagePositions, key, key + kv_heads * dim);
+                       kv.position % kPagePositions, key, key + kv_heads * dim);
     }
   });
 }

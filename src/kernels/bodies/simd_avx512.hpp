@@ -77,7 +77,8 @@ struct Avx512 {
   }
   // Of numbers that bf16 holds exactly.
   static P pairs(F even, F odd) {
-    const P upper = _mm512_and_si512(_mm512_castps_si512(odd), _mm512_set1_epi32(static_cast<int>(0xffff0000u)));
+    const P upper =
+        _mm512_and_si512(_mm512_castps_si512(odd), _mm512_set1_epi32(static_cast<int>(0xffff0000u)));
     return _mm512_or_si512(upper, _mm512_srli_epi32(_mm512_castps_si512(even), 16));
   }
   static P keep(P p, std::uint32_t mask) {

@@ -120,8 +120,7 @@ void for_each_place(const KvLayout& kv, std::int64_t slot, Put put) {
   for (std::int64_t d = 0; d < kv.head_dim; ++d) {
     const std::int64_t key =
         side_by_side ? (d / 2 * kPagePositions + slot) * 2 + d % 2 : d * kPagePositions + slot;
-    const std::int64_t value =
-        side_by_side ? (slot / 2 * padded + d) * 2 + slot % 2 : slot * padded + d;
+    const std::int64_t value = side_by_side ? (slot / 2 * padded + d) * 2 + slot % 2 : slot * padded + d;
     put(d, key, value);
   }
 }
