@@ -236,7 +236,9 @@ typedef struct nib_budget {
 enum {
   NIB_KV_AUTO = 0, /* as the numerics */
   NIB_KV_BF16 = 1,
-  NIB_KV_F32 = 2
+  NIB_KV_F32 = 2,
+  NIB_KV_INT8 = 3, /* a byte each, and a scale for every head and position */
+  NIB_KV_FP8 = 4   /* the same with E4M3 */
 };
 
 /* The tokenizer alone, for nib_model_encode and nib_model_decode. The path may then also be a tokenizer.json,
@@ -375,7 +377,7 @@ typedef struct nib_model_info {
   const char* backend; /* "avx2" */
   size_t backend_size;
   uint32_t numerics;  /* NIB_NUMERICS_... */
-  uint32_t kv_format; /* NIB_KV_BF16 or NIB_KV_F32 */
+  uint32_t kv_format; /* NIB_KV_..., never AUTO */
   uint32_t layers, hidden, vocabulary, experts, experts_per_token;
   uint32_t max_context; /* what the model was made for */
   uint64_t parameters;

@@ -13,6 +13,8 @@ static_assert(NIB_NUMERICS_F32 == static_cast<int>(nib::Numerics::f32));
 static_assert(NIB_KV_AUTO == static_cast<int>(nib::KvFormat::automatic));
 static_assert(NIB_KV_BF16 == static_cast<int>(nib::KvFormat::bf16));
 static_assert(NIB_KV_F32 == static_cast<int>(nib::KvFormat::f32));
+static_assert(NIB_KV_INT8 == static_cast<int>(nib::KvFormat::int8));
+static_assert(NIB_KV_FP8 == static_cast<int>(nib::KvFormat::fp8));
 static_assert(NIB_STAGE_READ == static_cast<int>(nib::Stage::read));
 static_assert(NIB_STAGE_PACK == static_cast<int>(nib::Stage::pack));
 static_assert(NIB_STAGE_PREFILL == static_cast<int>(nib::Stage::prefill));
@@ -83,9 +85,9 @@ Status ModelRequest::read(const nib_model_options* options_given) {
   NIB_TRY(check_reserved(given.reserved, "nib_model_options"));
   NIB_ASSIGN(options.backend, read_text(given.backend, given.backend_size, "backend"));
   NIB_ASSIGN(options.numerics, read_numerics(given.numerics));
-  if (given.kv_format > NIB_KV_F32)
+  if (given.kv_format > NIB_KV_FP8)
     return {Code::argument, concat("kv_format is ", given.kv_format, ", expected a NIB_KV_ value up to ",
-                                   static_cast<int>(NIB_KV_F32))};
+                                   static_cast<int>(NIB_KV_FP8))};
   options.kv_format = static_cast<KvFormat>(given.kv_format);
   NIB_TRY(read_budgets(given, options));
   options.prefill_rows = given.prefill_rows;

@@ -212,14 +212,14 @@ void add_model(CLI::App& verb, ModelFlags& flags,
       "precision of activations (default: bf16)");
   section
       .parsed(
-          "--kv", "auto|bf16|f32",
+          "--kv", "auto|bf16|f32|int8|fp8",
           [&flags](const std::string& text) {
-            flags.kv_format = text == "auto"   ? KvFormat::automatic
-                              : text == "bf16" ? KvFormat::bf16
-                                               : KvFormat::f32;
+            for (int i = 0; i < kKvFormats; ++i)
+              if (text == kv_format_name(static_cast<KvFormat>(i)))
+                flags.kv_format = static_cast<KvFormat>(i);
           },
           "precision of the context's keys and values (default: auto)")
-      ->check(CLI::IsMember({"auto", "bf16", "f32"}));
+      ->check(CLI::IsMember({"auto", "bf16", "f32", "int8", "fp8"}));
   section.value("--backend", "NAME", flags.backend,
                 "instruction set (default: the best; see nibble --version)");
   section.value("-t,--threads", "N", flags.threads, "threads (default: one for each processor)");

@@ -8,6 +8,19 @@ KernelKind kernel_of(const WeightPart& part) {
   return part.op == "embed" ? KernelKind::lookup : KernelKind::vector;
 }
 
+Format format_of(KvFormat kept) {
+  switch (kept) {
+    case KvFormat::bf16:
+      return Format::bf16;
+    case KvFormat::int8:
+      return Format::int8;
+    case KvFormat::fp8:
+      return Format::fp8_e4m3;
+    default:
+      return Format::f32;
+  }
+}
+
 }  // namespace
 
 std::vector<ExplainItem> explain(std::vector<WeightPart> parts, const Plan& plan, const Backend& backend,
@@ -18,11 +31,10 @@ std::vector<ExplainItem> explain(std::vector<WeightPart> parts, const Plan& plan
     items.push_back({std::move(part.name), part.op, Purpose::weights, part.format,
                      part.weight ? rounded : Format::f32, kernel_of(part), backend.name, "host", part.bytes,
                      part.decode_bytes});
-  const Format kept = kv_format == KvFormat::bf16 ? Format::bf16 : Format::f32;
   for (const PlanItem& item : plan.items)
     if (item.purpose == Purpose::kv_cache)
-      items.push_back({item.name, "attention", Purpose::kv_cache, kept, rounded, KernelKind::cache,
-                       backend.name, "host", item.bytes, 0});
+      items.push_back({item.name, "attention", Purpose::kv_cache, format_of(kv_format), rounded,
+                       KernelKind::cache, backend.name, "host", item.bytes, 0});
   return items;
 }
 

@@ -1,5 +1,6 @@
 // Attention over paged keys and values: against softmax in double within a derived bound, bit for bit between
 // all backends, thread counts, batch cuts and host environments; what a row may not see is poison.
+#include "kv_places.hpp"
 #include "ops_rig.hpp"
 
 namespace nib::test {
@@ -17,32 +18,37 @@ class Pages {
   Pages(const KvLayout& layout, std::size_t layer_offset, std::int64_t first_page, std::int64_t end_page)
       : layout_(layout), layer_offset_(layer_offset), first_page_(first_page) {
     for (std::int64_t p = first_page; p < end_page; ++p) {
-      pages_.emplace_back(layer_offset + layout.layer_bytes(), 0xff);  // 0xff.. is a NaN in both formats
+      pages_.emplace_back(layer_offset + layout.layer_bytes(),
+                          0xff);  // 0xff.. is a NaN of every float, and of the scales
       table_.push_back(pages_.back().data());
     }
   }
   KvRow row(std::int64_t position) const { return {table_.data(), first_page_, position}; }
 
-  void write(std::int64_t position, int head, int dim, float key, float value) {
-    const std::int64_t slot = position % 64, padded = (layout_.head_dim + 15) / 16 * 16;
-    std::byte* page = table_[static_cast<std::size_t>(position / 64 - first_page_)] + layer_offset_;
-    const bool wide = layout_.format == KvFormat::f32;
-    const auto block = static_cast<std::int64_t>(64 * padded * (wide ? 4 : 2));
-    std::byte* keys = page + head * 2 * block;
-    std::byte* values = keys + block;
-    const auto put = [&](std::byte* base, std::int64_t index, float x) {
-      if (wide) {
-        std::memcpy(base + index * 4, &x, 4);
-      } else {
-        const std::uint16_t bits = to_bf16(x).bits;
-        std::memcpy(base + index * 2, &bits, 2);
+  // One head's key and value at one position; what is stored of them comes back in their place. Bytes are
+  // drawn anew, with scales that give numbers of the same size.
+  void write(std::int64_t position, int head, float* key, float* value, Random& random) {
+    const KvPlaces places(layout_, layer_offset_);
+    std::byte* page = table_[static_cast<std::size_t>(position / 64 - first_page_)];
+    const std::int64_t slot = position % 64;
+    for (float* numbers : {key, value}) {
+      const bool is_value = numbers == value;
+      float scale = 1;
+      if (places.scaled()) {
+        scale = (std::abs(random.normal()) + 0.1f) / (layout_.format == KvFormat::int8 ? 64.0f : 128.0f);
+        KvPlaces::write(page + places.scale(is_value, head, slot), scale);
       }
-    };
-    // bf16: K [D/2][64][2], V [64/2][D'][2]; f32: K [D/2][2][64], V [64/2][2][D'].
-    const std::int64_t d = dim;
-    put(keys, wide ? (d / 2 * 2 + d % 2) * 64 + slot : (d / 2 * 64 + slot) * 2 + d % 2, key);
-    put(values, wide ? (slot / 2 * 2 + slot % 2) * padded + d : (slot / 2 * padded + d) * 2 + slot % 2,
-        value);
+      for (int d = 0; d < layout_.head_dim; ++d) {
+        std::byte* to = page + places.number(is_value, head, slot, d);
+        if (layout_.format == KvFormat::f32) KvPlaces::write(to, numbers[d]);
+        if (layout_.format == KvFormat::bf16) KvPlaces::write(to, to_bf16(numbers[d]));
+        if (layout_.format == KvFormat::int8)
+          KvPlaces::write(to, static_cast<std::int8_t>(random.below(255) - 127));
+        if (layout_.format == KvFormat::fp8)  // every finite code
+          KvPlaces::write(to, static_cast<std::uint8_t>(random.below(127) + (random.chance(50) ? 128 : 0)));
+        numbers[d] = places.decode(to) * scale;
+      }
+    }
   }
 
  private:
@@ -90,14 +96,16 @@ struct Batch {
       auto& v = values.emplace_back();
       const float loud = random.chance(30) ? 4.0f : 1.0f;  // some sessions have peaked probabilities
       for (std::int64_t p = begin(r); p <= positions[r]; ++p)
-        for (int h = 0; h < s.kv_heads; ++h)
+        for (int h = 0; h < s.kv_heads; ++h) {
+          std::vector<float> key, value;
           for (int d = 0; d < s.head_dim; ++d) {
-            float key = random.normal() * loud, value = random.normal();
-            pages.back().write(p, h, d, key, value);
-            if (format == KvFormat::bf16) key = to_float(to_bf16(key)), value = to_float(to_bf16(value));
-            k.push_back(key);
-            v.push_back(value);
+            key.push_back(random.normal() * loud);
+            value.push_back(random.normal());
           }
+          pages.back().write(p, h, key.data(), value.data(), random);
+          k.insert(k.end(), key.begin(), key.end());
+          v.insert(v.end(), value.begin(), value.end());
+        }
     }
     for (std::size_t r = 0; r < positions.size(); ++r) kv_rows.push_back(pages[r].row(positions[r]));
   }
@@ -235,7 +243,7 @@ TEST_CASE("attention: every head width and group, windows, sinks, formats, acros
     for (const std::int64_t window :
          {std::int64_t{0}, std::int64_t{1}, std::int64_t{24}, std::int64_t{128}, std::int64_t{300}}) {
       const bool sinks = random.chance(50);
-      for (const KvFormat format : {KvFormat::bf16, KvFormat::f32})
+      for (const KvFormat format : kKvStored)
         for (const Numerics numerics : {Numerics::bf16, Numerics::f32})
           check({shape, format, window, some_positions(3, shape.head_dim > 64 ? 300 : 640, random), sinks,
                  random},

@@ -1,5 +1,6 @@
 // qkv: norm, product, bias, rotation and what is appended to the pages, against double within derived bounds,
 // and bit for bit in every way and cut.
+#include "kv_places.hpp"
 #include "layer_rig.hpp"
 
 namespace nib::test {
@@ -26,26 +27,23 @@ class Sessions {
   KvRow row(int session, std::int64_t position) const {
     return {tables_[static_cast<std::size_t>(session)].data(), first_page_, position};
   }
-  // Takes a key or a value out: what lies there is 0xff again.
-  float take(const KvRow& at, bool value, int head, int dim) const {
-    const std::int64_t slot = at.position % 64, d = dim, padded = (layout_.head_dim + 15) / 16 * 16;
-    const bool wide = layout_.format == KvFormat::f32;
-    std::byte* block = at.pages[at.position / 64 - first_page_] + layer_offset_ +
-                       (2 * head + (value ? 1 : 0)) * 64 * padded * (wide ? 4 : 2);
-    // K [D/2][64][2], V [64/2][D'][2]; f32: K [D/2][2][64], V [64/2][2][D'].
-    const std::int64_t key_at = wide ? d * 64 + slot : (d / 2 * 64 + slot) * 2 + d % 2;
-    const std::int64_t value_at = wide ? slot * padded + d : (slot / 2 * padded + d) * 2 + slot % 2;
-    std::byte* from = block + (value ? value_at : key_at) * (wide ? 4 : 2);
-    float number = 0;
-    if (wide) {
-      std::memcpy(&number, from, 4);
-    } else {
-      bf16 half{};
-      std::memcpy(&half.bits, from, 2);
-      number = to_float(half);
+  // Takes the key or value of one head out: what lies there is 0xff again. Returns the end of `to`.
+  float* take(const KvRow& at, bool value, int head, float* to) const {
+    const KvPlaces places(layout_, layer_offset_);
+    std::byte* page = at.pages[at.position / 64 - first_page_];
+    const std::int64_t slot = at.position % 64;
+    float scale = 1;
+    if (places.scaled()) {
+      std::byte* from = page + places.scale(value, head, slot);
+      scale = KvPlaces::read<float>(from);
+      std::memset(from, 0xff, sizeof scale);
     }
-    std::memset(from, 0xff, wide ? 4 : 2);
-    return number;
+    for (int d = 0; d < layout_.head_dim; ++d) {
+      std::byte* from = page + places.number(value, head, slot, d);
+      *to++ = places.decode(from) * scale;
+      std::memset(from, 0xff, static_cast<std::size_t>(places.bytes()));
+    }
+    return to;
   }
   bool untouched() const {
     return std::all_of(pages_.begin(), pages_.end(), [](const Bytes& page) {
@@ -144,8 +142,7 @@ struct QkvCase {
       float* to = std::copy_n(qkv.row(r), heads.query * heads.dim, out.row(r));
       for (const bool value : {false, true})
         for (int h = 0; h < heads.key; ++h)
-          for (int d = 0; d < heads.dim; ++d)
-            *to++ = cache.take(kv_rows[static_cast<std::size_t>(r)], value, h, d);
+          to = cache.take(kv_rows[static_cast<std::size_t>(r)], value, h, to);
     }
     REQUIRE(cache.untouched());
     return out;
@@ -157,6 +154,7 @@ struct QkvCase {
     for (std::int64_t n = 0; n < heads.width(); ++n)
       out.push_back(product_row(weight.exact, n, inputs, bias.data()));
     const int half = heads.dim / 2;
+    const auto dim = static_cast<std::size_t>(heads.dim);
     for (int h = 0; h < heads.query + heads.key; ++h)
       for (int i = 0; i < half; ++i) {
         const std::size_t angle = static_cast<std::size_t>(r * half + i);
@@ -170,7 +168,23 @@ struct QkvCase {
     if (layout.format == KvFormat::bf16)
       for (std::size_t i = static_cast<std::size_t>(heads.query * heads.dim); i < out.size(); ++i)
         out[i] = stored_bf16(out[i]);
+    if (KvPlaces(layout, 0).scaled())
+      for (std::size_t i = static_cast<std::size_t>(heads.query * heads.dim); i < out.size(); i += dim)
+        round_head(&out[i]);
     return out;
+  }
+
+  // A byte each: the largest magnitude is the largest code, the others are off by half a step of their code
+  // at most.
+  void round_head(Approx* head) const {
+    double most = 0;
+    for (int d = 0; d < heads.dim; ++d) most = std::max(most, std::abs(head[d].value) + head[d].error);
+    for (int d = 0; d < heads.dim; ++d) {
+      const double size = std::abs(head[d].value) + head[d].error;
+      const double half_step =
+          layout.format == KvFormat::int8 ? most / 127 / 2 : std::max(size * 0x1p-4, most / 448 * 0x1p-10);
+      head[d].error += half_step + 8 * kUnit * most;
+    }
   }
 
   void check(Random& random) const {
@@ -197,7 +211,7 @@ TEST_CASE("qkv: every format of weights and of keys, groups and widths of heads,
   constexpr Heads kHeads[] = {{8, 1, 16}, {2, 2, 24}, {6, 2, 8}, {3, 1, 40}, {1, 1, 2}, {2, 1, 64}};
   for (const Heads& heads : kHeads)
     for (const Format format : {Format::mxfp4, Format::bf16, Format::f16, Format::f32})
-      for (const KvFormat kv : {KvFormat::bf16, KvFormat::f32})
+      for (const KvFormat kv : kKvStored)
         for (const Numerics numerics : kBoth) {
           const std::int64_t hidden =
               format == Format::mxfp4 ? 32 + 64 * random.below(3) : 8 + random.below(160);
@@ -219,7 +233,7 @@ TEST_CASE("qkv: the hidden width of gpt-oss; a prompt across pages") {
 TEST_CASE("qkv: what one row holds reaches no other") {
   NIB_RANDOM(random);
   for (const Numerics numerics : kBoth)
-    for (const KvFormat kv : {KvFormat::bf16, KvFormat::f32}) {
+    for (const KvFormat kv : kKvStored) {
       const QkvCase c(numerics, Format::bf16, kv, {3, 1, 16}, 104, 6, 1, random);
       check_poison_stays(c.x, random, [&](const Way& way, const Cuts& cuts) { return c.run(way, cuts); });
     }

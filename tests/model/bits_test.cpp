@@ -12,6 +12,9 @@
 namespace nib::test {
 namespace {
 
+// Each stored form has its own code in attention and where keys are appended.
+constexpr KvFormat kStoredKv[] = {KvFormat::automatic, KvFormat::int8, KvFormat::fp8};
+
 // The 300-token prompt and its model: windows of 24 on two layers of three.
 struct Prompt {
   std::string folder;
@@ -56,10 +59,11 @@ TEST_CASE("same bits alone and beside three other sessions in one batch") {
   NIB_REQUIRE_DATA(data);
   const Prompt prompt(data);
   std::mt19937 random(20);
-  for (const Backend* backend : present_backends()) {
-    CAPTURE(std::string(backend->name));
-    const auto expected = run(prompt, {.backend = backend, .numerics = Numerics::bf16, .rows = 64});
-    ModelRig rig(prompt.folder, {.backend = backend, .numerics = Numerics::bf16, .rows = 64});
+  const auto check = [&](const RigOptions& options) {
+    CAPTURE(std::string(options.backend->name));
+    CAPTURE(std::string(kv_format_name(options.kv_format)));
+    const auto expected = run(prompt, options);
+    ModelRig rig(prompt.folder, options);
     std::vector<std::unique_ptr<KvCache>> caches;
     for (int i = 0; i < 4; ++i) caches.push_back(rig.cache());
     std::vector<float> logits;
@@ -82,28 +86,36 @@ TEST_CASE("same bits alone and beside three other sessions in one batch") {
       at += counts[0];
     }
     CHECK(same_bits(logits, expected));
-  }
+  };
+  for (const Backend* backend : present_backends())
+    for (const KvFormat kv_format : kStoredKv)
+      check({.backend = backend, .numerics = Numerics::bf16, .kv_format = kv_format, .rows = 64});
 }
 
 TEST_CASE("same bits after a rewind, also across a window, and replay") {
   NIB_REQUIRE_DATA(data);
   const Prompt prompt(data);
-  const RigOptions options{.backend = present_backends().front(), .numerics = Numerics::bf16, .rows = 64};
-  const auto expected = run(prompt, options);
-  ModelRig rig(prompt.folder, options);
-  const std::size_t vocabulary = rig.config.vocabulary;
-  for (const std::int64_t target : {299, 290, 250, 130, 64, 63, 1, 0}) {
-    CAPTURE(target);
-    auto cache = rig.cache();
-    // Appends of 100 make checkpoints at 100, 200, 300; then something else is written over the tail.
-    for (std::size_t at = 0; at < 300; at += 100) rig.feed(*cache, std::span(prompt.ids).subspan(at, 100));
-    std::int64_t length = cache->rewind(target);
-    CHECK(length <= target);
-    rig.feed(*cache, std::vector<std::uint32_t>(20, 5));
-    length = cache->rewind(std::min<std::int64_t>(length, target));
-    const auto replayed = rig.feed(*cache, std::span(prompt.ids).subspan(static_cast<std::size_t>(length)));
-    CHECK(same_bits(replayed, std::span(expected).subspan(static_cast<std::size_t>(length) * vocabulary)));
-  }
+  for (const KvFormat kv_format : kStoredKv)
+    for (const std::int64_t target : {299, 290, 250, 130, 64, 63, 1, 0}) {
+      CAPTURE(target);
+      CAPTURE(std::string(kv_format_name(kv_format)));
+      const RigOptions options{.backend = present_backends().front(),
+                               .numerics = Numerics::bf16,
+                               .kv_format = kv_format,
+                               .rows = 64};
+      const auto expected = run(prompt, options);
+      ModelRig rig(prompt.folder, options);
+      const std::size_t vocabulary = rig.config.vocabulary;
+      auto cache = rig.cache();
+      // Appends of 100 make checkpoints at 100, 200, 300; then something else is written over the tail.
+      for (std::size_t at = 0; at < 300; at += 100) rig.feed(*cache, std::span(prompt.ids).subspan(at, 100));
+      std::int64_t length = cache->rewind(target);
+      CHECK(length <= target);
+      rig.feed(*cache, std::vector<std::uint32_t>(20, 5));
+      length = cache->rewind(std::min<std::int64_t>(length, target));
+      const auto replayed = rig.feed(*cache, std::span(prompt.ids).subspan(static_cast<std::size_t>(length)));
+      CHECK(same_bits(replayed, std::span(expected).subspan(static_cast<std::size_t>(length) * vocabulary)));
+    }
 }
 
 TEST_CASE("same bits under a hostile rounding mode of the host") {

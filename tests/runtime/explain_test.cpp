@@ -86,6 +86,7 @@ void check_model(const std::string& path, const ModelOptions& options) {
 TEST_CASE("explain: the shipped model") {
   check_model(kTales, {});
   check_model(kTales, {.backend = "scalar", .numerics = Numerics::f32, .kv_format = KvFormat::f32});
+  for (const KvFormat kept : {KvFormat::int8, KvFormat::fp8}) check_model(kTales, {.kv_format = kept});
   auto model = open_tales();
   const auto items = model->explain();
   const auto experts = std::find_if(items.begin(), items.end(),

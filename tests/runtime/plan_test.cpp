@@ -52,6 +52,10 @@ TEST_CASE("gpt-oss from its config alone: parameters and bytes as published") {
   CHECK(stored(large).at("experts (mxfp4)") == 60'914'073'600);
   // Keys and values in bf16: 2048 bytes for each position of a layer, full layers only.
   CHECK(large.summary.kv_bytes_per_token == 18 * 2048);
+  // In int8: 64 bytes and a scale for each of eight heads, of keys and of values.
+  const Plan small_kv =
+      make_plan_of_config(*runtime, gpt_oss(36, 128), "120b", {.kv_format = KvFormat::int8}).take();
+  CHECK(small_kv.summary.kv_bytes_per_token == 18 * 2 * 8 * (64 + 4));
   std::uint64_t sum = 0;
   for (const auto& [name, bytes] : of_small) sum += bytes;
   CHECK(sum == small.summary.stored_bytes);

@@ -13,14 +13,22 @@ enum class Numerics : std::uint8_t {
 };
 constexpr const char* numerics_name(Numerics numerics) { return numerics == Numerics::bf16 ? "bf16" : "f32"; }
 
-// How keys and values are kept. `automatic` follows the numerics: bf16 for bf16, f32 for f32.
-enum class KvFormat : std::uint8_t { automatic, bf16, f32 };
+// How keys and values are kept. `automatic` follows the numerics: bf16 for bf16, f32 for f32. int8 and fp8
+// (E4M3) have one f32 scale for each head and position, and take half the memory of bf16 (at 64 dimensions a
+// head, 17/32 of it).
+enum class KvFormat : std::uint8_t { automatic, bf16, f32, int8, fp8 };
+constexpr int kKvFormats = 5;
 constexpr KvFormat resolve(KvFormat format, Numerics numerics) {
   if (format != KvFormat::automatic) return format;
   return numerics == Numerics::bf16 ? KvFormat::bf16 : KvFormat::f32;
 }
 constexpr const char* kv_format_name(KvFormat format) {
-  return format == KvFormat::bf16 ? "bf16" : format == KvFormat::f32 ? "f32" : "auto";
+  constexpr const char* kNames[kKvFormats] = {"auto", "bf16", "f32", "int8", "fp8"};
+  return kNames[static_cast<int>(format)];
+}
+// Bytes of one number, scales aside.
+constexpr int kv_bytes(KvFormat format) {
+  return format == KvFormat::f32 ? 4 : format == KvFormat::bf16 ? 2 : 1;
 }
 
 }  // namespace nib::inline v0

@@ -39,16 +39,24 @@ struct Norm {
 
 // Geometry of the key/value pages of one layer kind. A page holds kPagePositions positions of every layer of
 // the kind:
-//   [layer][kv head][K block, V block]; bf16: K [D/2][64][2], V [64/2][D'][2]; f32: K [D/2][2][64], V
-//   [64/2][2][D'],
+//   [layer][kv head][K block, V block]
+//   bf16       K [D/2][64][2], V [64/2][D'][2]
+//   f32        K [D/2][2][64], V [64/2][2][D']
+//   int8, fp8  as f32, a byte each; behind either block the f32 scales of its 64 positions
 // D' = D rounded up to 16.
 inline constexpr int kPagePositions = 64;
 struct KvLayout {
   KvFormat format;
   int kv_heads, head_dim;
   constexpr int padded_dim() const { return round_up(head_dim, 16); }
+  constexpr bool scaled() const { return kv_bytes(format) == 1; }
+  // Where the scales begin in a block that has them.
+  constexpr std::size_t code_bytes() const {
+    return static_cast<std::size_t>(padded_dim()) * kPagePositions *
+           static_cast<std::size_t>(kv_bytes(format));
+  }
   constexpr std::size_t block_bytes() const {
-    return static_cast<std::size_t>(padded_dim()) * kPagePositions * (format == KvFormat::f32 ? 4 : 2);
+    return code_bytes() + (scaled() ? kPagePositions * sizeof(float) : 0);
   }
   constexpr std::size_t layer_bytes() const { return static_cast<std::size_t>(kv_heads) * 2 * block_bytes(); }
 };

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "math.hpp"
+#include "stored_kv.hpp"
 #include <nibble/base/float16.hpp>
 #include <nibble/kernels/ops.hpp>
 
@@ -18,66 +19,6 @@ namespace nib::inline v0::cpu {
 
 inline constexpr int kChunk = 256;
 inline constexpr int kMaxHeadDim = 256;  // what model/config.hpp lets through
-
-// How stored keys and values meet q and p. A block is [pairs][width] of (even, odd); lanes run along the
-// width.
-template <class A>
-struct StoredBf16Pairs {  // both sides bf16, multiplied by the pair dot
-  using Q = std::uint32_t;
-  static constexpr int kBytes = 2;
-  static Q join(float even, float odd) {
-    return to_bf16(even).bits | static_cast<std::uint32_t>(to_bf16(odd).bits) << 16;
-  }
-  using Raw = typename A::P;
-  static Raw load(const std::byte* block, std::int64_t pair, std::int64_t width, std::int64_t lane) {
-    return A::load_pairs(block + (pair * width + lane) * 4);
-  }
-  static Raw keep(Raw raw, bool even, bool odd) {
-    return A::keep(raw, (even ? 0xffffu : 0u) | (odd ? 0xffff0000u : 0u));
-  }
-  static typename A::F mac(typename A::F acc, Raw raw, Q q) { return A::dot(acc, raw, q); }
-};
-
-struct EvenOdd {
-  float even, odd;
-};
-
-template <class A>
-struct StoredBf16Floats {
-  using Q = EvenOdd;
-  static constexpr int kBytes = 2;
-  static Q join(float even, float odd) { return {even, odd}; }
-  using Raw = typename A::P;
-  static Raw load(const std::byte* block, std::int64_t pair, std::int64_t width, std::int64_t lane) {
-    return A::load_pairs(block + (pair * width + lane) * 4);
-  }
-  static Raw keep(Raw raw, bool even, bool odd) {
-    return A::keep(raw, (even ? 0xffffu : 0u) | (odd ? 0xffff0000u : 0u));
-  }
-  static typename A::F mac(typename A::F acc, Raw raw, Q q) {
-    return A::fma(A::even(raw), A::set(q.even), A::fma(A::odd(raw), A::set(q.odd), acc));
-  }
-};
-
-template <class A>
-struct StoredF32 {
-  using Q = EvenOdd;
-  static constexpr int kBytes = 4;
-  static Q join(float even, float odd) { return {even, odd}; }
-  struct Raw {
-    typename A::F even, odd;
-  };
-  static Raw load(const std::byte* block, std::int64_t pair, std::int64_t width, std::int64_t lane) {
-    const auto* floats = reinterpret_cast<const float*>(block) + pair * 2 * width + lane;
-    return {A::load(floats), A::load(floats + width)};
-  }
-  static Raw keep(Raw raw, bool even, bool odd) {
-    return {even ? raw.even : A::set(0.0f), odd ? raw.odd : A::set(0.0f)};
-  }
-  static typename A::F mac(typename A::F acc, const Raw& raw, Q q) {
-    return A::fma(raw.even, A::set(q.even), A::fma(raw.odd, A::set(q.odd), acc));
-  }
-};
 
 // One row, N query heads of one kv head.
 template <class A, class Stored, int N>
@@ -110,6 +51,12 @@ class HeadGroup {
   float rounded(float x) const { return round_ ? to_float(to_bf16(x)) : x; }
   const std::byte* keys(std::int64_t page) const { return kv_.pages[page - kv_.first_page] + block_; }
   const std::byte* values(std::int64_t page) const { return keys(page) + args_.kv.block_bytes(); }
+  // Of sixteen positions from a multiple of sixteen.
+  F scales(const std::byte* block, std::int64_t position) const {
+    return A::load(reinterpret_cast<const float*>(block + args_.kv.code_bytes()) + position % kPagePositions);
+  }
+  F key_scales(std::int64_t position) const { return scales(keys(position / kPagePositions), position); }
+  F value_scales(std::int64_t position) const { return scales(values(position / kPagePositions), position); }
 
   // Visible positions [begin, end) of the chunk that starts at `chunk`.
   void add_chunk(std::int64_t chunk, std::int64_t begin, std::int64_t end, bool first) {
@@ -117,7 +64,7 @@ class HeadGroup {
     for (int n = 0; n < N; ++n) {
       std::fill(score_[n] + (begin / 16 * 16 - chunk), score_[n] + (begin - chunk), kHidden);
       std::fill(score_[n] + (end - chunk), score_[n] + ((end + 15) / 16 * 16 - chunk), kHidden);
-      const float largest = weigh_keys(n, begin - chunk, end - chunk);
+      const float largest = weigh_keys(n, chunk, begin - chunk, end - chunk);
       rescale_[n] = 0;
       if (first) {
         max_[n] = largest;
@@ -143,12 +90,14 @@ class HeadGroup {
 #pragma GCC unroll 8
       for (int n = 0; n < N; ++n) acc[n] = Stored::mac(acc[n], raw, q_[n][i]);
     }
-    const F scale = A::set(args_.scale);
+    F scale = A::set(args_.scale);
+    if constexpr (Stored::kScaled) scale = A::mul(scale, key_scales(at));
     for (int n = 0; n < N; ++n) A::store(score_[n] + into, A::mul(acc[n], scale));
   }
 
   // Scores to probabilities relative to their maximum, which it returns.
-  float weigh_keys(int n, std::int64_t begin, std::int64_t end) {
+  // Where values have scales, what meets the values is the probability times the scale of its position.
+  float weigh_keys(int n, std::int64_t chunk, std::int64_t begin, std::int64_t end) {
     const std::int64_t from = begin / 16 * 16, to = (end + 15) / 16 * 16;
     F largest = A::set(kHidden);
     for (std::int64_t i = from; i < to; i += 16) largest = A::max(largest, A::load(score_[n] + i));
@@ -156,8 +105,16 @@ class HeadGroup {
     F sum = A::set(0.0f);
     for (std::int64_t i = from; i < to; i += 16) {
       F p = exp<A>(A::sub(A::load(score_[n] + i), A::set(max)));
-      if (round_) p = A::round_bf16(p);
-      sum = A::add(sum, p);
+      if constexpr (Stored::kScaled) {
+        sum = A::add(sum, p);
+        // Hidden positions have no probability, and perhaps no scale yet.
+        const F zero = A::set(0.0f);
+        p = A::if_less(zero, p, A::mul(p, value_scales(chunk + i)), p);
+        if (round_) p = A::round_bf16(p);
+      } else {
+        if (round_) p = A::round_bf16(p);
+        sum = A::add(sum, p);
+      }
       float lanes[16];
       A::store(lanes, p);
       for (int j = 0; j < 8; ++j) p_[n][i / 2 + j] = Stored::join(lanes[2 * j], lanes[2 * j + 1]);
@@ -231,13 +188,27 @@ void attend(const OpContext& context, const AttentionArgs& args) {
   });
 }
 
+template <class Pairs, class Floats>
+struct Stored {};
+
 // The stored format is a property of the session's pages: chosen once per call, not per row.
 template <class A>
 void attention(const OpContext& context, const AttentionArgs& args) {
-  if (args.kv.format == KvFormat::f32) return attend<A, StoredF32<A>>(context, args);
-  if constexpr (A::kPairDot)
-    if (context.numerics == Numerics::bf16) return attend<A, StoredBf16Pairs<A>>(context, args);
-  attend<A, StoredBf16Floats<A>>(context, args);
+  const auto with = [&]<class Pairs, class Floats>(Stored<Pairs, Floats>) {
+    if constexpr (A::kPairDot)
+      if (context.numerics == Numerics::bf16) return attend<A, Pairs>(context, args);
+    attend<A, Floats>(context, args);
+  };
+  switch (args.kv.format) {
+    case KvFormat::f32:
+      return attend<A, StoredF32<A>>(context, args);
+    case KvFormat::int8:
+      return with(Stored<StoredBytePairs<A, Int8Codes>, StoredByteFloats<A, Int8Codes>>{});
+    case KvFormat::fp8:
+      return with(Stored<StoredBytePairs<A, E4M3Codes>, StoredByteFloats<A, E4M3Codes>>{});
+    default:
+      return with(Stored<StoredBf16Pairs<A>, StoredBf16Floats<A>>{});
+  }
 }
 
 // Rotates one head in place: the first half of its dimensions against the second (half-split pairing).
@@ -248,29 +219,6 @@ void rotate(float* head, int dim, const float* cos, const float* sin) {
     const float a = head[i], b = head[i + half];
     head[i] = a * cos[i] - b * sin[i];
     head[i + half] = b * cos[i] + a * sin[i];
-  }
-}
-
-// Writes one head's key and value into its slot of the page.
-template <class A>
-void append_key_value(const KvLayout& kv, std::byte* block, std::int64_t slot, const float* key,
-                      const float* value) {
-  std::byte* values = block + kv.block_bytes();
-  const std::int64_t padded = kv.padded_dim();
-  if (kv.format == KvFormat::f32) {
-    auto* k = reinterpret_cast<float*>(block);
-    auto* v = reinterpret_cast<float*>(values);
-    for (std::int64_t d = 0; d < kv.head_dim; ++d) {
-      k[d * kPagePositions + slot] = key[d];
-      v[slot * padded + d] = value[d];
-    }
-    return;
-  }
-  auto* k = reinterpret_cast<std::uint16_t*>(block);
-  auto* v = reinterpret_cast<std::uint16_t*>(values);
-  for (std::int64_t d = 0; d < kv.head_dim; ++d) {
-    k[(d / 2 * kPagePositions + slot) * 2 + d % 2] = to_bf16(key[d]).bits;
-    v[(slot / 2 * padded + d) * 2 + slot % 2] = to_bf16(value[d]).bits;
   }
 }
 

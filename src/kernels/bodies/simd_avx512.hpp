@@ -75,6 +75,12 @@ struct Avx512 {
   static F odd(P p) {
     return _mm512_castsi512_ps(_mm512_and_si512(p, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
   }
+  // Of numbers that bf16 holds exactly.
+  static P pairs(F even, F odd) {
+    const P upper =
+        _mm512_and_si512(_mm512_castps_si512(odd), _mm512_set1_epi32(static_cast<int>(0xffff0000u)));
+    return _mm512_or_si512(upper, _mm512_srli_epi32(_mm512_castps_si512(even), 16));
+  }
   static P keep(P p, std::uint32_t mask) {
     return _mm512_and_si512(p, _mm512_set1_epi32(static_cast<int>(mask)));
   }

@@ -1,0 +1,174 @@
+// Keys and values as pages hold them (drawn in ops.hpp): how they meet q and p, and how they are written.
+#pragma once
+
+#include <nibble/base/float16.hpp>
+#include <nibble/formats/small_floats.hpp>
+#include <nibble/kernels/ops.hpp>
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+
+namespace nib::inline v0::cpu {
+
+// How stored keys and values meet q and p. A block is [pairs][width] of (even, odd); lanes run along the
+// width.
+template <class A>
+struct StoredBf16Pairs {  // both sides bf16, multiplied by the pair dot
+  using Q = std::uint32_t;
+  static constexpr bool kScaled = false;
+  static Q join(float even, float odd) {
+    return to_bf16(even).bits | static_cast<std::uint32_t>(to_bf16(odd).bits) << 16;
+  }
+  using Raw = typename A::P;
+  static Raw load(const std::byte* block, std::int64_t pair, std::int64_t width, std::int64_t lane) {
+    return A::load_pairs(block + (pair * width + lane) * 4);
+  }
+  static Raw keep(Raw raw, bool even, bool odd) {
+    return A::keep(raw, (even ? 0xffffu : 0u) | (odd ? 0xffff0000u : 0u));
+  }
+  static typename A::F mac(typename A::F acc, Raw raw, Q q) { return A::dot(acc, raw, q); }
+};
+
+struct EvenOdd {
+  float even, odd;
+};
+
+template <class A>
+struct StoredBf16Floats {
+  using Q = EvenOdd;
+  static constexpr bool kScaled = false;
+  static Q join(float even, float odd) { return {even, odd}; }
+  using Raw = typename A::P;
+  static Raw load(const std::byte* block, std::int64_t pair, std::int64_t width, std::int64_t lane) {
+    return A::load_pairs(block + (pair * width + lane) * 4);
+  }
+  static Raw keep(Raw raw, bool even, bool odd) {
+    return A::keep(raw, (even ? 0xffffu : 0u) | (odd ? 0xffff0000u : 0u));
+  }
+  static typename A::F mac(typename A::F acc, Raw raw, Q q) {
+    return A::fma(A::even(raw), A::set(q.even), A::fma(A::odd(raw), A::set(q.odd), acc));
+  }
+};
+
+template <class A>
+struct StoredF32 {
+  using Q = EvenOdd;
+  static constexpr bool kScaled = false;
+  static Q join(float even, float odd) { return {even, odd}; }
+  struct Raw {
+    typename A::F even, odd;
+  };
+  static Raw load(const std::byte* block, std::int64_t pair, std::int64_t width, std::int64_t lane) {
+    const auto* floats = reinterpret_cast<const float*>(block) + pair * 2 * width + lane;
+    return {A::load(floats), A::load(floats + width)};
+  }
+  static Raw keep(Raw raw, bool even, bool odd) {
+    return {even ? raw.even : A::set(0.0f), odd ? raw.odd : A::set(0.0f)};
+  }
+  static typename A::F mac(typename A::F acc, const Raw& raw, Q q) {
+    return A::fma(raw.even, A::set(q.even), A::fma(raw.odd, A::set(q.odd), acc));
+  }
+};
+
+// A byte each, and a scale for each position, which meets the sum over a head's dimensions (keys) or the
+// probability (values). Codes are numbers that bf16 holds exactly.
+struct Int8Codes {
+  static constexpr float kLargest = 127;
+  static std::byte encode(float x) {
+    return static_cast<std::byte>(static_cast<std::int8_t>(std::lrintf(x)));
+  }
+  template <class A>
+  static typename A::F load(const std::byte* from) {
+    return A::load_i8(from);
+  }
+};
+struct E4M3Codes {
+  static constexpr float kLargest = 448;
+  static std::byte encode(float x) { return static_cast<std::byte>(E4M3::encode(x)); }
+  template <class A>
+  static typename A::F load(const std::byte* from) {
+    return A::load_e4m3(from);
+  }
+};
+
+template <class A, class Codes>
+struct StoredByteFloats : StoredF32<A> {
+  static constexpr bool kScaled = true;
+  using Raw = typename StoredF32<A>::Raw;
+  static Raw load(const std::byte* block, std::int64_t pair, std::int64_t width, std::int64_t lane) {
+    const std::byte* bytes = block + pair * 2 * width + lane;
+    return {Codes::template load<A>(bytes), Codes::template load<A>(bytes + width)};
+  }
+};
+
+template <class A, class Codes>
+struct StoredBytePairs : StoredBf16Pairs<A> {
+  static constexpr bool kScaled = true;
+  static typename A::P load(const std::byte* block, std::int64_t pair, std::int64_t width,
+                            std::int64_t lane) {
+    const auto raw = StoredByteFloats<A, Codes>::load(block, pair, width, lane);
+    return A::pairs(raw.even, raw.odd);
+  }
+};
+
+// put(d, k, v) for each dimension d: where it stands in the block of keys, and in that of values.
+template <class Put>
+void for_each_place(const KvLayout& kv, std::int64_t slot, Put put) {
+  const std::int64_t padded = kv.padded_dim();
+  const bool side_by_side = kv.format == KvFormat::bf16;  // even and odd; else apart
+  for (std::int64_t d = 0; d < kv.head_dim; ++d) {
+    const std::int64_t key =
+        side_by_side ? (d / 2 * kPagePositions + slot) * 2 + d % 2 : d * kPagePositions + slot;
+    const std::int64_t value = side_by_side ? (slot / 2 * padded + d) * 2 + slot % 2 : slot * padded + d;
+    put(d, key, value);
+  }
+}
+
+// The scale of one head's numbers at one position: the largest magnitude becomes the largest code. Below
+// 2^-100 all codes are zero; what is not finite leaves a scale that is not.
+template <class Codes>
+struct HeadScale {
+  float scale = 0, inverse = 0;
+  HeadScale(const float* x, int dim) {
+    float most = 0;
+    for (int d = 0; d < dim; ++d)
+      if (const float size = std::abs(x[d]); !(size <= most)) most = size;  // a NaN stays
+    if (most < 0x1p-100f) return;
+    scale = most / Codes::kLargest;
+    inverse = std::isfinite(most) ? Codes::kLargest / most : 0;
+  }
+  std::byte code(float x) const { return inverse == 0 ? std::byte{0} : Codes::encode(x * inverse); }
+};
+
+template <class Codes>
+void append_bytes(const KvLayout& kv, std::byte* block, std::int64_t slot, const float* key,
+                  const float* value) {
+  std::byte* values = block + kv.block_bytes();
+  const HeadScale<Codes> of_key(key, kv.head_dim), of_value(value, kv.head_dim);
+  for_each_place(kv, slot, [&](std::int64_t d, std::int64_t k, std::int64_t v) {
+    block[k] = of_key.code(key[d]);
+    values[v] = of_value.code(value[d]);
+  });
+  reinterpret_cast<float*>(block + kv.code_bytes())[slot] = of_key.scale;
+  reinterpret_cast<float*>(values + kv.code_bytes())[slot] = of_value.scale;
+}
+
+// Writes one head's key and value into its slot of the page.
+inline void append_key_value(const KvLayout& kv, std::byte* block, std::int64_t slot, const float* key,
+                             const float* value) {
+  if (kv.format == KvFormat::int8) return append_bytes<Int8Codes>(kv, block, slot, key, value);
+  if (kv.format == KvFormat::fp8) return append_bytes<E4M3Codes>(kv, block, slot, key, value);
+  std::byte* values = block + kv.block_bytes();
+  for_each_place(kv, slot, [&](std::int64_t d, std::int64_t k, std::int64_t v) {
+    if (kv.format == KvFormat::f32) {
+      reinterpret_cast<float*>(block)[k] = key[d];
+      reinterpret_cast<float*>(values)[v] = value[d];
+    } else {
+      reinterpret_cast<bf16*>(block)[k] = to_bf16(key[d]);
+      reinterpret_cast<bf16*>(values)[v] = to_bf16(value[d]);
+    }
+  });
+}
+
+}  // namespace nib::inline v0::cpu
