@@ -24,7 +24,7 @@ void* map_huge(std::size_t bytes) {
   const std::uintptr_t end = address + padded;
   if (end > aligned + length) munmap(reinterpret_cast<void*>(aligned + length), end - aligned - length);
   void* block = reinterpret_cast<void*>(aligned);
-  madvise(block, length, MADV_HUGEPAGE);  // a wish; refusal costs speed only
+  wish_huge_pages(block, length);
   return block;
 }
 
@@ -41,6 +41,13 @@ void system_release(void*, void* pointer, std::size_t bytes) {
 }
 
 }  // namespace
+
+void wish_huge_pages(void* data, std::size_t bytes) {
+  const auto begin = reinterpret_cast<std::uintptr_t>(data);
+  const std::uintptr_t first = round_up(begin, std::uintptr_t{kHugePage}),
+                       end = (begin + bytes) / kHugePage * kHugePage;
+  if (first < end) madvise(reinterpret_cast<void*>(first), end - first, MADV_HUGEPAGE);
+}
 
 Allocator system_allocator() { return {system_allocate, system_release, nullptr}; }
 

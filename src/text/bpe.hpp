@@ -26,11 +26,9 @@ class Bpe {
   struct Symbol {
     Token token;
     std::uint32_t previous, next;
-    std::uint32_t rank;  // of the merge with the next one
-    Token merged;        // what that makes
   };
   class Queue;
-  // The room that long words need, kept from word to word: at most 92 bytes for each token of the longest.
+  // The room that long words need, kept from word to word: at most 84 bytes for each token of the longest.
   struct Scratch {
     Scratch();
     ~Scratch();

@@ -61,6 +61,14 @@ bool says(const Status& status, const std::string& part) {
   return status.message().find(part) != std::string::npos;
 }
 
+TEST_CASE("wish_huge_pages: any bytes, also fewer than a page has, keep what they hold") {
+  for (const std::size_t size : {std::size_t{0}, std::size_t{5}, std::size_t{7} << 20}) {
+    std::vector<char> bytes(size + 3, 'x');
+    nib::wish_huge_pages(bytes.data() + 3, size);
+    CHECK(std::count(bytes.begin(), bytes.end(), 'x') == static_cast<std::ptrdiff_t>(bytes.size()));
+  }
+}
+
 TEST_CASE("accounts: each purpose by itself, what is in use and what was at most") {
   Ledger ledger;
   Memory memory(ledger.allocator());

@@ -27,6 +27,10 @@ struct Allocator {
 // at once.
 Allocator system_allocator();
 
+// Asks the system for huge pages wherever a whole one lies in these bytes, which nobody has touched yet. A
+// wish: refusal costs speed only.
+void wish_huge_pages(void* data, std::size_t bytes);
+
 enum class Purpose : std::uint8_t { weights, kv_cache, activations, staging };
 inline constexpr int kPurposes = 4;
 constexpr const char* purpose_name(Purpose purpose) {

@@ -195,8 +195,8 @@ void qkv(const OpContext& context, const QkvArgs& args) {
       finish_head<A>(key, args, args.k_norm, r);
       const KvRow& kv = args.kv_rows[r];
       std::byte* page = kv.pages[kv.position / kPagePositions - kv.first_page] + args.layer_offset;
-      append_key_value(args.kv, page + static_cast<std::size_t>(h) * 2 * args.kv.block_bytes(),
-                       kv.position % kPagePositions, key, key + kv_heads * dim);
+      append_key_value<A>(args.kv, page + static_cast<std::size_t>(h) * 2 * args.kv.block_bytes(),
+                          kv.position % kPagePositions, key, key + kv_heads * dim);
     }
   });
 }

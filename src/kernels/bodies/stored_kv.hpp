@@ -75,7 +75,7 @@ struct StoredF32 {
 // probability (values). Codes are numbers that bf16 holds exactly.
 struct Int8Codes {
   static constexpr float kLargest = 127;
-  static std::byte encode(float x) {
+  [[gnu::always_inline]] static std::byte encode(float x) {
     return static_cast<std::byte>(static_cast<std::int8_t>(std::lrintf(x)));
   }
   template <class A>
@@ -85,7 +85,7 @@ struct Int8Codes {
 };
 struct E4M3Codes {
   static constexpr float kLargest = 448;
-  static std::byte encode(float x) { return static_cast<std::byte>(E4M3::encode(x)); }
+  [[gnu::always_inline]] static std::byte encode(float x) { return static_cast<std::byte>(E4M3::encode(x)); }
   template <class A>
   static typename A::F load(const std::byte* from) {
     return A::load_e4m3(from);
@@ -113,7 +113,7 @@ struct StoredBytePairs : StoredBf16Pairs<A> {
 };
 
 // put(d, k, v) for each dimension d: where it stands in the block of keys, and in that of values.
-template <class Put>
+template <class A, class Put>
 void for_each_place(const KvLayout& kv, std::int64_t slot, Put put) {
   const std::int64_t padded = kv.padded_dim();
   const bool side_by_side = kv.format == KvFormat::bf16;  // even and odd; else apart
@@ -127,7 +127,7 @@ void for_each_place(const KvLayout& kv, std::int64_t slot, Put put) {
 
 // The scale of one head's numbers at one position: the largest magnitude becomes the largest code. Below
 // 2^-100 all codes are zero; what is not finite leaves a scale that is not.
-template <class Codes>
+template <class A, class Codes>
 struct HeadScale {
   float scale = 0, inverse = 0;
   HeadScale(const float* x, int dim) {
@@ -141,12 +141,12 @@ struct HeadScale {
   std::byte code(float x) const { return inverse == 0 ? std::byte{0} : Codes::encode(x * inverse); }
 };
 
-template <class Codes>
+template <class A, class Codes>
 void append_bytes(const KvLayout& kv, std::byte* block, std::int64_t slot, const float* key,
                   const float* value) {
   std::byte* values = block + kv.block_bytes();
-  const HeadScale<Codes> of_key(key, kv.head_dim), of_value(value, kv.head_dim);
-  for_each_place(kv, slot, [&](std::int64_t d, std::int64_t k, std::int64_t v) {
+  const HeadScale<A, Codes> of_key(key, kv.head_dim), of_value(value, kv.head_dim);
+  for_each_place<A>(kv, slot, [&](std::int64_t d, std::int64_t k, std::int64_t v) {
     block[k] = of_key.code(key[d]);
     values[v] = of_value.code(value[d]);
   });
@@ -155,12 +155,13 @@ void append_bytes(const KvLayout& kv, std::byte* block, std::int64_t slot, const
 }
 
 // Writes one head's key and value into its slot of the page.
-inline void append_key_value(const KvLayout& kv, std::byte* block, std::int64_t slot, const float* key,
-                             const float* value) {
-  if (kv.format == KvFormat::int8) return append_bytes<Int8Codes>(kv, block, slot, key, value);
-  if (kv.format == KvFormat::fp8) return append_bytes<E4M3Codes>(kv, block, slot, key, value);
+template <class A>
+void append_key_value(const KvLayout& kv, std::byte* block, std::int64_t slot, const float* key,
+                      const float* value) {
+  if (kv.format == KvFormat::int8) return append_bytes<A, Int8Codes>(kv, block, slot, key, value);
+  if (kv.format == KvFormat::fp8) return append_bytes<A, E4M3Codes>(kv, block, slot, key, value);
   std::byte* values = block + kv.block_bytes();
-  for_each_place(kv, slot, [&](std::int64_t d, std::int64_t k, std::int64_t v) {
+  for_each_place<A>(kv, slot, [&](std::int64_t d, std::int64_t k, std::int64_t v) {
     if (kv.format == KvFormat::f32) {
       reinterpret_cast<float*>(block)[k] = key[d];
       reinterpret_cast<float*>(values)[v] = value[d];
