@@ -74,15 +74,16 @@ class TemporaryFolder {
 };
 
 void write_checkpoint(const std::string& folder, const bench::GptOssShape& shape) {
-  int shown = isatty(STDERR_FILENO) ? -1 : 100;
+  const bool person = isatty(STDERR_FILENO);
+  int shown = -1;
   expect(bench::write_random_gpt_oss(folder, shape, [&](std::uint64_t done, std::uint64_t total) {
     const int percent = static_cast<int>(100 * done / total);
-    if (percent == shown) return;
+    if (!person || percent == shown) return;
     shown = percent;
     std::fprintf(stderr, "\rwriting %.1f GB of random weights: %d %%", static_cast<double>(total) * 1e-9,
                  percent);
   }));
-  if (isatty(STDERR_FILENO)) std::fputc('\n', stderr);
+  if (person) std::fputc('\n', stderr);
 }
 
 // Of the better of several rounds: what the machine does when nobody disturbs it.

@@ -209,9 +209,10 @@ NIB_API void nib_runtime_free(nib_runtime* runtime);
 /* ---- Options of models and sessions -------------------------------------------------------------------- */
 
 enum {
-  NIB_STAGE_READ = 0,   /* done and total are bytes, name is a tensor */
-  NIB_STAGE_PACK = 1,   /* the same */
-  NIB_STAGE_PREFILL = 2 /* done and total are tokens */
+  NIB_STAGE_READ = 0,    /* done and total are bytes, name is a tensor */
+  NIB_STAGE_PACK = 1,    /* the same */
+  NIB_STAGE_PREFILL = 2, /* done and total are tokens */
+  NIB_STAGE_QUANTIZE = 3 /* as NIB_STAGE_READ */
 };
 
 typedef struct nib_progress {
@@ -565,6 +566,85 @@ NIB_API void nib_session_free(nib_session* session);
  * Errors: ARGUMENT (a session twice, sessions of two models), BUSY, MEMORY, STATE. [session], blocks */
 NIB_API nib_status nib_batch_step(nib_session* const* sessions, size_t count, nib_step_result* results,
                                   size_t result_size, nib_error* error);
+
+/* ---- Quantize: a model written anew -------------------------------------------------------------------- */
+
+enum {
+  NIB_TARGET_SAFETENSORS = 1, /* a directory of safetensors files holds it */
+  NIB_TARGET_GGUF = 2,        /* a GGUF file holds it */
+  NIB_TARGET_HAS_RULES = 4    /* a scale rule may be chosen */
+};
+
+/* A format that weights can be written in. */
+typedef struct nib_target_info {
+  uint32_t struct_size;
+  uint32_t flags;   /* NIB_TARGET_... */
+  const char* name; /* "nf4-double" */
+  size_t name_size;
+  const char* meaning; /* in a few words */
+  size_t meaning_size;
+} nib_target_info;
+#define NIB_TARGET_INFO_INIT \
+  { sizeof(nib_target_info), 0, NULL, 0, NULL, 0 }
+
+/* How the scale of a group of values is chosen, of formats that leave it open. */
+enum {
+  NIB_SCALE_RULE_USUAL = 0,      /* the rule that the format's specification or its makers use */
+  NIB_SCALE_RULE_FLOOR = 1,      /* the power of two of the largest value (OCP) */
+  NIB_SCALE_RULE_ROUND_UP = 2,   /* the smallest scale that cuts nothing off */
+  NIB_SCALE_RULE_LEAST_ERROR = 3 /* the least sum of squared errors */
+};
+
+/* Whether this tensor is to be quantized: 0 is no. Called on the thread that called nibble. May not throw or
+ * longjmp. */
+typedef int32_t (*nib_choose_fn)(void* user, const char* tensor, size_t tensor_size);
+
+enum { NIB_QUANTIZE_OVERWRITE = 1 }; /* what stands at the target is replaced, once all is written */
+
+typedef struct nib_quantize_options {
+  uint32_t struct_size;
+  uint32_t flags;     /* NIB_QUANTIZE_... */
+  const char* format; /* a name from nib_quantize_get_target; it must be given */
+  size_t format_size;
+  uint32_t scale_rule;  /* NIB_SCALE_RULE_... */
+  uint32_t reserved;    /* zero */
+  nib_choose_fn choose; /* NULL: the weights of matrix products inside the layers; of a plain format all */
+  void* choose_user;
+  uint64_t most_shard_bytes; /* of one safetensors file, if its tensors let it; 0: 5 GiB */
+  nib_progress_fn on_progress;
+  void* on_progress_user;
+  nib_cancel* cancel; /* seen within a block of rows */
+} nib_quantize_options;
+#define NIB_QUANTIZE_OPTIONS_INIT \
+  { sizeof(nib_quantize_options), 0, NULL, 0, 0, 0, NULL, NULL, 0, NULL, NULL, NULL }
+
+typedef struct nib_quantize_report {
+  uint32_t struct_size;
+  uint32_t notes;        /* warnings that went to the runtime's log: what was not done, and why */
+  uint64_t tensors;      /* written */
+  uint64_t quantized;    /* of them, into the format asked for */
+  uint64_t weights;      /* values of those */
+  uint64_t weight_bytes; /* bytes of those, scales included */
+  uint64_t bytes_before; /* of all tensors */
+  uint64_t bytes_after;
+  double signal; /* of the quantized: the sum of the squares of the values before, */
+  double noise;  /* and of what changed */
+} nib_quantize_report;
+#define NIB_QUANTIZE_REPORT_INIT \
+  { sizeof(nib_quantize_report), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+
+/* Format number `index` of those that weights can be written in. NIB_END past the last, and *out is
+ * untouched. Strings are static. Errors: ARGUMENT. [any] */
+NIB_API nib_status nib_quantize_get_target(uint32_t index, nib_target_info* out);
+/* Writes the model at `path` (a directory as on Hugging Face, or a GGUF file) to `target`: a GGUF file when
+ * that name ends in ".gguf", else a directory. A few MiB for each thread; the runtime's sessions take turns
+ * with it. Files appear whole or not at all: after a failure or NIB_STOPPED nothing is left behind. `out` may
+ * be NULL. Errors: ARGUMENT (an unknown format, a rule that it does not have, nothing to quantize, `target`
+ * exists or is `path`), UNSUPPORTED (what the container cannot hold, GGUF to safetensors), NOT_FOUND and
+ * FORMAT of reading, IO, MEMORY, VERSION, STATE. [any], blocks for minutes */
+NIB_API nib_status nib_quantize(nib_runtime* runtime, const char* path, size_t path_size, const char* target,
+                                size_t target_size, const nib_quantize_options* options,
+                                nib_quantize_report* out, nib_error* error);
 
 #ifdef __cplusplus
 }

@@ -18,6 +18,7 @@ static_assert(NIB_KV_FP8 == static_cast<int>(nib::KvFormat::fp8));
 static_assert(NIB_STAGE_READ == static_cast<int>(nib::Stage::read));
 static_assert(NIB_STAGE_PACK == static_cast<int>(nib::Stage::pack));
 static_assert(NIB_STAGE_PREFILL == static_cast<int>(nib::Stage::prefill));
+static_assert(NIB_STAGE_QUANTIZE == static_cast<int>(nib::Stage::quantize));
 
 namespace nib::capi {
 namespace {

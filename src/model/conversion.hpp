@@ -22,7 +22,7 @@ struct Conversion {
   const FileSystem& files;
   Format format = Format::none;  // the one asked for, as this container has it
   QuantizeReport report = {};
-  std::uint64_t total = 0, done = 0;  // bytes of the checkpoint
+  std::uint64_t total = 0, done = 0;  // bytes of the checkpoint, to be read and read already
 
   // Whether the tensors behind this plan are to be quantized.
   bool wanted(const WeightPlan& plan, Role role) const;

@@ -174,6 +174,8 @@ Result<QuantizeReport> quantize_checkpoint(const Checkpoint& checkpoint, const s
     conversion.report.bytes_before = conversion.total;
     NIB_TRY(is_gguf(path) ? write_gguf(conversion, path) : write_safetensors(conversion, path));
     conversion.finish_notes();
+    // Too late to stop: whatever the answer is.
+    options.progress({Stage::quantize, conversion.total, conversion.total, checkpoint.path});
     return std::move(conversion.report);
   });
 }

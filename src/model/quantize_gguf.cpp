@@ -66,7 +66,11 @@ class GgufConversion {
     NIB_ASSIGN(const GgufPairs pairs, checkpoint_.gguf ? plan_gguf() : plan_hugging_face());
     if (!any_) return all_.nothing_to_quantize();
     std::vector<GgufTensorSpec> specs;
-    for (const Item& item : items_) specs.push_back(item.spec);
+    all_.total = 0;  // of what is read: gate and up, one tensor for Hugging Face, are two here
+    for (const Item& item : items_) {
+      specs.push_back(item.spec);
+      all_.total += item.plan.stored_bytes();
+    }
     NIB_ASSIGN(GgufWriter writer, GgufWriter::create(path, pairs, specs, all_.options.overwrite));
     for (const Item& item : items_) NIB_TRY(write_item(item, writer));
     return writer.finish();

@@ -207,4 +207,38 @@ FIELD(nib_step_result, message_size, 40);
 FIELD(nib_step_result, log_probability, 48);
 FIELD(nib_step_result, reserved, 52);
 
+SIZE(nib_target_info, 40);
+FIELD(nib_target_info, struct_size, 0);
+FIELD(nib_target_info, flags, 4);
+FIELD(nib_target_info, name, 8);
+FIELD(nib_target_info, name_size, 16);
+FIELD(nib_target_info, meaning, 24);
+FIELD(nib_target_info, meaning_size, 32);
+
+SIZE(nib_quantize_options, 80);
+FIELD(nib_quantize_options, struct_size, 0);
+FIELD(nib_quantize_options, flags, 4);
+FIELD(nib_quantize_options, format, 8);
+FIELD(nib_quantize_options, format_size, 16);
+FIELD(nib_quantize_options, scale_rule, 24);
+FIELD(nib_quantize_options, reserved, 28);
+FIELD(nib_quantize_options, choose, 32);
+FIELD(nib_quantize_options, choose_user, 40);
+FIELD(nib_quantize_options, most_shard_bytes, 48);
+FIELD(nib_quantize_options, on_progress, 56);
+FIELD(nib_quantize_options, on_progress_user, 64);
+FIELD(nib_quantize_options, cancel, 72);
+
+SIZE(nib_quantize_report, 72);
+FIELD(nib_quantize_report, struct_size, 0);
+FIELD(nib_quantize_report, notes, 4);
+FIELD(nib_quantize_report, tensors, 8);
+FIELD(nib_quantize_report, quantized, 16);
+FIELD(nib_quantize_report, weights, 24);
+FIELD(nib_quantize_report, weight_bytes, 32);
+FIELD(nib_quantize_report, bytes_before, 40);
+FIELD(nib_quantize_report, bytes_after, 48);
+FIELD(nib_quantize_report, signal, 56);
+FIELD(nib_quantize_report, noise, 64);
+
 #endif

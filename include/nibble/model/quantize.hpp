@@ -48,7 +48,7 @@ struct QuantizeOptions {
   std::function<bool(std::string_view)> only;
   Overwrite overwrite = Overwrite::no;
   std::uint64_t most_shard_bytes = std::uint64_t{5} << 30;  // of one safetensors file, if its tensors let it
-  ProgressSink progress = {};                               // Stage::quantize, in bytes of the checkpoint
+  ProgressSink progress = {};                               // Stage::quantize, in bytes that are read
   const Cancel* cancel = nullptr;                           // seen within a block of rows
 };
 

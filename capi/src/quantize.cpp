@@ -1,0 +1,108 @@
+// Room capi: nib_quantize.
+#include "handles.hpp"
+#include "versioned.hpp"
+#include <nibble/io/checkpoint.hpp>
+#include <nibble/model/quantize.hpp>
+
+#include <string>
+#include <string_view>
+
+static_assert(NIB_SCALE_RULE_USUAL == static_cast<int>(nib::ScaleRule::usual));
+static_assert(NIB_SCALE_RULE_FLOOR == static_cast<int>(nib::ScaleRule::floor));
+static_assert(NIB_SCALE_RULE_ROUND_UP == static_cast<int>(nib::ScaleRule::round_up));
+static_assert(NIB_SCALE_RULE_LEAST_ERROR == static_cast<int>(nib::ScaleRule::least_error));
+
+namespace nib::capi {
+namespace {
+
+// `progress` stays in place for as long as the options are used; so does the caller's cancel.
+Result<QuantizeOptions> read_options(const nib_quantize_options& given, ProgressCall& progress) {
+  NIB_TRY(check_flags(given.flags, NIB_QUANTIZE_OVERWRITE, "nib_quantize_options"));
+  NIB_TRY(check_reserved(given.reserved, "nib_quantize_options"));
+  QuantizeOptions options;
+  NIB_ASSIGN(const std::string_view name, read_text(given.format, given.format_size, "format"));
+  options.format = find_target_format(name);
+  if (!options.format)
+    return Status(Code::argument,
+                  concat("format is \"", name, "\", expected a name from nib_quantize_get_target"));
+  if (given.scale_rule > NIB_SCALE_RULE_LEAST_ERROR)
+    return Status(Code::argument,
+                  concat("scale_rule is ", given.scale_rule, ", expected a NIB_SCALE_RULE_ value up to ",
+                         static_cast<int>(NIB_SCALE_RULE_LEAST_ERROR)));
+  options.scale_rule = static_cast<ScaleRule>(given.scale_rule);
+  if (given.choose)
+    options.only = [choose = given.choose, user = given.choose_user](std::string_view tensor) {
+      return choose(user, tensor.data(), tensor.size()) != 0;
+    };
+  options.overwrite = given.flags & NIB_QUANTIZE_OVERWRITE ? Overwrite::yes : Overwrite::no;
+  if (given.most_shard_bytes) options.most_shard_bytes = given.most_shard_bytes;
+  progress = {given.on_progress, given.on_progress_user};
+  options.progress = progress.sink();
+  if (given.cancel) options.cancel = given.cancel->shared.get();
+  return options;
+}
+
+void give(const QuantizeReport& report, nib_quantize_report* out) {
+  nib_quantize_report value = NIB_QUANTIZE_REPORT_INIT;
+  value.notes = static_cast<std::uint32_t>(report.notes.size());
+  value.tensors = report.tensors;
+  value.quantized = report.quantized;
+  value.weights = report.weights;
+  value.weight_bytes = report.weight_bytes;
+  value.bytes_before = report.bytes_before;
+  value.bytes_after = report.bytes_after;
+  value.signal = report.signal;
+  value.noise = report.noise;
+  write_struct(value, out);
+}
+
+}  // namespace
+}  // namespace nib::capi
+
+using namespace nib;
+using namespace nib::capi;
+
+extern "C" {
+
+nib_status nib_quantize_get_target(uint32_t index, nib_target_info* out) {
+  return guard(nullptr, [&]() -> Status {
+    NIB_TRY(check_output(out, "nib_target_info"));
+    const auto formats = target_formats();
+    if (index >= formats.size()) return {Code::end, ""};
+    const TargetFormat& format = formats[index];
+    nib_target_info value = NIB_TARGET_INFO_INIT;
+    if (format.safetensors != Format::none) value.flags |= NIB_TARGET_SAFETENSORS;
+    if (format.gguf != Format::none) value.flags |= NIB_TARGET_GGUF;
+    if (format.has_rules) value.flags |= NIB_TARGET_HAS_RULES;
+    value.name = format.name;
+    value.name_size = std::string_view(format.name).size();
+    value.meaning = format.meaning;
+    value.meaning_size = std::string_view(format.meaning).size();
+    write_struct(value, out);
+    return {};
+  });
+}
+
+nib_status nib_quantize(nib_runtime* runtime, const char* path, size_t path_size, const char* target,
+                        size_t target_size, const nib_quantize_options* options, nib_quantize_report* out,
+                        nib_error* error) {
+  return guard(error, [&]() -> Status {
+    NIB_TRY(usable_here(runtime, "runtime"));
+    if (out) NIB_TRY(check_output(out, "nib_quantize_report"));
+    NIB_ASSIGN(const std::string_view from, read_path(path, path_size));
+    NIB_ASSIGN(const std::string_view to, read_path(target, target_size));
+    nib_quantize_options given;
+    NIB_TRY(read_struct(options, "nib_quantize_options", given));
+    ProgressCall progress;
+    NIB_ASSIGN(const QuantizeOptions wanted, read_options(given, progress));
+    NIB_ASSIGN(const Checkpoint checkpoint, open_checkpoint(std::string(from)));
+    const Host& host = *runtime->host;
+    NIB_ASSIGN(const QuantizeReport report,
+               quantize_checkpoint(checkpoint, std::string(to), wanted, host.runtime->pool()));
+    for (const std::string& note : report.notes) host.log(NIB_LOG_WARNING, note);
+    if (out) give(report, out);
+    return {};
+  });
+}
+
+}  // extern "C"
