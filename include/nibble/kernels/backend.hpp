@@ -30,20 +30,22 @@ constexpr std::size_t activation_bytes(ActivationLayout layout, std::int64_t k_p
 // a narrow block would wait for each other.
 class RowBlocks {
  public:
-  constexpr RowBlocks(std::int64_t rows, int most)
+  [[gnu::always_inline]] constexpr RowBlocks(std::int64_t rows, int most)
       : count_(static_cast<int>(ceil_div(rows, std::int64_t{most}))),
         shorter_(static_cast<int>(rows / std::max(count_, 1))),
         longer_(static_cast<int>(rows % std::max(count_, 1))) {}
-  constexpr int count() const { return count_; }
-  constexpr Range operator[](int block) const { return {begin(block), begin(block + 1)}; }
-  constexpr Range holding(std::int64_t row) const {
+  [[gnu::always_inline]] constexpr int count() const { return count_; }
+  [[gnu::always_inline]] constexpr Range operator[](int block) const {
+    return {begin(block), begin(block + 1)};
+  }
+  [[gnu::always_inline]] constexpr Range holding(std::int64_t row) const {
     const std::int64_t of_longer = std::int64_t{longer_} * (shorter_ + 1);
     return (*this)[static_cast<int>(row < of_longer ? row / (shorter_ + 1)
                                                     : longer_ + (row - of_longer) / shorter_)];
   }
 
  private:
-  constexpr std::int64_t begin(int block) const {
+  [[gnu::always_inline]] constexpr std::int64_t begin(int block) const {
     return std::int64_t{block} * shorter_ + std::min(block, longer_);
   }
   int count_, shorter_, longer_;

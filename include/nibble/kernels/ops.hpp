@@ -48,17 +48,19 @@ inline constexpr int kPagePositions = 64;
 struct KvLayout {
   KvFormat format;
   int kv_heads, head_dim;
-  constexpr int padded_dim() const { return round_up(head_dim, 16); }
-  constexpr bool scaled() const { return kv_bytes(format) == 1; }
+  [[gnu::always_inline]] constexpr int padded_dim() const { return round_up(head_dim, 16); }
+  [[gnu::always_inline]] constexpr bool scaled() const { return kv_bytes(format) == 1; }
   // Where the scales begin in a block that has them.
-  constexpr std::size_t code_bytes() const {
+  [[gnu::always_inline]] constexpr std::size_t code_bytes() const {
     return static_cast<std::size_t>(padded_dim()) * kPagePositions *
            static_cast<std::size_t>(kv_bytes(format));
   }
-  constexpr std::size_t block_bytes() const {
+  [[gnu::always_inline]] constexpr std::size_t block_bytes() const {
     return code_bytes() + (scaled() ? kPagePositions * sizeof(float) : 0);
   }
-  constexpr std::size_t layer_bytes() const { return static_cast<std::size_t>(kv_heads) * 2 * block_bytes(); }
+  [[gnu::always_inline]] constexpr std::size_t layer_bytes() const {
+    return static_cast<std::size_t>(kv_heads) * 2 * block_bytes();
+  }
 };
 
 // One row of the batch, as attention and append see it, for one layer kind.

@@ -2,9 +2,9 @@
 #pragma once
 
 #include <nibble/base/float16.hpp>
-#include <nibble/formats/small_floats.hpp>
 #include <nibble/kernels/ops.hpp>
 
+#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -85,7 +85,15 @@ struct Int8Codes {
 };
 struct E4M3Codes {
   static constexpr float kLargest = 448;
-  [[gnu::always_inline]] static std::byte encode(float x) { return static_cast<std::byte>(E4M3::encode(x)); }
+  // Of |x| below 464, what lies beyond would be 480: below 2^-6 in steps of 2^-9, else rounded to three bits
+  // behind the leading one.
+  [[gnu::always_inline]] static std::byte encode(float x) {
+    const auto bits = std::bit_cast<std::uint32_t>(x), size = bits & 0x7fff'ffffu;
+    const std::uint32_t code = size < 0x3c80'0000u
+                                   ? static_cast<std::uint32_t>(std::lrintf(std::abs(x) * 0x1p9f))
+                                   : ((size + 0x7'ffffu + (size >> 20 & 1u)) >> 20) - (120u << 3);
+    return static_cast<std::byte>(code | (bits >> 24 & 0x80u));
+  }
   template <class A>
   static typename A::F load(const std::byte* from) {
     return A::load_e4m3(from);
