@@ -4,6 +4,7 @@
 #include <nibble/io/checkpoint.hpp>
 #include <nibble/model/quantize.hpp>
 
+#include <memory>
 #include <string>
 #include <string_view>
 
@@ -15,20 +16,29 @@ static_assert(NIB_SCALE_RULE_LEAST_ERROR == static_cast<int>(nib::ScaleRule::lea
 namespace nib::capi {
 namespace {
 
-// `progress` stays in place for as long as the options are used; so does the caller's cancel.
-Result<QuantizeOptions> read_options(const nib_quantize_options& given, ProgressCall& progress) {
+// A caller's nib_quantize_options. `options` points to the other members: stay in place.
+struct QuantizeRequest {
+  QuantizeOptions options;
+  std::shared_ptr<Cancel> cancel;  // the caller may free his while the call is at work
+  ProgressCall progress;
+
+  // Errors: argument, version.
+  Status read(const nib_quantize_options* options_given);
+};
+
+Status QuantizeRequest::read(const nib_quantize_options* options_given) {
+  nib_quantize_options given;
+  NIB_TRY(read_struct(options_given, "nib_quantize_options", given));
   NIB_TRY(check_flags(given.flags, NIB_QUANTIZE_OVERWRITE, "nib_quantize_options"));
   NIB_TRY(check_reserved(given.reserved, "nib_quantize_options"));
-  QuantizeOptions options;
   NIB_ASSIGN(const std::string_view name, read_text(given.format, given.format_size, "format"));
   options.format = find_target_format(name);
   if (!options.format)
-    return Status(Code::argument,
-                  concat("format is \"", name, "\", expected a name from nib_quantize_get_target"));
+    return {Code::argument, concat("format is \"", name, "\", expected a name from nib_quantize_get_target")};
   if (given.scale_rule > NIB_SCALE_RULE_LEAST_ERROR)
-    return Status(Code::argument,
-                  concat("scale_rule is ", given.scale_rule, ", expected a NIB_SCALE_RULE_ value up to ",
-                         static_cast<int>(NIB_SCALE_RULE_LEAST_ERROR)));
+    return {Code::argument,
+            concat("scale_rule is ", given.scale_rule, ", expected a NIB_SCALE_RULE_ value up to ",
+                   static_cast<int>(NIB_SCALE_RULE_LEAST_ERROR))};
   options.scale_rule = static_cast<ScaleRule>(given.scale_rule);
   if (given.choose)
     options.only = [choose = given.choose, user = given.choose_user](std::string_view tensor) {
@@ -38,8 +48,9 @@ Result<QuantizeOptions> read_options(const nib_quantize_options& given, Progress
   if (given.most_shard_bytes) options.most_shard_bytes = given.most_shard_bytes;
   progress = {given.on_progress, given.on_progress_user};
   options.progress = progress.sink();
-  if (given.cancel) options.cancel = given.cancel->shared.get();
-  return options;
+  if (given.cancel) cancel = given.cancel->shared;
+  options.cancel = cancel.get();
+  return {};
 }
 
 void give(const QuantizeReport& report, nib_quantize_report* out) {
@@ -91,14 +102,12 @@ nib_status nib_quantize(nib_runtime* runtime, const char* path, size_t path_size
     if (out) NIB_TRY(check_output(out, "nib_quantize_report"));
     NIB_ASSIGN(const std::string_view from, read_path(path, path_size));
     NIB_ASSIGN(const std::string_view to, read_path(target, target_size));
-    nib_quantize_options given;
-    NIB_TRY(read_struct(options, "nib_quantize_options", given));
-    ProgressCall progress;
-    NIB_ASSIGN(const QuantizeOptions wanted, read_options(given, progress));
+    QuantizeRequest request;
+    NIB_TRY(request.read(options));
     NIB_ASSIGN(const Checkpoint checkpoint, open_checkpoint(std::string(from)));
     const Host& host = *runtime->host;
     NIB_ASSIGN(const QuantizeReport report,
-               quantize_checkpoint(checkpoint, std::string(to), wanted, host.runtime->pool()));
+               quantize_checkpoint(checkpoint, std::string(to), request.options, host.runtime->pool()));
     for (const std::string& note : report.notes) host.log(NIB_LOG_WARNING, note);
     if (out) give(report, out);
     return {};

@@ -127,6 +127,7 @@ void Bpe::encode_long(std::span<const Token> word, Scratch& scratch, std::vector
   Queue& queue = *scratch.queue;
   const auto size = static_cast<std::uint32_t>(word.size());
   if (size > symbols.capacity()) {  // merges touch them far apart: with small pages each is a walk of tables
+    symbols.clear();
     symbols.reserve(size);
     wish_huge_pages(symbols.data(), size * sizeof(Symbol));
   }

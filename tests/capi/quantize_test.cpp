@@ -186,7 +186,22 @@ TEST_CASE("what is asked wrongly is said, and what is stopped leaves nothing") {
   CHECK(quantize(runtime.get(), target, options, nullptr, error) == NIB_STOPPED);
   CHECK(folder.empty());
 
-  options.cancel = nullptr;
+  // Freed while the call is at work, which keeps it alive.
+  REQUIRE(nib_cancel_create(&made) == NIB_OK);
+  options.cancel = made;
+  options.on_progress_user = &made;
+  options.on_progress = [](void* user, const nib_progress*) -> int32_t {
+    auto& handle = *static_cast<nib_cancel**>(user);
+    nib_cancel_trigger(handle);
+    nib_cancel_free(handle);
+    handle = nullptr;
+    return 0;
+  };
+  CHECK(quantize(runtime.get(), target, options, nullptr, error) == NIB_STOPPED);
+  CHECK(made == nullptr);
+  CHECK(folder.empty());
+
+  options = to_format("mxfp4");
   CHECK(nib_quantize(nullptr, model_path(), NIB_NUL, "x", NIB_NUL, &options, nullptr, &error) ==
         NIB_E_ARGUMENT);
   CHECK(nib_quantize(runtime.get(), "no such model", NIB_NUL, target.data(), target.size(), &options, nullptr,

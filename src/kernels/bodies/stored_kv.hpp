@@ -141,7 +141,7 @@ struct HeadScale {
   HeadScale(const float* x, int dim) {
     float most = 0;
     for (int d = 0; d < dim; ++d)
-      if (const float size = std::abs(x[d]); !(size <= most)) most = size;  // a NaN stays
+      if (const float size = std::abs(x[d]); size > most || size != size) most = size;  // a NaN stays
     if (most < 0x1p-100f) return;
     scale = most / Codes::kLargest;
     inverse = std::isfinite(most) ? Codes::kLargest / most : 0;
