@@ -21,6 +21,7 @@ using namespace nib;
 
 constexpr std::int64_t kRows = 2880, kK = 2880;  // of one expert of gpt-oss
 constexpr std::size_t kWeightBytes = std::size_t{512} << 20;
+constexpr const char* kScaleNames[] = {"/narrow_scales", "/usual_scales", ""};  // by ScaleRange
 
 struct Ceilings {
   double read, peak;
@@ -102,9 +103,9 @@ int main(int argc, char** argv) {
     for (const MatmulKernel& kernel : info.backend->kernels) {
       const bool rounds = kernel.x == ActivationLayout::pairs;
       for (const int rows : {1, 2, 4, 8, 32, 128}) {
-        const std::string name = info.name + "/" + format_name(format_of(kernel)) +
-                                 (rounds ? "/pairs" : "/floats") + (kernel.any_scale ? "" : "/usual_scales") +
-                                 "/" + std::to_string(rows);
+        const std::string name =
+            info.name + "/" + format_name(format_of(kernel)) + (rounds ? "/pairs" : "/floats") +
+            kScaleNames[static_cast<std::size_t>(kernel.scales)] + "/" + std::to_string(rows);
         benchmark::RegisterBenchmark(name.c_str(), multiply, std::cref(**runtime), std::cref(kernel), rows,
                                      Ceilings{*read, rounds ? pairs : floats})
             ->UseRealTime()

@@ -21,13 +21,12 @@ std::span<const Backend* const> cpu_backends() {
 }
 
 const MatmulKernel* find_kernel(const Backend& backend, const PackedWeight& shape, Numerics numerics,
-                                bool wide_exponents) {
+                                ScaleRange scales) {
   if (shape.format == Format::none) return nullptr;
   const Format wanted = shape.tiled() ? shape.format : Format::none;
   for (const MatmulKernel& kernel : backend.kernels) {
     const bool rounds = kernel.x == ActivationLayout::pairs;
-    if (kernel.weight == wanted && (numerics == Numerics::bf16 || !rounds) &&
-        (kernel.any_scale || !wide_exponents))
+    if (kernel.weight == wanted && (numerics == Numerics::bf16 || !rounds) && kernel.scales >= scales)
       return &kernel;
   }
   return nullptr;

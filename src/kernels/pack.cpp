@@ -234,7 +234,7 @@ class Exponents {
     findings.not_a_number |= scale == 255;
     if (!zeros(r, at)) {
       carried_[r] = scale;
-      findings.wide_exponents |= scale < kLeastScale || scale > kMostScale;
+      findings.scales = std::max(findings.scales, scale_range(scale));
     }
     return carried_[r];
   }

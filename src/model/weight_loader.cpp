@@ -108,7 +108,7 @@ class WeightLoader {
   Result<std::vector<PackedWeight>> load_matrix(const Matrix& m, bool beside = false) {
     std::vector<PackedWeight> packed;
     if (!m.exists()) return packed;
-    wide_ = false;
+    scales_ = ScaleRange::narrow;
     const CheckpointTensor& named = *m.stored.tensors[0];
     const Pieces pieces = pieces_of(m);
     NIB_TRY(in_parallel(m.stored.experts * pieces.per_expert(), named,
@@ -122,7 +122,8 @@ class WeightLoader {
                         }));
     for (const CheckpointTensor* tensor : m.stored.tensors)
       done_ += tensor->codes.bytes + tensor->scales.bytes;
-    const MatmulKernel* kernel = find_kernel(backend_, m.shape(), beside ? Numerics::f32 : numerics_, wide_);
+    const MatmulKernel* kernel =
+        find_kernel(backend_, m.shape(), beside ? Numerics::f32 : numerics_, scales_);
     if (!kernel)
       return Status(Code::unsupported, concat(checkpoint_.path, ": tensor ", named.name, ": backend ",
                                               backend_.name, " cannot multiply ", format_name(m.format)));
@@ -345,7 +346,9 @@ class WeightLoader {
     if (findings.not_a_number)
       return Status(Code::format, concat(checkpoint_.path, ": tensor ", m.stored.tensors[0]->name,
                                          " has a scale that is not a number (byte 255)"));
-    if (findings.wide_exponents) wide_ = true;
+    ScaleRange seen = scales_;
+    while (seen < findings.scales && !scales_.compare_exchange_weak(seen, findings.scales)) {
+    }
     return {};
   }
 
@@ -359,7 +362,7 @@ class WeightLoader {
   Buffer staging_;
   std::size_t staging_each_ = 0;
   std::byte* base_ = nullptr;
-  std::atomic<bool> wide_{false};
+  std::atomic<ScaleRange> scales_{ScaleRange::narrow};  // of the matrix being packed
 };
 
 std::uint64_t WeightLayout::staging_bytes(int threads) const {

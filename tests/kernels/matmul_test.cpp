@@ -68,7 +68,7 @@ void check_problem(const Problem& p, Random& random, std::span<const std::int64_
         const bool rounds = kernel.x == ActivationLayout::pairs;
         CAPTURE(rounds);
         if (rounds && numerics != Numerics::bf16) continue;
-        if (p.packed.findings.wide_exponents && !kernel.any_scale) continue;
+        if (kernel.scales < p.packed.findings.scales) continue;
         ++kernels;
         for (const std::int64_t rows : row_counts)
           if (rows <= p.x.rows) check_kernel(p, kernel, numerics, rows, 1 + random.below(4), expected);
@@ -159,10 +159,12 @@ TEST_CASE("matmul: extreme and meaningless scales, and activations at the edges 
         return random.normal();
     }
   };
-  for (const Scales scales : {Scales::extreme, Scales::wide})
+  for (const Scales scales : {Scales::narrow, Scales::extreme, Scales::wide})
     for (const std::int64_t k : {96, 320}) {
       const Problem p(Format::mxfp4, 29, 48, k, random, scales, edge);
-      CHECK(p.packed.findings.wide_exponents == (scales == Scales::wide));
+      CHECK(p.packed.findings.scales == (scales == Scales::narrow    ? ScaleRange::narrow
+                                         : scales == Scales::extreme ? ScaleRange::usual
+                                                                     : ScaleRange::any));
       CHECK_FALSE(p.packed.findings.not_a_number);
       check_problem(p, random);
     }
@@ -172,6 +174,47 @@ TEST_CASE("matmul: extreme and meaningless scales, and activations at the edges 
     for (const Scales scales : {Scales::usual, Scales::wide})
       if (tile_format(format) != Format::mxfp4)
         check_problem({format, 29, 48, k, random, scales, edge}, random);
+  }
+}
+
+// Where kernels that count sums in units of the scale (Mxfp4Rescaled) begin and cease to be exact: the least
+// and the greatest inputs and scales in turn, sums that cancel and sums that only grow.
+TEST_CASE("matmul: mxfp4 at the bounds within which sums are rescaled, and just beyond them") {
+  NIB_RANDOM(random);
+  constexpr std::int64_t kFewRows[] = {1, 2, 3, 4};
+  const auto ends = [&](Problem& p) {
+    const std::size_t row = p.w.scale_row();
+    for (std::size_t i = 0; i < p.w.scales.size(); ++i)  // every other row has the least alone
+      p.w.scales[i] = static_cast<std::byte>(i / row % 2 || random.chance(50) ? 90 : 130);
+    p.packed = Packed(p.w);
+    CHECK(p.packed.findings.scales == ScaleRange::narrow);
+  };
+  // Products of 2^-96 and weights of the least scale are flushed, in units of the scale not; 2^90 in such
+  // units overflows.
+  for (const float beyond :
+       {0.0f, 0x1p-61f, 0x1p41f, 0x1p-96f, 0x1p90f, std::numeric_limits<float>::infinity(),
+        std::numeric_limits<float>::quiet_NaN()}) {
+    CAPTURE(beyond);
+    const auto any = [&] { return random.chance(30) ? random.spread(-60, -58) : random.spread(-60, 39); };
+    Problem p(Format::mxfp4, 4, 48, 2880, random, Scales::narrow, any);
+    for (std::int64_t r = 0; r < 4; ++r) {
+      float* x = p.x.row(r);
+      // What comes and goes leaves the least bits of what came before.
+      for (std::int64_t k = 0; k < 2880; k += 96) x[k + 1] = -x[k];
+      if (r % 2 == 0)
+        x[random.below(2880)] = beyond;
+      else
+        for (std::int64_t k = 0; k < 2880; ++k) x[k] = random.chance(50) ? beyond : -beyond;
+    }
+    check_problem(p, random, kFewRows);
+    ends(p);
+    check_problem(p, random, kFewRows);
+  }
+  for (const std::int64_t k : {65536, 65568}) {
+    Problem p(Format::mxfp4, 2, 16, k, random, Scales::usual, [] { return 0x1p40f; });
+    std::fill(p.w.codes.begin(), p.w.codes.end(), std::byte{0x77});  // 6, all of them
+    ends(p);
+    check_problem(p, random, kFewRows);
   }
 }
 
@@ -235,24 +278,24 @@ TEST_CASE("matmul: the canonical chain is as close to the sum in double as f32 a
   }
 }
 
-TEST_CASE(
-    "kernels: every format has one under all numerics, and wide exponents meet only those that take any") {
+TEST_CASE("kernels: every format has one under all numerics, and scales meet only those that take them") {
   for (const Backend* backend : present_backends()) {
     CAPTURE(std::string(backend->name));
     for (const FormatInfo& info : kFormats)
       for (const Numerics numerics : {Numerics::bf16, Numerics::f32})
         for (const std::int64_t run : {64, 20})
-          for (const bool wide : {false, true}) {
+          for (const ScaleRange scales : {ScaleRange::narrow, ScaleRange::usual, ScaleRange::any}) {
             const PackedWeight shape{tile_format(info.format), 16, 256, nullptr, nullptr, run};
-            const MatmulKernel* kernel = find_kernel(*backend, shape, numerics, wide);
+            const MatmulKernel* kernel = find_kernel(*backend, shape, numerics, scales);
             if (info.format == Format::none) {
               CHECK(kernel == nullptr);
               continue;
             }
             REQUIRE(kernel);
             CHECK(kernel->weight == (shape.tiled() ? shape.format : Format::none));
-            if (wide) CHECK(kernel->any_scale);
-            if (wide || numerics == Numerics::f32) CHECK(kernel->x == ActivationLayout::floats);
+            CHECK(kernel->scales >= scales);
+            if (scales == ScaleRange::any || numerics == Numerics::f32)
+              CHECK(kernel->x == ActivationLayout::floats);
           }
   }
 }

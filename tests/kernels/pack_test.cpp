@@ -116,9 +116,9 @@ TEST_CASE("pack: zero groups take the exponent of a neighbour, all others keep t
   }
 }
 
-TEST_CASE("pack: findings name scales that are no numbers and exponents that bf16 cannot hold") {
+TEST_CASE("pack: findings name scales that are no numbers and the range of the others") {
   NIB_RANDOM(random);
-  for (const int scale : {0, 1, 2, 127, 250, 251, 254, 255})
+  for (const int scale : {0, 1, 2, 89, 90, 127, 130, 131, 250, 251, 254, 255})
     for (const bool zeros : {false, true}) {
       CAPTURE(scale);
       CAPTURE(zeros);
@@ -129,7 +129,10 @@ TEST_CASE("pack: findings name scales that are no numbers and exponents that bf1
         w.codes[group * 16 + i] = zeros ? std::byte{0x80} : std::byte{0x31};
       const Packed packed(w);
       CHECK(packed.findings.not_a_number == (scale == 255));
-      CHECK(packed.findings.wide_exponents == (!zeros && (scale < 2 || scale > 250)));
+      const ScaleRange range = zeros || (scale >= 90 && scale <= 130) ? ScaleRange::narrow
+                               : scale >= 2 && scale <= 250           ? ScaleRange::usual
+                                                                      : ScaleRange::any;
+      CHECK(packed.findings.scales == range);
     }
 }
 

@@ -109,8 +109,8 @@ inline bool same_numbers(std::span<const float> a, std::span<const float> b) {
 
 enum class Scales {
   usual,    // 2^-7 .. 2^3, as trained weights have
-  extreme,  // everything that every kernel must hold: kLeastScale .. kMostScale, and groups of zeros with any
-            // scale
+  narrow,   // all of ScaleRange::narrow, and groups of zeros with any scale
+  extreme,  // all of ScaleRange::usual, and groups of zeros with any scale
   wide,     // also 0, 1, 251 .. 254
 };
 
@@ -226,9 +226,10 @@ inline bool special_code(Format format, std::byte code) {
 
 inline std::byte random_exponent(Random& random, Scales kind) {
   int scale = 120 + random.below(11);
-  if (kind != Scales::usual) scale = kLeastScale + random.below(kMostScale - kLeastScale + 1);
+  if (kind == Scales::narrow) scale = 90 + random.below(41);
+  if (kind == Scales::extreme || kind == Scales::wide) scale = 2 + random.below(249);
   if (kind == Scales::wide && random.chance(20))
-    scale = random.chance(50) ? random.below(kLeastScale) : kMostScale + 1 + random.below(4);
+    scale = random.chance(50) ? random.below(2) : 251 + random.below(4);
   return static_cast<std::byte>(scale);
 }
 
@@ -302,7 +303,7 @@ struct Packed {
         continue;
       }
       const PackFindings found = pack_strip(w.format, shape, strip, rows, bytes.data());
-      findings.wide_exponents |= found.wide_exponents;
+      findings.scales = std::max(findings.scales, found.scales);
       findings.not_a_number |= found.not_a_number;
     }
   }
@@ -324,7 +325,7 @@ struct Packed {
     return w;
   }
   PackedWeight for_ops(const Backend& backend, Numerics numerics) const {
-    const MatmulKernel* kernel = find_kernel(backend, shape, numerics, findings.wide_exponents);
+    const MatmulKernel* kernel = find_kernel(backend, shape, numerics, findings.scales);
     REQUIRE(kernel);
     return with(*kernel);
   }

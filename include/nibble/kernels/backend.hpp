@@ -68,7 +68,7 @@ struct MatmulKernel {
   Format weight;
   ActivationLayout x;
   int block_rows;
-  bool any_scale;  // also scales outside kLeastScale..kMostScale
+  ScaleRange scales;  // the widest that it takes
   void (*run)(const MatmulCall&);
 };
 
@@ -86,10 +86,9 @@ struct Backend {
 };
 
 // The first kernel of the backend that multiplies weights of this shape (format, k and scale_run matter, the
-// address does not) under these numerics. `wide_exponents`: they have scales outside kLeastScale..kMostScale.
-// Null when there is none.
+// address does not) and this range of scales under these numerics. Null when there is none.
 const MatmulKernel* find_kernel(const Backend& backend, const PackedWeight& shape, Numerics numerics,
-                                bool wide_exponents);
+                                ScaleRange scales);
 
 // Every backend of this build, best first.
 std::span<const Backend* const> cpu_backends();

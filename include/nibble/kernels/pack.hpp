@@ -32,11 +32,11 @@ struct StripRows {
   float factor[kStripRows] = {};
 };
 
-// What was seen while packing scales that are E8M0: byte 255 is not a number, and scales outside
-// kLeastScale..kMostScale of groups of mxfp4 that are not zero need a kernel that takes any.
+// What was seen while packing scales that are E8M0: whether one was byte 255, not a number, and the range of
+// those of mxfp4 (groups of zeros do not count), which the kernel must take.
 struct PackFindings {
   bool not_a_number = false;
-  bool wide_exponents = false;
+  ScaleRange scales = ScaleRange::narrow;
 };
 
 // Writes one strip of the matrix at `out`, whose shape, in the format tile_format(stored), is tiled(): its

@@ -131,10 +131,17 @@ struct TileInfo {
   return code_plane_bytes(info, k) + (scales + 63) / 64 * 64;
 }
 
-// Scale bytes (E8M0) under which every kernel of MXFP4 multiplies exactly; tensors with others need a kernel
-// that takes any. Below 2 a level times the scale is no normal number of bf16; above 250 the offset that the
-// AVX2 kernel subtracts, 22 times the scale, is none of f32.
-inline constexpr int kLeastScale = 2, kMostScale = 250;
+// How far the scale bytes (E8M0) of a matrix of MXFP4 lie apart; each range holds those before it.
+//   narrow  90..130, as those of trained weights: sums may be counted in units of the scale (Mxfp4Rescaled)
+//   usual   2..250. Below 2 a level times the scale is no normal number of bf16; above 250 the offset that
+//   the
+//           AVX2 kernel subtracts, 22 times the scale, is none of f32
+//   any
+enum class ScaleRange : std::uint8_t { narrow, usual, any };
+[[gnu::always_inline]] constexpr ScaleRange scale_range(int scale) {
+  if (scale >= 90 && scale <= 130) return ScaleRange::narrow;
+  return scale >= 2 && scale <= 250 ? ScaleRange::usual : ScaleRange::any;
+}
 
 struct MatmulKernel;
 

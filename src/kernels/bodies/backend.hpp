@@ -58,7 +58,7 @@ constexpr Backend backend(const char* name, bool (*present)(const CpuFeatures&),
   if constexpr (A::kPairDot)
     return {name, present, needs, Kernels<A, Mxfp4Pairs<A>, Bf16Pairs<A>>::all, ops<A>(), spin_dots<A>};
   else if constexpr (requires { typename A::Offsets; })
-    return {name, present, needs, Kernels<A, Mxfp4Offsets<A>>::all, ops<A>(), spin_dots<A>};
+    return {name, present, needs, Kernels<A, Mxfp4Rescaled<A>, Mxfp4Offsets<A>>::all, ops<A>(), spin_dots<A>};
   else
     return {name, present, needs, Kernels<A>::all, ops<A>(), spin_dots<A>};
 }

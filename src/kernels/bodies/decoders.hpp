@@ -78,8 +78,10 @@ struct FloatSteps {
   using X = float;
   static constexpr ActivationLayout kLayout = ActivationLayout::floats;
   static constexpr int kSteps = 8;
-  static constexpr bool kAnyScale = true;
+  static constexpr ScaleRange kScales = ScaleRange::any;
   static constexpr bool kStripsOfRows = true;
+  static constexpr bool kRescales = false;
+  static constexpr bool kDecodes = true;  // more work than reading
   static typename A::F mac(typename A::F acc, W w, X x) { return A::fma(w, A::set(x), acc); }
 };
 
@@ -100,7 +102,7 @@ struct Mxfp4Floats : FloatSteps<A> {
 template <class A>
 struct Mxfp4Offsets : FloatSteps<A> {
   static constexpr Format kFormat = Format::mxfp4;
-  static constexpr bool kAnyScale = false;
+  static constexpr ScaleRange kScales = ScaleRange::usual;
   struct Octet {
     typename A::Offsets offsets;
     typename A::F step(int s) const { return offsets.level(kChainOrder[s]); }
@@ -113,6 +115,7 @@ struct Mxfp4Offsets : FloatSteps<A> {
 template <class A>
 struct Bf16Floats : FloatSteps<A> {
   static constexpr Format kFormat = Format::bf16;
+  static constexpr bool kDecodes = false;
   struct Octet {
     const std::byte* at;
     typename A::F step(int s) const {
@@ -126,6 +129,7 @@ struct Bf16Floats : FloatSteps<A> {
 template <class A>
 struct F16Floats : FloatSteps<A> {
   static constexpr Format kFormat = Format::f16;
+  static constexpr bool kDecodes = false;
   struct Octet {
     const std::byte* at;
     typename A::F step(int s) const { return A::load_f16(at + s * 32); }
@@ -136,6 +140,7 @@ struct F16Floats : FloatSteps<A> {
 template <class A>
 struct F32Floats : FloatSteps<A> {
   static constexpr Format kFormat = Format::f32;
+  static constexpr bool kDecodes = false;
   struct Octet {
     const std::byte* at;
     typename A::F step(int s) const { return A::load(reinterpret_cast<const float*>(at) + s * 16); }
@@ -152,8 +157,10 @@ struct PairSteps {
   using X = std::uint32_t;
   static constexpr ActivationLayout kLayout = ActivationLayout::pairs;
   static constexpr int kSteps = 4;
-  static constexpr bool kAnyScale = false;
+  static constexpr ScaleRange kScales = ScaleRange::usual;
   static constexpr bool kStripsOfRows = true;
+  static constexpr bool kRescales = false;
+  static constexpr bool kDecodes = true;
   static typename A::F mac(typename A::F acc, W w, X x) { return A::dot(acc, w, x); }
 };
 
@@ -172,6 +179,7 @@ struct Mxfp4Pairs : PairSteps<A> {
 template <class A>
 struct Bf16Pairs : PairSteps<A> {
   static constexpr Format kFormat = Format::bf16;
+  static constexpr bool kDecodes = false;
   struct Octet {
     const std::byte* at;
     typename A::P step(int s) const { return A::load_pairs(at + s * 64); }
@@ -408,6 +416,34 @@ struct Scaled : FloatSteps<A> {
 inline constexpr std::int8_t kE2m1Halves[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 using E2m1Codes = IntegerTable<kE2m1Halves, 2>;
 using Iq4Codes = IntegerTable<kIq4Levels, 1>;
+
+// MXFP4 by levels alone: a sum is counted in units of the scale of the group it has come to, and multiplied
+// by the ratio of two scales between groups. That is a power of two, so that every rounding falls where that
+// of the canonical chain does, as long as neither of the two overflows or flushes what the other keeps:
+//   scales are narrow, 2^-37 .. 2^3, inputs zero or of magnitude 2^-60 .. 2^40, and k at most 2^16.
+// Then an input is a multiple of 2^-83, a weight of 2^-38, a sum of 2^-121: no subnormals. A sum is at most
+// 2^16 * 6 * 2^40 * 2^3 < 2^62, in units of the least scale and of kUnit < 2^(62 + 37 + 25).
+template <class A>
+struct Mxfp4Rescaled : FloatSteps<A> {
+  using Otherwise = Mxfp4Offsets<A>;  // multiplies what this may not
+  static constexpr Format kFormat = Format::mxfp4;
+  static constexpr ScaleRange kScales = ScaleRange::narrow;
+  static constexpr bool kRescales = true;
+  struct Octet {
+    E2m1Codes::Octet<A> codes;
+    typename A::F step(int s) const { return codes.level(s); }
+  };
+  static Octet open(const Tile& tile, int octet) { return {E2m1Codes::open<A>(tile, octet)}; }
+
+  static const std::byte* scales(const Tile& tile, int octet) { return tile.scales + octet / 4 * 16; }
+  static typename A::F unit(const std::byte* scales) {
+    return A::mul(A::e8m0(scales), A::set(E2m1Codes::kUnit));
+  }
+  static bool holds(const MatmulCall& call) {
+    return call.weight->k <= 1 << 16 && A::all_within(static_cast<const float*>(call.x),
+                                                      call.rows * call.weight->k_padded(), 0x1p-60f, 0x1p40f);
+  }
+};
 
 // All of them, behind the kernels that are not made so.
 template <class A, template <class...> class List>

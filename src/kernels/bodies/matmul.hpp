@@ -35,37 +35,90 @@ void store_sum(float* out, typename A::F sum) {
 
 // ---- direct: 1..4 rows
 
+// The same octet of T tiles.
+template <class D, int T>
+struct Octets {
+  template <std::size_t... S>
+  [[gnu::always_inline]] Octets(const Tile* tile, int o, std::index_sequence<S...>)
+      : of{D::open(tile[S], o)...} {}
+  decltype(D::open(Tile(), 0)) of[T];
+};
+
+// One tile of each of I strips from `first` on, W rows, octet after octet: T strips step by step in turn,
+// then the next T. units: the scales that sums are counted in, of decoders that rescale.
+template <class D, int I, int T, int W>
+[[gnu::always_inline]] inline void direct_tiles(const Tiles<D>& tiles, int first, std::int64_t t,
+                                                const typename D::X* x, typename D::Arch::F (*sums)[W],
+                                                const std::byte** units) {
+  using A = typename D::Arch;
+  typename A::F acc[I][W];
+  Tile tile[I];
+#pragma GCC unroll 4
+  for (int s = 0; s < I; ++s) {
+    tile[s] = tiles.at(first + s, t);
+#pragma GCC unroll 4
+    for (int r = 0; r < W; ++r) acc[s][r] = sums[s][r];
+  }
+  const std::size_t line = tiles.octet_bytes(), ahead = round_up(kPrefetchAhead, tiles.stride());
+  const int octets = tiles.octets(t);
+  for (int o = 0; o < octets; ++o, x += D::kSteps * W)
+#pragma GCC unroll 4
+    for (int next = 0; next < I; next += T) {
+#pragma GCC unroll 4
+      for (int s = next; s < next + T; ++s) {
+        for (std::size_t b = 0; b < line; b += 64)
+          __builtin_prefetch(tile[s].data + static_cast<std::size_t>(o) * line + b + ahead);
+        if constexpr (D::kRescales)
+          if (const std::byte* unit = D::scales(tile[s], o); unit != units[s]) {
+            const auto ratio = A::e8m0_ratio(units[s], unit);
+#pragma GCC unroll 4
+            for (auto& sum : acc[s]) sum = A::mul(sum, ratio);
+            units[s] = unit;
+          }
+      }
+      const Octets<D, T> octet(tile + next, o, std::make_index_sequence<T>());
+#pragma GCC unroll 8
+      for (int j = 0; j < D::kSteps; ++j)
+#pragma GCC unroll 4
+        for (int s = 0; s < T; ++s) {
+          const auto w = octet.of[s].step(j);
+#pragma GCC unroll 4
+          for (int r = 0; r < W; ++r) acc[next + s][r] = D::mac(acc[next + s][r], w, x[j * W + r]);
+        }
+    }
+#pragma GCC unroll 4
+  for (int s = 0; s < I; ++s)
+#pragma GCC unroll 4
+    for (int r = 0; r < W; ++r) sums[s][r] = acc[s][r];
+}
+
 // S strips of one group, W rows. Reads each tile once, from its beginning to its end.
+//
+// Where reading is the work, all strips go together, so that as many lines as can be are on their way. Where
+// decoding is, a sum that waits for its last addition holds up what could be decoded: some strips are added
+// to in turn, as many as the registers hold with their codes.
 template <class D, int S, int W>
 void direct(const PackedWeight& weight, std::int64_t strip, const typename D::X* x, float* out,
             std::int64_t stride) {
   using A = typename D::Arch;
-  typename A::F acc[S][W];
-  for (auto& row : acc)
+  constexpr int kInTurn = D::kDecodes ? std::clamp(A::kChains / W, 1, S) : 1;
+  constexpr int kTogether = D::kDecodes ? kInTurn : S;
+  static_assert(S % kTogether == 0);
+  typename A::F sums[S][W];
+  for (auto& row : sums)
     for (auto& sum : row) sum = A::set(0.0f);
   const Tiles<D> tiles(weight, strip);
-  const std::size_t ahead = round_up(kPrefetchAhead, tiles.stride()), line = tiles.octet_bytes();
-  for (std::int64_t t = 0; t < tiles.count(); ++t) {
-    Tile tile[S];
-    for (int s = 0; s < S; ++s) tile[s] = tiles.at(s, t);
-    for (int o = 0; o < tiles.octets(t); ++o) {
-      const auto* xo = x + static_cast<std::int64_t>((t * 16 + o) * D::kSteps * W);
-#pragma GCC unroll 4
-      for (int s = 0; s < S; ++s) {
-        for (std::size_t b = 0; b < line; b += 64)
-          __builtin_prefetch(tile[s].data + static_cast<std::size_t>(o) * line + b + ahead);
-        const auto octet = D::open(tile[s], o);
-#pragma GCC unroll 8
-        for (int j = 0; j < D::kSteps; ++j) {
-          const auto w = octet.step(j);
-#pragma GCC unroll 4
-          for (int r = 0; r < W; ++r) acc[s][r] = D::mac(acc[s][r], w, xo[j * W + r]);
-        }
-      }
-    }
-  }
+  const std::byte* units[S] = {};
+  if constexpr (D::kRescales)
+    for (int s = 0; s < S; ++s) units[s] = D::scales(tiles.at(s, 0), 0);
+  for (std::int64_t t = 0; t < tiles.count(); ++t)
+    for (int s = 0; s < S; s += kTogether)
+      direct_tiles<D, kTogether, kInTurn, W>(tiles, s, t, x + t * 16 * D::kSteps * W, sums + s, units + s);
+  if constexpr (D::kRescales)
+    for (int s = 0; s < S; ++s)
+      for (auto& sum : sums[s]) sum = A::mul(sum, D::unit(units[s]));
   for (int s = 0; s < S; ++s)
-    for (int r = 0; r < W; ++r) store_sum<A>(out + r * stride + s * 16, acc[s][r]);
+    for (int r = 0; r < W; ++r) store_sum<A>(out + r * stride + s * 16, sums[s][r]);
 }
 
 // Whole groups of four together where the registers hold their sums, else one strip after another.
@@ -82,6 +135,16 @@ void direct_rows(const MatmulCall& call) {
       direct<D, 1, W>(*call.weight, strip, x, out, call.out_stride);
     strip += most ? kMost : 1;
   }
+}
+
+inline constexpr int kDirectRows = 4;
+
+template <class D>
+void direct_any(const MatmulCall& call) {
+  if (call.rows == 1) return direct_rows<D, 1>(call);
+  if (call.rows == 2) return direct_rows<D, 2>(call);
+  if (call.rows == 3) return direct_rows<D, 3>(call);
+  direct_rows<D, 4>(call);
 }
 
 // ---- panel: many rows
@@ -168,12 +231,9 @@ void panel_strips(const MatmulCall& call, std::int64_t strip, float* out) {
 
 template <class D, class Steps>
 void matmul(const MatmulCall& call) {
-  static_assert(D::Arch::kBlockRows >= 4, "the rows of a direct product are one block");
+  static_assert(D::Arch::kBlockRows >= kDirectRows, "the rows of a direct product are one block");
   if constexpr (D::Arch::kDirectStrips > 0) {
-    if (call.rows == 1) return direct_rows<D, 1>(call);
-    if (call.rows == 2) return direct_rows<D, 2>(call);
-    if (call.rows == 3) return direct_rows<D, 3>(call);
-    if (call.rows == 4) return direct_rows<D, 4>(call);
+    if (call.rows <= kDirectRows) return direct_any<D>(call);
   }
   constexpr int kPair = D::Arch::kBlockRows > 6 ? 2 : 1;  // strips of a panel: what the registers hold
   for (std::int64_t strip = call.strip_begin; strip < call.strip_end;) {
@@ -219,12 +279,25 @@ void multiply_records(const MatmulCall& call) {
 
 template <class A>
 constexpr MatmulKernel record_kernel() {
-  return {Format::none, ActivationLayout::floats, A::kBlockRows, true, multiply_records<A>};
+  return {Format::none, ActivationLayout::floats, A::kBlockRows, ScaleRange::any, multiply_records<A>};
+}
+
+// Few rows where D holds; all others otherwise.
+template <class D>
+void matmul_rescaled(const MatmulCall& call) {
+  if (call.rows <= kDirectRows && D::holds(call)) return direct_any<D>(call);
+  matmul<typename D::Otherwise, typename D::Steps>(call);
 }
 
 template <class D>
 constexpr MatmulKernel kernel() {
-  return {D::kFormat, D::kLayout, D::Arch::kBlockRows, D::kAnyScale, matmul<D, typename D::Steps>};
+  constexpr auto shape = [](auto run) {
+    return MatmulKernel{D::kFormat, D::kLayout, D::Arch::kBlockRows, D::kScales, run};
+  };
+  if constexpr (D::kRescales)
+    return shape(matmul_rescaled<D>);
+  else
+    return shape(matmul<D, typename D::Steps>);
 }
 
 }  // namespace nib::inline v0::cpu

@@ -21,7 +21,8 @@ struct Avx2 {
   };
   static constexpr bool kPairDot = false;
   static constexpr int kBlockRows = 6;     // 12 accumulators of 16 registers
-  static constexpr int kDirectStrips = 4;  // 8 accumulators, the rest decodes
+  static constexpr int kDirectStrips = 4;  // 8 accumulators
+  static constexpr int kChains = 2;        // of two each, beside 8 registers of codes
   static constexpr int kHeadBlock = 4;     // 8 accumulators in attention
 
   static F set(float x) { return {B(x), B(x)}; }
@@ -162,6 +163,30 @@ struct Avx2 {
     const __m128i bytes = _mm_loadu_si128(static_cast<const __m128i*>(from));
     return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu8_epi32(bytes), 23)),
             _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu8_epi32(_mm_srli_si128(bytes, 8)), 23))};
+  }
+  // The first scales over the second ones; their bytes are at most 127 apart.
+  static F e8m0_ratio(const void* over, const void* under) {
+    const auto bytes = [](const void* from) { return _mm_loadu_si128(static_cast<const __m128i*>(from)); };
+    alignas(16) std::byte ratio[16];
+    _mm_store_si128(reinterpret_cast<__m128i*>(ratio),
+                    _mm_add_epi8(_mm_sub_epi8(bytes(over), bytes(under)), _mm_set1_epi8(127)));
+    return e8m0(ratio);
+  }
+  // Whether all of `count` (a multiple of 8) numbers are zero or of a magnitude in [least, most].
+  static bool all_within(const float* x, std::int64_t count, float least, float most) {
+    // As integers magnitudes are in order, NaNs behind the infinity; zero less one is the greatest of all.
+    __m256i lowest = _mm256_set1_epi32(-1), highest = _mm256_setzero_si256();
+    for (std::int64_t i = 0; i < count; i += 8) {
+      const __m256i bits = _mm256_and_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(x + i)),
+                                            _mm256_set1_epi32(INT32_MAX));
+      highest = _mm256_max_epu32(highest, bits);
+      lowest = _mm256_min_epu32(lowest, _mm256_add_epi32(bits, _mm256_set1_epi32(-1)));
+    }
+    const __m256i floor = _mm256_sub_epi32(_mm256_castps_si256(_mm256_set1_ps(least)), _mm256_set1_epi32(1));
+    const __m256i ceiling = _mm256_castps_si256(_mm256_set1_ps(most));
+    const __m256i good = _mm256_and_si256(_mm256_cmpeq_epi32(_mm256_max_epu32(highest, ceiling), ceiling),
+                                          _mm256_cmpeq_epi32(_mm256_min_epu32(lowest, floor), floor));
+    return _mm256_movemask_epi8(good) == -1;
   }
 
  private:

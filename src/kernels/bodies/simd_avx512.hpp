@@ -27,6 +27,7 @@ struct Avx512 {
   static constexpr bool kPairDot = true;
   static constexpr int kBlockRows = 12;     // two strips: 24 accumulators of 32 registers
   static constexpr int kDirectStrips = 16;  // accumulators of the direct kernel
+  static constexpr int kChains = 8;         // of them, those between two stores
   static constexpr int kHeadBlock = 8;      // accumulators in attention
 
   static F set(float x) { return _mm512_set1_ps(x); }
@@ -97,7 +98,8 @@ struct Avx512 {
     return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(table), p);
   }
   static F byte24(P p, int byte) {
-    const P top = _mm512_and_si512(shifted_left(p, 24 - 8 * byte), _mm512_set1_epi32(static_cast<int>(0xff000000u)));
+    const P top =
+        _mm512_and_si512(shifted_left(p, 24 - 8 * byte), _mm512_set1_epi32(static_cast<int>(0xff000000u)));
 #if defined(NIB_EMULATE_AVX512)
     std::int32_t integers[16];
     float floats[16];
@@ -133,7 +135,8 @@ struct Avx512 {
 #if defined(NIB_EMULATE_AVX512)
   [[gnu::noinline]]  // its hundreds of copies would take minutes to compile
 #endif
-  static F dot(F acc, P weights, std::uint32_t x) {
+  static F
+  dot(F acc, P weights, std::uint32_t x) {
     const P pair = _mm512_set1_epi32(static_cast<int>(x));
 #if defined(NIB_EMULATE_AVX512)
     float sums[16];
@@ -160,8 +163,8 @@ struct Avx512 {
         0x0000, 0x3f00, 0x3f80, 0x3fc0, 0x4000, 0x4040, 0x4080, 0x40c0, 0x8000, 0xbf00, 0xbf80,
         0xbfc0, 0xc000, 0xc040, 0xc080, 0xc0c0, 0x0000, 0x3f00, 0x3f80, 0x3fc0, 0x4000, 0x4040,
         0x4080, 0x40c0, 0x8000, 0xbf00, 0xbf80, 0xbfc0, 0xc000, 0xc040, 0xc080, 0xc0c0};
-    // The permute reads five bits of each word: the table stands twice, so the fifth does not matter (a shift of
-    // dwords brings it from the neighbour).
+    // The permute reads five bits of each word: the table stands twice, so the fifth does not matter (a shift
+    // of dwords brings it from the neighbour).
     const P levels = _mm512_permutexvar_epi16(_mm512_srli_epi32(raw, static_cast<unsigned>(4 * nibble)),
                                               _mm512_load_si512(kLevels));
     const __mmask32 nonzero = _mm512_test_epi16_mask(levels, _mm512_set1_epi16(0x7fff));
@@ -178,7 +181,8 @@ struct Avx512 {
         _mm512_insertf64x4(_mm512_castpd256_pd512(_mm256_castps_pd(low)), _mm256_castps_pd(high), 1));
   }
   static F halves(__m256i words) {
-    return pair(_mm256_cvtph_ps(_mm256_castsi256_si128(words)), _mm256_cvtph_ps(_mm256_extracti128_si256(words, 1)));
+    return pair(_mm256_cvtph_ps(_mm256_castsi256_si128(words)),
+                _mm256_cvtph_ps(_mm256_extracti128_si256(words, 1)));
   }
   static __m256 upper(F x) { return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(x), 1)); }
   // Sixteen bytes to sixteen dwords.
