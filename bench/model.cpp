@@ -6,6 +6,7 @@
 #include "random_checkpoint.hpp"
 #include <nibble/runtime/measure.hpp>
 #include <nibble/runtime/session.hpp>
+#include <nibble/runtime/speed.hpp>
 
 #include <algorithm>
 #include <chrono>
@@ -13,7 +14,6 @@
 #include <cstdlib>
 #include <filesystem>
 #include <optional>
-#include <random>
 #include <string>
 #include <vector>
 
@@ -86,37 +86,25 @@ void write_checkpoint(const std::string& folder, const bench::GptOssShape& shape
   if (person) std::fputc('\n', stderr);
 }
 
-// Of the better of several rounds: what the machine does when nobody disturbs it.
 struct Timing {
-  double load = 0, prefill = 0, decode = 0;  // seconds
+  double load = 0;                 // seconds
+  double prefill = 0, decode = 0;  // tokens per second
 };
 
 Timing measure(const std::shared_ptr<Runtime>& runtime, const std::string& path, const Options& options,
                std::shared_ptr<Model>& model) {
-  Timing best;
+  const SpeedOptions speed{.prompt = options.prompt,
+                           .decode = options.decode,
+                           .rounds = static_cast<std::uint32_t>(options.rounds)};
   ModelOptions wanted;
   wanted.backend = options.backend;
   wanted.numerics = options.numerics == "f32" ? Numerics::f32 : Numerics::bf16;
-  SessionOptions session_options{.context = options.prompt + options.decode + 1, .ignore_model_stops = true};
-  auto start = Clock::now();
-  model = expect(Model::open(runtime, path, wanted, session_options));
-  best.load = seconds_since(start);
-  std::mt19937 random(1);
-  std::vector<Token> prompt(options.prompt);
-  for (Token& id : prompt) id = static_cast<Token>(random() % model->info().vocabulary);
-  for (int round = 0; round < options.rounds; ++round) {
-    const auto session = expect(Session::create(model, session_options));
-    start = Clock::now();
-    expect(session->append(prompt));
-    const double prefill = seconds_since(start);
-    expect(session->step());
-    start = Clock::now();
-    for (std::uint32_t i = 0; i < options.decode; ++i) expect(session->step());
-    const double decode = seconds_since(start);
-    best.prefill = round ? std::min(best.prefill, prefill) : prefill;
-    best.decode = round ? std::min(best.decode, decode) : decode;
-  }
-  return best;
+  const auto start = Clock::now();
+  model = expect(Model::open(runtime, path, wanted, {.context = speed.positions()}));
+  Timing timing{.load = seconds_since(start)};
+  for (const Speed& measured : expect(measure_speed(model, speed)))
+    (measured.kind == Speed::Kind::prefill ? timing.prefill : timing.decode) = measured.tokens_per_second();
+  return timing;
 }
 
 void bench_model(const Options& options) {
@@ -149,14 +137,14 @@ void bench_model(const Options& options) {
               info.layers, info.hidden, info.experts, info.experts_per_token,
               static_cast<double>(info.parameters) * 1e-9, info.backend.c_str(), runtime->pool().threads(),
               options.numerics.c_str());
-  const double read = static_cast<double>(info.decode_bytes) * options.decode / timing.decode;
-  const double multiplied = static_cast<double>(info.prefill_flops) * options.prompt / timing.prefill;
+  const double read = static_cast<double>(info.decode_bytes) * timing.decode;
+  const double multiplied = static_cast<double>(info.prefill_flops) * timing.prefill;
   std::printf("%-14s %8.2f s        %8.2f GB/s of file\n", "load", timing.load,
               static_cast<double>(bytes) / timing.load * 1e-9);
   std::printf("prefill %-6u %8.1f tok/s    %8.1f GFLOP/s  of %8.1f measured  %5.1f %%\n", options.prompt,
-              options.prompt / timing.prefill, multiplied * 1e-9, peak * 1e-9, 100 * multiplied / peak);
+              timing.prefill, multiplied * 1e-9, peak * 1e-9, 100 * multiplied / peak);
   std::printf("decode %-7u %8.1f tok/s    %8.2f GB/s     of %8.2f measured  %5.1f %%\n", options.decode,
-              options.decode / timing.decode, read * 1e-9, bandwidth * 1e-9, 100 * read / bandwidth);
+              timing.decode, read * 1e-9, bandwidth * 1e-9, 100 * read / bandwidth);
 }
 
 }  // namespace

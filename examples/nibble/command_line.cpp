@@ -30,6 +30,7 @@ constexpr const char* kProgramFooter = R"(Examples:
   nibble quantize IN OUT.gguf --format q8_0    another format, or one file
   nibble plan --params 108e9@mxfp4+12e9@bf16   bytes of parameters
   nibble explain -m model.gguf                 which kernel computes what
+  nibble bench -m ./gpt-oss-20b                how fast a model is here
   nibble doctor                                what this computer can do
   echo -n "Once upon" | nibble tokenize        the ids of a text
 
@@ -96,6 +97,17 @@ Examples:
   nibble perplexity -f story.txt
   nibble perplexity -m ./model-nf4 -f wiki.txt --against ./model-bf16
   nibble perplexity -f story.txt --against ./tales --against-numerics f32 --json
+)";
+
+constexpr const char* kBenchFooter =
+    R"(Random tokens are computed after contexts of so many tokens; each rate is that of the best of several rounds. Beside
+the rates stands what they are of this machine's: a prefill multiplies, one session that decodes reads memory. Both are
+measured in the same run. What experts a batch reads is not known beforehand, so that batches have no such share.
+
+Examples:
+  nibble bench
+  nibble bench -m openai/gpt-oss-20b --contexts 0,4096,16384
+  nibble bench -m model.gguf --batches 1,2,4,8,16 --decode 32 --json
 )";
 
 constexpr const char* kDoctorFooter = R"(Measures for about a second.
@@ -200,13 +212,14 @@ void add_numerics(Section& section, const char* name, std::function<void(Numeric
       ->check(CLI::IsMember({"bf16", "f32"}));
 }
 
+// `context`: what -c means; null where the verb knows its context without.
 void add_model(CLI::App& verb, ModelFlags& flags,
                const char* context = "context in tokens (default: 4096, or less if the model has less)") {
   Section section(verb, "Model");
   section.value("-m,--model", "PATH", flags.model,
                 "directory, a file in it, or OWNER/NAME in the Hugging Face cache\n(default: the model that "
                 "comes with nibble)");
-  section.value("-c,--ctx-size", "N", flags.context, context)->check(CLI::PositiveNumber);
+  if (context) section.value("-c,--ctx-size", "N", flags.context, context)->check(CLI::PositiveNumber);
   add_numerics(
       section, "--numerics", [&flags](Numerics numerics) { flags.numerics = numerics; },
       "precision of activations (default: bf16)");
@@ -367,6 +380,25 @@ void add_perplexity(CLI::App& program, std::function<int()>& chosen) {
   verb->callback([=, &chosen] { chosen = [flags] { return perplexity(*flags); }; });
 }
 
+void add_bench(CLI::App& program, std::function<int()>& chosen) {
+  CLI::App* verb = add_verb(program, "bench", "measure how fast a model is on this computer", kBenchFooter);
+  const auto flags = std::make_shared<BenchFlags>();
+  Section section(*verb, "Measurements");
+  section.value("-p,--prompt", "N", flags->prompt, "tokens of a prefill; 0: none (default: 512)");
+  section.value("-n,--decode", "N", flags->decode, "tokens that are decoded; 0: none (default: 128)");
+  section.value("--contexts", "N,N,...", flags->contexts, "tokens that stand before (default: 0)")
+      ->delimiter(',');
+  section.value("--batches", "N,N,...", flags->batches, "sessions that decode together (default: 1)")
+      ->delimiter(',')
+      ->check(CLI::Range(1u, 1024u));
+  section.value("--rounds", "N", flags->rounds, "of each measurement (default: 3)")
+      ->check(CLI::Range(1u, 1000u));
+  Section report(*verb, "Report");
+  report.flag("--json", flags->json, "as one JSON object, with the time of every round");
+  add_model(*verb, flags->model, nullptr);
+  verb->callback([=, &chosen] { chosen = [flags] { return bench(*flags); }; });
+}
+
 void add_doctor(CLI::App& program, std::function<int()>& chosen) {
   CLI::App* verb = add_verb(program, "doctor", "show what this computer can do, measured", kDoctorFooter);
   const auto flags = std::make_shared<DoctorFlags>();
@@ -446,6 +478,7 @@ int command_line(int count, const char* const* arguments) {
   add_plan(program, chosen);
   add_explain(program, chosen);
   add_perplexity(program, chosen);
+  add_bench(program, chosen);
   add_doctor(program, chosen);
   add_tokenize(program, chosen);
   add_quantize(program, chosen);

@@ -46,7 +46,7 @@ struct ChatFlags {
   SamplingFlags sampling;
   std::string instructions;
   std::string reasoning = "medium";
-  std::string chat_template;  // a file; empty: the model's own
+  std::string chat_template;      // a file; empty: the model's own
   std::int64_t most_tokens = -1;  // of one answer
   bool statistics = false;
 };
@@ -80,6 +80,13 @@ struct PerplexityFlags {
   std::uint64_t windows = 0;
   bool bos = false;
   bool specials = false;
+  bool json = false;
+};
+
+struct BenchFlags {
+  ModelFlags model;  // its context follows from the others
+  std::vector<std::uint32_t> contexts{0}, batches{1};
+  std::uint32_t prompt = 512, decode = 128, rounds = 3;
   bool json = false;
 };
 

@@ -71,12 +71,13 @@ Result<Opened> open_for(const ModelFlags& flags, const Cancel* cancel, std::stri
   options.progress = progress.sink();
   options.cancel = cancel;
   options.logit_rows = needs.logit_rows;
-  NIB_ASSIGN(const Plan plan, make_plan(*opened.runtime, found->path, options, {.context = flags.context}));
+  NIB_ASSIGN(const Plan plan,
+             make_plan(*opened.runtime, found->path, options, {.context = flags.context}, needs.sessions));
   if (!plan.summary.fits) {
     advice = advice_about(plan);
     return too_large(plan);
   }
-  opened.bytes = plan.summary.host_bytes;
+  opened.summary = plan.summary;
   NIB_ASSIGN(opened.model, Model::open(opened.runtime, plan));
   if (needs.tokenizer && !opened.model->tokenizer())
     return Status(Code::not_found,

@@ -21,14 +21,15 @@ SamplerOptions sampler_options(const SamplerOptions& wishes, const SamplingFlags
 struct Opened {
   std::shared_ptr<Runtime> runtime;
   std::shared_ptr<Model> model;
-  bool shipped = false;     // the model that comes with the program
-  std::uint64_t bytes = 0;  // planned for it
+  bool shipped = false;  // the model that comes with the program
+  PlanSummary summary;   // of the plan that it was opened with
 };
 
 // What a verb needs of the model beyond its flags.
 struct Needs {
   std::uint32_t logit_rows = 0;           // as in ModelOptions
   bool tokenizer = true;                  // it is an error when there is none
+  std::uint32_t sessions = 1;             // at once
   std::shared_ptr<Runtime> runtime = {};  // to share with another model; null: one of its own
 };
 

@@ -72,7 +72,8 @@ Status measure(const PerplexityFlags& flags, const Cancel* cancel, Findings& fin
     ModelFlags second = flags.model;
     second.model = flags.against;
     second.numerics = flags.against_numerics.value_or(flags.model.numerics);
-    if (flags.model.memory) second.memory = std::max<std::uint64_t>(flags.model.memory - opened.bytes, 1);
+    if (flags.model.memory)
+      second.memory = std::max<std::uint64_t>(flags.model.memory - opened.summary.host_bytes, 1);
     NIB_ASSIGN(const Opened other,
                open_for(second, cancel, advice,
                         {.logit_rows = kLogitRows, .tokenizer = false, .runtime = opened.runtime}));

@@ -11,6 +11,7 @@ int inspect(const InspectFlags& flags);
 int plan(const PlanFlags& flags);
 int explain(const ExplainFlags& flags);
 int perplexity(const PerplexityFlags& flags);
+int bench(const BenchFlags& flags);
 int doctor(const DoctorFlags& flags);
 int tokenize(const TokenizeFlags& flags);
 int quantize(const QuantizeFlags& flags);

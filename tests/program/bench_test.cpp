@@ -1,0 +1,50 @@
+// nibble bench: what it reports, for people and for programs.
+#include "process.hpp"
+#include <nibble/base/json.hpp>
+
+#include <doctest/doctest.h>
+
+namespace nib::test {
+namespace {
+
+TEST_CASE("bench: a line for each measurement, and the same as JSON") {
+  const std::vector<std::string> few = {"bench", "-p",        "8",   "-n",       "4", "--contexts",
+                                        "0,16",  "--batches", "1,2", "--rounds", "2"};
+  const Finished text = nibble(few);
+  CHECK(text.code == 0);
+  CHECK(text.err.empty());
+  for (const char* word :
+       {"model", "machine", "load", "prefill", "decode", "% of reading", "% of multiplying"}) {
+    CAPTURE(word);
+    CHECK(text.out.find(word) != std::string::npos);
+  }
+  auto arguments = few;
+  arguments.push_back("--json");
+  const Finished run = nibble(arguments);
+  CHECK(run.code == 0);
+  const Json json = parse_json(run.out, "stdout").take();
+  for (const char* key : {"model", "machine", "load", "results"}) CHECK(json.find(key) != nullptr);
+  CHECK(json.find("machine")->find("read_bytes_per_second")->as_double() > 0);
+  const auto& results = json.find("results")->items();
+  REQUIRE(results.size() == 6);
+  for (const Json& result : results) {
+    CHECK(result.find("tokens_per_second")->as_double() > 0);
+    CHECK(result.find("seconds")->items().size() == 2);
+    const bool batch = result.find("sessions")->as_integer() > 1;
+    CHECK(result.find("share_of_machine")->is_null() == batch);
+    CHECK((result.find("kind")->as_string() == "prefill" || result.find("kind")->as_string() == "decode"));
+  }
+}
+
+TEST_CASE("bench: what cannot be measured is said") {
+  CHECK(nibble({"bench", "--batches", "0"}).code == 2);
+  CHECK(nibble({"bench", "--rounds", "0"}).code == 2);
+  CHECK(nibble({"bench", "-p", "0", "-n", "0"}).code == 2);
+  const Finished far = nibble({"bench", "--contexts", "4000000000"});
+  CHECK(far.code != 0);
+  CHECK(far.err.find("context") != std::string::npos);
+  CHECK(nibble({"bench", "-m", "/nowhere"}).code == 3);
+}
+
+}  // namespace
+}  // namespace nib::test
