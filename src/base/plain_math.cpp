@@ -1,6 +1,8 @@
 #include <nibble/base/plain_math.hpp>
 
+#include <array>
 #include <bit>
+#include <cstddef>
 #include <cstdint>
 
 namespace nib::inline v0 {
@@ -9,6 +11,27 @@ namespace {
 constexpr double kLn2High = 0x1.62e42fefa3800p-1;  // ln 2 in two parts; the first times any exponent is exact
 constexpr double kLn2Low = 0x1.ef35793c76730p-45;
 constexpr double kHalfPi = 0x1.921fb54442d18p+0;
+
+constexpr std::array kInverseFactorials = [] {
+  std::array<double, 15> inverse{};
+  double factorial = 1;
+  for (int k = 0; k < 15; ++k) {
+    inverse[static_cast<std::size_t>(k)] = 1 / factorial;
+    factorial *= k + 1;
+  }
+  return inverse;
+}();
+
+// e^x for |x| < 700: x = n ln 2 + r, the Taylor series of e^r. n stands in the low bits of `shifted`, so that
+// compilers can do several at a time.
+inline double exp_inline(double x) {
+  const double shifted = x * 1.4426950408889634 + 0x1.8p52;
+  const double n = shifted - 0x1.8p52;
+  const double r = (x - n * kLn2High) - n * kLn2Low;
+  double series = kInverseFactorials[14];
+  for (std::size_t k = 14; k-- > 0;) series = series * r + kInverseFactorials[k];
+  return series * std::bit_cast<double>((std::bit_cast<std::uint64_t>(shifted) + 1023) << 52);
+}
 
 }  // namespace
 
@@ -27,15 +50,10 @@ double log_plain(double x) {
   return exponent * kLn2High + (2 * t * series + exponent * kLn2Low);
 }
 
-// e^x for |x| < 700: x = n ln 2 + r, the Taylor series of e^r.
-double exp_plain(double x) {
-  const double shifted = x * 1.4426950408889634 + 0x1.8p52;
-  const double n = shifted - 0x1.8p52;
-  const double r = (x - n * kLn2High) - n * kLn2Low;
-  double series = 1;
-  for (int k = 14; k >= 1; --k) series = 1 + series * r / k;
-  return series *
-         std::bit_cast<double>(static_cast<std::uint64_t>(static_cast<std::int64_t>(n) + 1023) << 52);
+double exp_plain(double x) { return exp_inline(x); }
+
+void exp_all(std::span<double> x) {
+  for (double& each : x) each = exp_inline(each);
 }
 
 // For |x| < 2^25: the quarter turn is taken off in three parts (the first two short enough that their

@@ -4,6 +4,7 @@
 #include <nibble/runtime/sampler.hpp>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -47,6 +48,75 @@ class Penalized {
   std::vector<bool> seen_;
 };
 
+// Tokens weigh e^((logit - largest) / temperature).
+class Weights {
+ public:
+  Weights(const Penalized& logits, double largest, double temperature)
+      : logits_(logits), largest_(largest), inverse_(1 / temperature) {}
+
+  double log_of(Token id) const { return (logits_[id] - largest_) * inverse_; }
+  bool likelier(Token a, Token b) const { return logits_[a] != logits_[b] ? logits_[a] > logits_[b] : a < b; }
+  // visit(id, weight) for each in order, until it says that it has seen enough.
+  void each(std::span<const Token> ids, auto&& visit) const {
+    std::array<double, 256> weights;
+    while (!ids.empty()) {
+      const auto some = ids.first(std::min(ids.size(), weights.size()));
+      std::transform(some.begin(), some.end(), weights.begin(), [this](Token id) { return log_of(id); });
+      exp_all(std::span(weights).first(some.size()));
+      for (std::size_t i = 0; i < some.size(); ++i)
+        if (visit(some[i], weights[i])) return;
+      ids = ids.subspan(some.size());
+    }
+  }
+  double sum(std::span<const Token> ids) const {
+    double total = 0;
+    each(ids, [&](Token, double weight) { return total += weight, false; });
+    return total;
+  }
+
+ private:
+  const Penalized& logits_;
+  double largest_, inverse_;
+};
+
+// The id of the largest logit that is a number, the lowest of equal ones; none: size().
+std::size_t find_largest(const Penalized& logits) {
+  double largest = -std::numeric_limits<double>::infinity();
+  std::size_t best = logits.size();
+  for (std::size_t id = 0; id < logits.size(); ++id)
+    if (const double logit = logits[id]; logit > largest && logit <= std::numeric_limits<double>::max()) {
+      largest = logit;
+      best = id;
+    }
+  return best;
+}
+
+void keep_top_k(const Weights& weights, std::size_t count, std::vector<Token>& ids) {
+  if (count == 0 || count >= ids.size()) return;
+  std::nth_element(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(count), ids.end(),
+                   [&](Token a, Token b) { return weights.likelier(a, b); });
+  ids.resize(count);
+  std::sort(ids.begin(), ids.end());
+}
+
+// The smallest set of the likeliest whose share of `total`, which is that of all ids, reaches top_p. Returns
+// what it weighs.
+double keep_top_p(const Weights& weights, double top_p, double total, std::vector<Token>& ids) {
+  // Tokens that all together weigh less than what is left over need no order. Half of it: sums are rounded.
+  const double least = log_plain((1 - top_p) * total / 2 / static_cast<double>(ids.size()));
+  std::erase_if(ids, [&](Token id) { return weights.log_of(id) < least; });
+  const auto less_likely = [&](Token a, Token b) { return weights.likelier(b, a); };
+  std::make_heap(ids.begin(), ids.end(), less_likely);
+  double kept = 0;
+  auto heap_end = ids.end();
+  while (heap_end != ids.begin() && kept < top_p * total) {
+    std::pop_heap(ids.begin(), heap_end, less_likely);
+    kept += exp_plain(weights.log_of(*--heap_end));
+  }
+  ids.erase(ids.begin(), heap_end);
+  return kept;
+}
+
 struct Range {
   const char* option;
   double value, low, high;
@@ -75,57 +145,35 @@ Result<Sample> sample(std::span<const float> logits, const SamplerOptions& optio
                       std::span<const Token> history, std::vector<Token>& scratch) {
   const FloatScope scope;
   const Penalized penalized(logits, options.repetition_penalty, history);
-  std::size_t best = penalized.size();
-  for (std::size_t id = 0; id < penalized.size(); ++id)
-    if (std::isfinite(penalized[id]) && (best == penalized.size() || penalized[id] > penalized[best]))
-      best = id;
+  const std::size_t best = find_largest(penalized);
   if (best == penalized.size())
     return Status(Code::internal, "no logit is a finite number: the model cannot continue");
-
   const bool greedy = options.greedy || options.temperature == 0.0f;
   const double temperature = greedy ? 1.0 : static_cast<double>(options.temperature);
   const double largest = penalized[best];
-  const auto log_weight = [&](Token id) { return (penalized[id] - largest) / temperature; };
-  const auto weight = [&](Token id) { return exp_plain(log_weight(id)); };
-  const auto likelier = [&](Token a, Token b) {
-    return penalized[a] != penalized[b] ? penalized[a] > penalized[b] : a < b;
-  };
+  const Weights weights(penalized, largest, temperature);
 
   double floor = kNegligible;
   if (!greedy && options.min_p > 0) floor = std::max(floor, log_plain(static_cast<double>(options.min_p)));
+  const double least_logit = largest + floor * temperature;
   scratch.clear();
   for (std::size_t id = 0; id < penalized.size(); ++id)
-    if (std::isfinite(penalized[id]) && log_weight(static_cast<Token>(id)) >= floor)
+    if (const double logit = penalized[id]; logit >= least_logit && logit <= largest)
       scratch.push_back(static_cast<Token>(id));
-  if (!greedy && options.top_k > 0 && options.top_k < scratch.size()) {
-    std::nth_element(scratch.begin(), scratch.begin() + options.top_k, scratch.end(), likelier);
-    scratch.resize(options.top_k);
-    std::sort(scratch.begin(), scratch.end());
+  if (!greedy) keep_top_k(weights, options.top_k, scratch);
+  double total = weights.sum(scratch);
+  Token drawn = static_cast<Token>(best);
+  if (!greedy) {
+    if (options.top_p < 1.0f) total = keep_top_p(weights, static_cast<double>(options.top_p), total, scratch);
+    double left = uniform(options.seed, position) * total;
+    drawn = scratch.back();
+    weights.each(scratch, [&](Token id, double weight) {
+      if ((left -= weight) >= 0) return false;
+      drawn = id;
+      return true;
+    });
   }
-  double total = 0;
-  for (const Token id : scratch) total += weight(id);
-  const auto result = [&](Token id) {
-    return Sample{id, static_cast<float>(log_weight(id) - log_plain(total))};
-  };
-  if (greedy) return result(static_cast<Token>(best));
-
-  if (options.top_p < 1.0f) {  // likeliest first, until their share is reached
-    const auto less_likely = [&](Token a, Token b) { return likelier(b, a); };
-    std::make_heap(scratch.begin(), scratch.end(), less_likely);
-    const double wanted = static_cast<double>(options.top_p) * total;
-    double kept = 0;
-    auto heap_end = scratch.end();
-    while (heap_end != scratch.begin() && kept < wanted) {
-      std::pop_heap(scratch.begin(), heap_end, less_likely);
-      kept += weight(*--heap_end);
-    }
-    scratch.erase(scratch.begin(), heap_end);
-    total = kept;
-  }
-  double left = uniform(options.seed, position) * total;
-  for (const Token id : scratch)
-    if ((left -= weight(id)) < 0) return result(id);
-  return result(scratch.back());
+  return Sample{drawn, static_cast<float>(weights.log_of(drawn) - log_plain(total))};
 }
 
 }  // namespace nib::inline v0

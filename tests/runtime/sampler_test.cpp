@@ -2,6 +2,7 @@
 // position) shifts it.
 #include <nibble/runtime/sampler.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <map>
@@ -77,6 +78,26 @@ TEST_CASE("top-k, top-p and min-p keep what they say") {
   CHECK(kept({.top_k = 4, .top_p = 0.8f, .min_p = 0.01f, .seed = 1}) == 3);
   auto share = shares(logits, {.top_k = 2, .seed = 2});
   CHECK(share[0] == doctest::Approx(2.0 / 3).epsilon(0.03));
+}
+
+// What is drawn from tells how much was kept: its log probability is that of a share of the kept ones.
+TEST_CASE("top-p keeps the smallest set of the likeliest that reaches it, of many tokens and few") {
+  for (const std::size_t count : {1u, 2u, 300u, 5000u})
+    for (const float wanted : {0.01f, 0.5f, 0.9f, 0.99f, 0.99999f, std::nextafter(1.0f, 0.0f)}) {
+      CAPTURE(count);
+      CAPTURE(wanted);
+      const auto logits = random_logits(count, static_cast<unsigned>(count));
+      std::vector<double> weights;
+      for (const float logit : logits) weights.push_back(std::exp(static_cast<double>(logit)));
+      std::sort(weights.rbegin(), weights.rend());
+      double total = 0, kept = 0;
+      for (const double weight : weights) total += weight;
+      for (std::size_t i = 0; i < count && kept < static_cast<double>(wanted) * total; ++i)
+        kept += weights[i];
+      const Sample one = draw(logits, {.top_p = wanted, .seed = 5}, count);
+      CHECK(static_cast<double>(one.log_probability) ==
+            doctest::Approx(static_cast<double>(logits[one.id]) - std::log(kept)).epsilon(1e-5));
+    }
 }
 
 TEST_CASE("the repetition penalty divides positive and multiplies negative logits of what was seen") {

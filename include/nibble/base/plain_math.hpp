@@ -1,6 +1,8 @@
-// Room base: a few functions in double precision without libm, so that every machine gives the same bits. Scalar; for
+// Room base: a few functions in double precision without libm, so that every machine gives the same bits. For
 // tables and sampling, not for inner loops. They need round-to-nearest (FloatScope).
 #pragma once
+
+#include <span>
 
 namespace nib::inline v0 {
 
@@ -8,6 +10,8 @@ namespace nib::inline v0 {
 double log_plain(double x);
 // e^x for |x| < 700; error below 2 ulp.
 double exp_plain(double x);
+// The same of each.
+void exp_all(std::span<double> x);
 
 struct CosSin {
   double cos, sin;
