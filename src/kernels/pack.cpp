@@ -49,10 +49,15 @@ constexpr NibblePlace nibble_place(Format format) {
   }
 }
 
-// Up to eight bytes; fewer where the row ends.
-std::uint64_t bytes_at(const std::byte* from, std::int64_t count) {
-  std::uint64_t bytes = 0;
-  std::memcpy(&bytes, from, static_cast<std::size_t>(std::min<std::int64_t>(count, 8)));
+// Most bytes of an Unsigned; fewer where the row ends. (A copy of a length that compilers know is one
+// instruction.)
+template <class Unsigned>
+Unsigned bytes_at(const std::byte* from, std::int64_t count) {
+  Unsigned bytes = 0;
+  if (count >= static_cast<std::int64_t>(sizeof bytes)) [[likely]]
+    std::memcpy(&bytes, from, sizeof bytes);
+  else
+    std::memcpy(&bytes, from, static_cast<std::size_t>(count));
   return bytes;
 }
 
@@ -61,13 +66,13 @@ template <StoredFormat F>
 std::uint32_t nibbles_at(const std::byte* row, std::int64_t k, std::int64_t left) {
   constexpr NibblePlace place = nibble_place(F::id);
   if constexpr (place.h == 1) {
-    auto codes = static_cast<std::uint32_t>(bytes_at(row + k / 2, std::min<std::int64_t>(left, 8) / 2));
+    auto codes = bytes_at<std::uint32_t>(row + k / 2, left / 2);
     if constexpr (F::id == Format::nf4 || F::id == Format::bnb_fp4)  // the first in the high nibble
       codes = (codes & 0x0f0f'0f0fu) << 4 | (codes >> 4 & 0x0f0f'0f0fu);
     return codes;
   } else {
     const std::int64_t i = k % place.block;
-    std::uint64_t codes = bytes_at(
+    auto codes = bytes_at<std::uint64_t>(
         row + k / place.block * place.bytes + place.at + i / (2 * place.h) * place.h + i % place.h, 8);
     codes = (i / place.h % 2 ? codes >> 4 : codes) & 0x0f0f'0f0f'0f0f'0f0fu;
     codes = (codes | codes >> 4) & 0x00ff'00ff'00ff'00ffu;
@@ -91,8 +96,8 @@ std::uint32_t high_bits_at(const std::byte* row, std::int64_t k) {
 // The bytes of the `left` (most: eight) values from k on, the first lowest.
 template <StoredFormat F>
 std::uint64_t eight_bytes(const std::byte* row, std::int64_t k, std::int64_t left) {
-  if constexpr (F::id == Format::q8_0) return bytes_at(row + k / 32 * 34 + 2 + k % 32, 8);
-  return bytes_at(row + k, left);
+  if constexpr (F::id == Format::q8_0) return bytes_at<std::uint64_t>(row + k / 32 * 34 + 2 + k % 32, 8);
+  return bytes_at<std::uint64_t>(row + k, left);
 }
 
 // ---- codes into tiles
@@ -298,6 +303,40 @@ PackFindings pack_tiles(const PackedWeight& shape, std::int64_t strip, const Str
   return findings;
 }
 
+// The values of an octet in their natural order; zeros past the last.
+template <class Word>
+struct OctetOf {
+  Word values[kOctet] = {};
+  OctetOf(const std::byte* row, std::int64_t at, std::int64_t k) {
+    if (k - at >= kOctet) [[likely]]
+      std::memcpy(values, row + static_cast<std::size_t>(at) * sizeof(Word), sizeof values);
+    else
+      std::memcpy(values, row + static_cast<std::size_t>(at) * sizeof(Word),
+                  static_cast<std::size_t>(k - at) * sizeof(Word));
+  }
+};
+
+// bf16: the pairs (j, j + 4) in one dword.
+void pack_pairs(const std::byte* row, std::size_t lane, std::int64_t k, std::byte* tile) {
+  for (std::int64_t at = 0; at < k; at += kOctet) {
+    const OctetOf<std::uint16_t> octet(row, at, k);
+    for (std::int64_t j = 0; j < kOctet / 2; ++j)
+      store_dword(octet.values[j] | static_cast<std::uint32_t>(octet.values[j + 4]) << 16, tile, at / 2 + j,
+                  lane);
+  }
+}
+
+// f16 and f32: one vector a step in chain order.
+template <class Word>
+void pack_steps(const std::byte* row, std::size_t lane, std::int64_t k, std::byte* tile) {
+  for (std::int64_t at = 0; at < k; at += kOctet) {
+    const OctetOf<Word> octet(row, at, k);
+    for (int s = 0; s < kOctet; ++s)
+      std::memcpy(tile + (static_cast<std::size_t>(at + s) * kStripRows + lane) * sizeof(Word),
+                  &octet.values[kChainOrder[s]], sizeof(Word));
+  }
+}
+
 PackFindings pack_plain(const PackedWeight& shape, std::int64_t strip, StripRows rows, std::byte* out) {
   for (std::int64_t first = 0; first < shape.k; first += kTileK) {
     pack_plain_tile(shape.format, std::min(kTileK, shape.k - first), rows,
@@ -322,24 +361,17 @@ PackFindings pack_strip(Format stored, const PackedWeight& shape, std::int64_t s
   return findings;
 }
 
-// bf16: pairs (j, j + 4) in one dword; the others: one vector a step in chain order.
 void pack_plain_tile(Format format, std::int64_t k, const StripRows& rows, std::byte* tile) {
   std::memset(tile, 0, tile_bytes(format, k));
-  const std::size_t size = format_info(format).code_bytes;
-  for (std::int64_t octet = 0; octet < ceil_div(k, kOctet); ++octet)
-    for (std::size_t r = 0; r < kStripRows; ++r) {
-      if (!rows.codes[r]) continue;
-      for (int s = 0; s < kOctet; ++s) {
-        const std::int64_t at = octet * kOctet + kChainOrder[s];
-        if (at >= k) continue;
-        const std::byte* from = rows.codes[r] + static_cast<std::size_t>(at) * size;
-        const auto step = static_cast<std::size_t>(octet * kOctet + s);
-        std::byte* to = format == Format::bf16 ? tile + (step / 2 * kStripRows + r) * 4 +
-                                                     (s % 2 == 0 ? 2 : 0)  // odd element first
-                                               : tile + (step * kStripRows + r) * size;
-        std::memcpy(to, from, size);
-      }
-    }
+  for (std::size_t r = 0; r < kStripRows; ++r) {
+    if (!rows.codes[r]) continue;
+    if (format == Format::bf16)
+      pack_pairs(rows.codes[r], r, k, tile);
+    else if (format == Format::f16)
+      pack_steps<std::uint16_t>(rows.codes[r], r, k, tile);
+    else
+      pack_steps<std::uint32_t>(rows.codes[r], r, k, tile);
+  }
 }
 
 }  // namespace nib::inline v0
