@@ -60,7 +60,10 @@ class HeadGroup {
 
   // Visible positions [begin, end) of the chunk that starts at `chunk`.
   void add_chunk(std::int64_t chunk, std::int64_t begin, std::int64_t end, bool first) {
-    for (std::int64_t at = begin / 16 * 16; at < end; at += 16) score_keys(at, at - chunk);
+    for (std::int64_t at = begin / 16 * 16; at < end; at += 16) {
+      fetch(at);
+      score_keys(at, at - chunk);
+    }
     for (int n = 0; n < N; ++n) {
       std::fill(score_[n] + (begin / 16 * 16 - chunk), score_[n] + (begin - chunk), kHidden);
       std::fill(score_[n] + (end - chunk), score_[n] + ((end + 15) / 16 * 16 - chunk), kHidden);
@@ -78,6 +81,21 @@ class HeadGroup {
       }
     }
     for (int lane = 0; lane < padded_; lane += 16) add_values(chunk, begin, end, lane, first);
+  }
+
+  // What is needed when sixteen positions from `at` are done: a quarter of the values of this page, of which
+  // each line has another dimension, and a quarter of the keys of the next. Lines of a block are too far
+  // apart for processors to see what comes.
+  void fetch(std::int64_t at) const {
+    const std::int64_t page = at / kPagePositions;
+    const std::size_t part = args_.kv.block_bytes() / (kPagePositions / 16);
+    const std::size_t from = static_cast<std::size_t>(at % kPagePositions / 16) * part;
+    const bool more = page < kv_.position / kPagePositions;
+    const std::byte *next_keys = more ? keys(page + 1) : keys(page), *these = values(page);
+    for (std::size_t b = from; b < from + part; b += 64) {
+      __builtin_prefetch(next_keys + b);
+      __builtin_prefetch(these + b);
+    }
   }
 
   // Scores of sixteen keys from position `at`.
@@ -127,14 +145,22 @@ class HeadGroup {
   void add_values(std::int64_t chunk, std::int64_t begin, std::int64_t end, int lane, bool first) {
     F acc[N];
     for (auto& a : acc) a = A::set(0.0f);
-    for (std::int64_t pair = begin / 2; pair < (end + 1) / 2; ++pair) {
-      const std::int64_t position = 2 * pair;
-      auto raw =
-          Stored::load(values(position / kPagePositions), position % kPagePositions / 2, padded_, lane);
-      const bool even = position >= begin, odd = position + 1 < end;
-      if (!(even && odd)) raw = Stored::keep(raw, even, odd);
+    for (std::int64_t at = begin; at < end;) {
+      const std::int64_t page = at / kPagePositions, start = page * kPagePositions,
+                         stop = std::min<std::int64_t>(end, start + kPagePositions);
+      const std::byte* block = values(page);
+      const std::int64_t first_pair = (start - chunk) / 2;
+      const auto load = [&](std::int64_t pair) { return Stored::load(block, pair, padded_, lane); };
+      const auto add = [&](std::int64_t pair, auto raw) {
 #pragma GCC unroll 8
-      for (int n = 0; n < N; ++n) acc[n] = Stored::mac(acc[n], raw, p_[n][pair - chunk / 2]);
+        for (int n = 0; n < N; ++n) acc[n] = Stored::mac(acc[n], raw, p_[n][first_pair + pair]);
+      };
+      // Only the first pair and the last may have a hidden half.
+      const std::int64_t low = at - start, high = stop - start;
+      if (low % 2 != 0) add(low / 2, Stored::keep(load(low / 2), false, true));
+      for (std::int64_t pair = (low + 1) / 2; pair < high / 2; ++pair) add(pair, load(pair));
+      if (high % 2 != 0) add(high / 2, Stored::keep(load(high / 2), true, false));
+      at = stop;
     }
     for (int n = 0; n < N; ++n) {
       float* out = out_[n] + lane;

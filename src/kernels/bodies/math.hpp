@@ -12,7 +12,7 @@ namespace nib::inline v0::cpu {
 // arithmetic makes it stays NaN (min and max give their second operand). x = n ln 2 + r, |r| <= ln 2 / 2; the
 // polynomial is the Taylor series of e^r to r^7 (next term below 2^-27).
 template <class A>
-typename A::F exp(typename A::F x) {
+[[gnu::always_inline]] inline typename A::F exp(typename A::F x) {
   const auto clamped = A::min(A::set(88.0f), A::max(A::set(-87.3f), x));
   const auto shifter = A::set(0x1.8p23f);  // adding it leaves round(x / ln 2) in the low bits
   const auto shifted = A::fma(clamped, A::set(0x1.715476p0f), shifter);
