@@ -79,6 +79,11 @@ const char* kind_name(const Speed& speed) {
   return speed.kind == Speed::Kind::prefill ? "prefill" : "decode";
 }
 
+std::string ceiling(const Findings& findings, const Speed& speed) {
+  return speed.kind == Speed::Kind::prefill ? flop_rate_text(findings.machine.dot_flops_per_second)
+                                            : byte_rate_text(findings.machine.read_bytes_per_second);
+}
+
 std::string text_report(const Findings& findings) {
   const ModelInfo& info = findings.model->info();
   Table about("ll");
@@ -97,9 +102,7 @@ std::string text_report(const Findings& findings) {
     const double share = findings.share(speed);
     rates.row({kind_name(speed), concat(speed.tokens), concat(speed.context), concat(speed.sessions),
                number_text(speed.tokens_per_second()),
-               share > 0 ? concat(number_text(100 * share),
-                                  speed.kind == Speed::Kind::prefill ? " % of multiplying" : " % of reading")
-                         : ""});
+               share > 0 ? concat(number_text(100 * share), " % of ", ceiling(findings, speed)) : ""});
   }
   return about.text() + "\n" + rates.text();
 }

@@ -116,7 +116,10 @@ Status take_author(std::span<const std::string_view>& words, std::optional<Role>
   }
   if (words.empty()) return bad_header("a header has no role");
   const std::string_view first = words.front();
-  if (!read_spoken_role(first, message)) {
+  // "user:ann tool": whatever it is called, a tool that says its role is one.
+  const bool named_tool =
+      first.find(':') != first.npos && words.size() > 1 && words[1] == role_name(Role::tool);
+  if (named_tool || !read_spoken_role(first, message)) {
     // Any other word is a tool's name, if more is said than that word: alone it is rather a misspelt role.
     if (words.size() == 1 && first != role_name(Role::tool) && !first.starts_with("to="))
       return bad_header(concat("a header begins with ", quoted(first), ", which is no role"));
