@@ -6,6 +6,7 @@
 #include <array>
 #include <functional>
 #include <memory>
+#include <numeric>
 
 namespace nib::inline v0 {
 namespace {
@@ -75,7 +76,7 @@ class Bpe::Queue {
   bool take(std::uint64_t& lowest) {
     for (;;) {
       std::vector<std::uint64_t>& band = bands_[band_];
-      if (!sorted_) std::sort(band.begin(), band.end());
+      if (!sorted_) sort(band);
       sorted_ = true;
       if (!heap_.empty() && (next_ == band.size() || heap_.front() < band[next_])) {
         std::pop_heap(heap_.begin(), heap_.end(), std::greater<>());
@@ -102,13 +103,34 @@ class Bpe::Queue {
 
  private:
   static constexpr std::size_t kAhead = 16;   // measured: 8 to 64 are alike
-  static constexpr std::size_t kBands = 256;  // of 4096 ranks, the last of all others
+  static constexpr std::size_t kBands = 256;  // of kRanks ranks, the last of all others
+  static constexpr std::size_t kRanks = 4096;
+
+  // Most entries of a rank came in the order of their places. So they are counted out by rank, and a rank
+  // is sorted only where that is not so.
+  void sort(std::vector<std::uint64_t>& band) {
+    if (std::is_sorted(band.begin(), band.end())) return;
+    if (band.size() < kRanks || band_ + 1 == kBands) return std::sort(band.begin(), band.end());
+    const auto rank_of = [](std::uint64_t entry) { return static_cast<std::size_t>(entry >> 32) % kRanks; };
+    std::array<std::size_t, kRanks + 1> begin{};
+    for (const std::uint64_t entry : band) ++begin[rank_of(entry) + 1];
+    std::partial_sum(begin.begin(), begin.end(), begin.begin());
+    spare_.resize(band.size());
+    auto at = begin;
+    for (const std::uint64_t entry : band) spare_[at[rank_of(entry)]++] = entry;
+    for (std::size_t rank = 0; rank < kRanks; ++rank) {
+      const auto first = spare_.begin() + static_cast<std::ptrdiff_t>(begin[rank]),
+                 last = spare_.begin() + static_cast<std::ptrdiff_t>(begin[rank + 1]);
+      if (!std::is_sorted(first, last)) std::sort(first, last);
+    }
+    band.swap(spare_);
+  }
   static std::size_t band_of(std::uint64_t entry) {
     return static_cast<std::size_t>(std::min<std::uint64_t>(entry >> 44, kBands - 1));
   }
 
   std::array<std::vector<std::uint64_t>, kBands> bands_;
-  std::vector<std::uint64_t> heap_;
+  std::vector<std::uint64_t> heap_, spare_;
   std::size_t band_ = 0, next_ = 0;  // the band at hand, and how much of it is done
   bool sorted_ = false;              // the band at hand is
 };
@@ -116,11 +138,12 @@ class Bpe::Queue {
 Bpe::Scratch::Scratch() = default;
 Bpe::Scratch::~Scratch() = default;
 
-// Symbols form a list in place: a merge grows the left one and unlinks the right one. The queue is not
+// A merge makes the left symbol as long as both, and the right one nobody. The queue is not
 // cleaned when a pair goes away: an entry counts only while the pair that stands at its place has its rank.
 // To ask that again costs little, for the pairs come in the order of their ranks, so that the same one is
 // asked for many times in a row. The queue begins with at most n - 1 entries, and each of at most n - 1
-// merges adds two: 24 bytes, up to three times that while a vector grows, beside 12 of a symbol.
+// merges adds two: 24 bytes, up to three times that while a vector grows, and once more while they are
+// sorted, beside 8 of a symbol.
 void Bpe::encode_long(std::span<const Token> word, Scratch& scratch, std::vector<Token>& out) const {
   auto& symbols = scratch.symbols;
   if (!scratch.queue) scratch.queue = std::make_unique<Queue>();
@@ -133,29 +156,30 @@ void Bpe::encode_long(std::span<const Token> word, Scratch& scratch, std::vector
   }
   symbols.resize(size);
   queue.clear();
-  const auto merge_at = [&](const Symbol& symbol) {
-    return symbol.next == kNobody ? nullptr : merges_.find(symbol.token, symbols[symbol.next].token);
+  const auto merge_at = [&](std::uint32_t at) -> const Merge* {
+    const Symbol symbol = symbols[at];
+    if (symbol.token == kNobody || symbol.length >= size - at) return nullptr;
+    return merges_.find(symbol.token, symbols[at + symbol.length].token);
   };
   const auto ask = [&](std::uint32_t at) {
-    if (const Merge* merge = merge_at(symbols[at])) queue.add(std::uint64_t{merge->rank} << 32 | at);
+    if (const Merge* merge = merge_at(at)) queue.add(std::uint64_t{merge->rank} << 32 | at);
   };
-  for (std::uint32_t i = 0; i < size; ++i) symbols[i] = {word[i], i - 1, i + 1 < size ? i + 1 : kNobody};
+  for (std::uint32_t i = 0; i < size; ++i) symbols[i] = {word[i], 1};
   for (std::uint32_t i = 0; i < size; ++i) ask(i);
   for (std::uint64_t lowest; queue.take(lowest);) {
     const auto rank = static_cast<std::uint32_t>(lowest >> 32), at = static_cast<std::uint32_t>(lowest);
     __builtin_prefetch(&symbols[queue.place_ahead()]);
-    Symbol& left = symbols[at];
-    const Merge* merge = merge_at(left);
+    const Merge* merge = merge_at(at);
     if (!merge || merge->rank != rank) continue;
-    Symbol& right = symbols[left.next];
-    left.token = merge->result;
-    left.next = right.next;
-    right.next = kNobody;  // it begins no pair any more
-    if (left.next != kNobody) symbols[left.next].previous = at;
+    Symbol& left = symbols[at];
+    Symbol& right = symbols[at + left.length];
+    left = {merge->result, left.length + right.length};
+    right.token = kNobody;  // it begins no pair any more
+    symbols[at + left.length - 1].length = left.length;
     ask(at);
-    if (at != 0) ask(left.previous);
+    if (at != 0) ask(at - symbols[at - 1].length);
   }
-  for (std::uint32_t i = 0; i != kNobody; i = symbols[i].next) out.push_back(symbols[i].token);
+  for (std::uint32_t i = 0; i < size; i += symbols[i].length) out.push_back(symbols[i].token);
 }
 
 }  // namespace nib::inline v0

@@ -21,14 +21,14 @@ class Bpe {
     Token result;
   };
 
-  // A token of a long word in the making. Links are places in `symbols`: a token's place is that of
-  // the first of those it was made of.
+  // A token of a long word in the making, at the place of the first of those it was made of, and of how many
+  // it was made. The last of their places says so too, for its neighbour to the right.
   struct Symbol {
     Token token;
-    std::uint32_t previous, next;
+    std::uint32_t length;
   };
   class Queue;
-  // The room that long words need, kept from word to word: at most 84 bytes for each token of the longest.
+  // The room that long words need, kept from word to word: at most 104 bytes for each token of the longest.
   struct Scratch {
     Scratch();
     ~Scratch();

@@ -62,6 +62,31 @@ TEST_CASE("long words become what the definition says when ranks lie far apart a
   }
 }
 
+// No merge makes a pair of a lower rank here, so that rank after rank, from left to right, is the definition.
+TEST_CASE("a word of 100,000 letters becomes what merging rank after rank makes of it") {
+  for (unsigned seed = 31; seed <= 34; ++seed) {
+    const SeededTokenizer tiny(seed, "abc", 150);
+    const Tokenizer tokenizer = tiny.open();
+    std::mt19937 random(seed);
+    std::string word(100'000, 'a');
+    for (char& c : word) c = static_cast<char>('a' + random() % 3);
+    std::vector<Token> expected;
+    for (const char c : word) expected.push_back(test::encode(tokenizer, std::string(1, c)).front());
+    for (std::size_t m = 0; m < tiny.merges.size(); ++m) {
+      std::size_t to = 0;
+      for (std::size_t i = 0; i < expected.size(); ++to)
+        if (i + 1 < expected.size() && std::pair(expected[i], expected[i + 1]) == tiny.merges[m]) {
+          expected[to] = tiny.results[m];
+          i += 2;
+        } else {
+          expected[to] = expected[i++];
+        }
+      expected.resize(to);
+    }
+    REQUIRE(test::encode(tokenizer, word) == expected);
+  }
+}
+
 TEST_CASE("words that come again become what they were") {
   const SeededTokenizer tiny(21, "abc", 120);
   const Tokenizer tokenizer = tiny.open();
