@@ -3,9 +3,9 @@
 // The heads of gpt-oss (64 of queries, 8 of keys and values, 64 dimensions) over a context of so many
 // positions, in as many layers as do not fit a cache, for every backend and format of the cache. `of_read` is
 // the rate at which keys and values are passed over, by the bandwidth of memory measured in the same run.
+#include "machine.hpp"
 #include <nibble/base/memory.hpp>
 #include <nibble/kernels/backend.hpp>
-#include <nibble/runtime/measure.hpp>
 
 #include <algorithm>
 #include <cstdio>
@@ -49,30 +49,23 @@ void attend(benchmark::State& state, const Runtime& runtime, const Backend& back
       backend.ops.attention(ops, {q.data(), width, 1, kHeads, kv, layer * kv.layer_bytes(), &row, 0, 0.125f,
                                   nullptr, out.data(), width});
   const auto bytes = static_cast<double>(cache.size());
-  const auto rate = [&](double amount) {
-    return benchmark::Counter(amount, benchmark::Counter::kIsIterationInvariantRate);
-  };
-  state.counters["GB/s"] = rate(bytes * 1e-9);
-  state.counters["of_read"] = rate(bytes / read);
-  state.counters["positions/s"] = rate(static_cast<double>(pages * kPagePositions * layers));
+  state.counters["GB/s"] = bench::by_the_second(bytes * 1e-9);
+  state.counters["of_read"] = bench::by_the_second(bytes / read);
+  state.counters["positions/s"] = bench::by_the_second(static_cast<double>(pages * kPagePositions * layers));
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   benchmark::Initialize(&argc, argv);
-  auto runtime = Runtime::create();
-  if (!runtime.ok()) return std::fprintf(stderr, "%s\n", runtime.status().message().c_str()), 1;
-  const auto read = measure_read_bandwidth(**runtime, 0.5);
-  if (!read.ok()) return std::fprintf(stderr, "%s\n", read.status().message().c_str()), 1;
-  std::printf("%d threads read %.1f GB/s\n", (*runtime)->pool().threads(), *read * 1e-9);
-  for (const BackendInfo& info : (*runtime)->backends()) {
+  const auto [runtime, read] = bench::measured_machine();
+  for (const BackendInfo& info : runtime->backends()) {
     if (!info.present) continue;
     for (const KvFormat format : {KvFormat::bf16, KvFormat::int8, KvFormat::fp8, KvFormat::f32})
       for (const std::int64_t context : {1024, 16384}) {
         const std::string name = info.name + "/" + kv_format_name(format) + "/" + std::to_string(context);
-        benchmark::RegisterBenchmark(name.c_str(), attend, std::cref(**runtime), std::cref(*info.backend),
-                                     format, context, *read)
+        benchmark::RegisterBenchmark(name.c_str(), attend, std::cref(*runtime), std::cref(*info.backend),
+                                     format, context, read)
             ->UseRealTime()
             ->Unit(benchmark::kMillisecond);
       }

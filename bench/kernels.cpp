@@ -3,10 +3,10 @@
 // A row named avx2/mxfp4/floats/1 multiplies one row of activations with weights that no cache holds, on all
 // processors. GB/s counts packed weights; of_read is that rate over the read bandwidth and of_peak the
 // floating-point rate over the dot instruction's, both measured when the program starts.
+#include "machine.hpp"
 #include <nibble/base/float_scope.hpp>
 #include <nibble/base/pool.hpp>
 #include <nibble/kernels/backend.hpp>
-#include <nibble/runtime/measure.hpp>
 
 #include <cstdio>
 #include <cstring>
@@ -76,28 +76,21 @@ void multiply(benchmark::State& state, const Runtime& runtime, const MatmulKerne
     });
   const double bytes = static_cast<double>(weights.size());
   const double flops = 2.0 * static_cast<double>(matrices) * static_cast<double>(kRows * k * rows);
-  const auto rate = [&](double amount) {
-    return benchmark::Counter(amount, benchmark::Counter::kIsIterationInvariantRate);
-  };
-  state.counters["GB/s"] = rate(bytes * 1e-9);
-  state.counters["GFLOP/s"] = rate(flops * 1e-9);
-  state.counters["of_read"] = rate(bytes / ceilings.read);
-  state.counters["of_peak"] = rate(flops / ceilings.peak);
+  state.counters["GB/s"] = bench::by_the_second(bytes * 1e-9);
+  state.counters["GFLOP/s"] = bench::by_the_second(flops * 1e-9);
+  state.counters["of_read"] = bench::by_the_second(bytes / ceilings.read);
+  state.counters["of_peak"] = bench::by_the_second(flops / ceilings.peak);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   benchmark::Initialize(&argc, argv);
-  auto runtime = Runtime::create();
-  if (!runtime.ok()) return std::fprintf(stderr, "%s\n", runtime.status().message().c_str()), 1;
-  const auto read = measure_read_bandwidth(**runtime, 0.5);
-  if (!read.ok()) return std::fprintf(stderr, "%s\n", read.status().message().c_str()), 1;
-  std::printf("%d threads read %.1f GB/s\n", (*runtime)->pool().threads(), *read * 1e-9);
-  for (const BackendInfo& info : (*runtime)->backends()) {
+  const auto [runtime, read] = bench::measured_machine();
+  for (const BackendInfo& info : runtime->backends()) {
     if (!info.present) continue;
-    const double pairs = measure_dot_rate(**runtime, *info.backend, Numerics::bf16, 0.2);
-    const double floats = measure_dot_rate(**runtime, *info.backend, Numerics::f32, 0.2);
+    const double pairs = measure_dot_rate(*runtime, *info.backend, Numerics::bf16, 0.2);
+    const double floats = measure_dot_rate(*runtime, *info.backend, Numerics::f32, 0.2);
     std::printf("%s multiplies %.1f GFLOP/s in bf16, %.1f in f32\n", info.name.c_str(), pairs * 1e-9,
                 floats * 1e-9);
     for (const MatmulKernel& kernel : info.backend->kernels) {
@@ -106,8 +99,8 @@ int main(int argc, char** argv) {
         const std::string name =
             info.name + "/" + format_name(format_of(kernel)) + (rounds ? "/pairs" : "/floats") +
             kScaleNames[static_cast<std::size_t>(kernel.scales)] + "/" + std::to_string(rows);
-        benchmark::RegisterBenchmark(name.c_str(), multiply, std::cref(**runtime), std::cref(kernel), rows,
-                                     Ceilings{*read, rounds ? pairs : floats})
+        benchmark::RegisterBenchmark(name.c_str(), multiply, std::cref(*runtime), std::cref(kernel), rows,
+                                     Ceilings{read, rounds ? pairs : floats})
             ->UseRealTime()
             ->Unit(benchmark::kMillisecond);
       }

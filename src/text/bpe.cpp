@@ -138,12 +138,12 @@ class Bpe::Queue {
 Bpe::Scratch::Scratch() = default;
 Bpe::Scratch::~Scratch() = default;
 
-// A merge makes the left symbol as long as both, and the right one nobody. The queue is not
-// cleaned when a pair goes away: an entry counts only while the pair that stands at its place has its rank.
-// To ask that again costs little, for the pairs come in the order of their ranks, so that the same one is
-// asked for many times in a row. The queue begins with at most n - 1 entries, and each of at most n - 1
-// merges adds two: 24 bytes, up to three times that while a vector grows, and once more while they are
-// sorted, beside 8 of a symbol.
+// A merge makes the left symbol as long as both, and the right one nobody. The queue is not cleaned when a
+// pair goes away: an entry counts only while the pair that stands at its place has its rank. To ask that
+// again costs little, for the pairs come in the order of their ranks, so that the same one is asked for many
+// times in a row. The queue begins with at most n - 1 entries, and each of at most n - 1 merges adds two: 24
+// bytes, up to three times that while a vector grows, and once more while they are sorted, beside 8 of a
+// symbol.
 void Bpe::encode_long(std::span<const Token> word, Scratch& scratch, std::vector<Token>& out) const {
   auto& symbols = scratch.symbols;
   if (!scratch.queue) scratch.queue = std::make_unique<Queue>();

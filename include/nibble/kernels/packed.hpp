@@ -133,9 +133,8 @@ struct TileInfo {
 
 // How far the scale bytes (E8M0) of a matrix of MXFP4 lie apart; each range holds those before it.
 //   narrow  90..130, as those of trained weights: sums may be counted in units of the scale (Mxfp4Rescaled)
-//   usual   2..250. Below 2 a level times the scale is no normal number of bf16; above 250 the offset that
-//   the
-//           AVX2 kernel subtracts, 22 times the scale, is none of f32
+//   usual   2..250. Below 2 a level times the scale is no normal number of bf16; above 250 the offset of the
+//           AVX2 kernel, 22 times the scale, is none of f32
 //   any
 enum class ScaleRange : std::uint8_t { narrow, usual, any };
 [[gnu::always_inline]] constexpr ScaleRange scale_range(int scale) {

@@ -31,6 +31,7 @@ class HeadGroup {
       : args_(args),
         kv_(args.kv_rows[row]),
         round_(round),
+        fetches_(head == kv_head * (args.heads / args.kv.kv_heads)),
         dim_(args.kv.head_dim),
         padded_(args.kv.padded_dim()) {
     block_ = args.layer_offset + static_cast<std::size_t>(kv_head) * 2 * args.kv.block_bytes();
@@ -61,7 +62,7 @@ class HeadGroup {
   // Visible positions [begin, end) of the chunk that starts at `chunk`.
   void add_chunk(std::int64_t chunk, std::int64_t begin, std::int64_t end, bool first) {
     for (std::int64_t at = begin / 16 * 16; at < end; at += 16) {
-      fetch(at);
+      if (fetches_) fetch(at);
       score_keys(at, at - chunk);
     }
     for (int n = 0; n < N; ++n) {
@@ -183,7 +184,7 @@ class HeadGroup {
   static constexpr float kHidden = -std::numeric_limits<float>::infinity();
   const AttentionArgs& args_;
   const KvRow& kv_;
-  bool round_;
+  bool round_, fetches_;  // the first of the heads that share keys and values fetches for all
   int dim_, padded_;
   std::size_t block_;
   float max_[N], sum_[N], chunk_sum_[N], rescale_[N], weight_[N];
