@@ -1,4 +1,6 @@
 // The definitions of formats/ as encoders, and the choice among tables.
+#include <nibble/base/bits.hpp>
+#include <nibble/base/float16.hpp>
 #include <nibble/base/float_scope.hpp>
 #include <nibble/formats/ggml.hpp>
 #include <nibble/formats/mxfp4.hpp>
@@ -144,8 +146,17 @@ constexpr EncoderTable::Row kRows[] = {
     row<Q8_0>(),
 };
 
-constexpr EncoderTable kDefinitions = {"definition", [](const CpuFeatures&) { return true; }, kRows,
-                                       measure_runs};
+template <class Number>
+void widen(const std::byte* words, std::int64_t count, float* values) {
+  for (std::int64_t i = 0; i < count; ++i)
+    values[i] = to_float(Number{load_little_endian<std::uint16_t>(words + 2 * i)});
+}
+
+constexpr EncoderTable kDefinitions = {"definition",
+                                       [](const CpuFeatures&) { return true; },
+                                       kRows,
+                                       measure_runs,
+                                       {widen<bf16>, widen<f16>}};
 
 constexpr const EncoderTable* kTables[] = {
 #if defined(__x86_64__)
@@ -205,6 +216,12 @@ std::optional<Encoder> find_encoder(Format format, ScaleRule rule, const CpuFeat
         return found;
       }
   return std::nullopt;
+}
+
+Wideners find_wideners(const CpuFeatures& features) {
+  for (const EncoderTable* table : kTables)
+    if (table->present(features)) return table->widen;
+  return kDefinitions.widen;
 }
 
 }  // namespace nib::inline v0

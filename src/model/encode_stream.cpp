@@ -9,22 +9,27 @@
 #include <nibble/kernels/encode.hpp>
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 namespace nib::inline v0 {
 namespace {
 
-// Values of one thread's share of a block: enough that waking the threads does not count, and as floats no
-// more than a second-level cache holds.
-constexpr std::int64_t kValuesAtOnce = std::int64_t{1} << 17;
+// Values that one thread reads, measures and encodes before it takes others: as floats they stay in a
+// second-level cache.
+constexpr std::int64_t kUnitValues = std::int64_t{1} << 15;
+// Units of a thread between two meetings of all threads.
+constexpr std::int64_t kUnitsAtOnce = 8;
 constexpr std::size_t kBytesAtOnce = std::size_t{4} << 20;
 
 bool shares_scales(Format format) { return format_info(format).scales == Scales::shared; }
 
-// A weight on its way, block after block. Scales that lie within a band of rows are measured in the block in
-// which their values are encoded; what is measured over the whole tensor first, takes all blocks twice.
+// A weight on its way, block after block. Threads take units of a block, rows that share no scale with others,
+// and beside them one writes the bytes of the block before. Scales that lie within a unit are measured right
+// before its values are encoded; what is measured over the whole tensor first, takes all blocks twice.
 class Stream {
  public:
   Stream(RowSource& source, const WeightPlan& plan, const Encoding& how, const Encoder& encoder, Pool& pool,
@@ -42,44 +47,31 @@ class Stream {
       band_ = at_once_ = sharing_.run / std::gcd(sharing_.run, columns_);
     else if (shares_scales(how.format))
       band_ = sharing_.rows;
-    const std::int64_t bands =
-        std::max<std::int64_t>(1, kValuesAtOnce * pool.threads() /
-                                      std::max<std::int64_t>(1, columns_ * std::max<std::int64_t>(1, band_)));
-    block_ = std::min(bands * std::max<std::int64_t>(1, band_), rows_);
-    values_.resize(static_cast<std::size_t>(block_ * columns_));
-    codes_.resize(bytes_of(block_, info_.code_bytes));
-    if (info_.scales == Scales::plane) scales_.resize(bytes_of(block_, info_.scale_bytes));
+    const std::int64_t least = std::max<std::int64_t>(1, band_);
+    unit_ = least * std::max<std::int64_t>(1, kUnitValues / std::max<std::int64_t>(1, columns_ * least));
+    unit_ = std::min(unit_, rows_);
+    block_ = std::min(unit_ * kUnitsAtOnce * pool.threads(), rows_);
+    workers_.resize(static_cast<std::size_t>(pool.threads()));
+    for (Worker& worker : workers_) worker.values.resize(static_cast<std::size_t>(unit_ * columns_));
+    for (Bytes& bytes : bytes_) {
+      bytes.codes.resize(bytes_of(block_, info_.code_bytes));
+      if (info_.scales == Scales::plane) bytes.scales.resize(bytes_of(block_, info_.scale_bytes));
+    }
     noise_.resize(static_cast<std::size_t>(block_));
   }
 
   Result<Encoded> encode() {
     const bool shared = shares_scales(how_.format);
-    const bool whole_first = info_.tensor_scale || (shared && (band_ == 0 || how_.nested));
-    if (shared || whole_first) largest_.resize(static_cast<std::size_t>(sharing_.count(rows_, columns_)));
-    const auto measure_block = [&](std::int64_t first, std::int64_t count) {
-      measure(first, count);
-      return Status();
-    };
-    const auto encode_block = [&](std::int64_t first, std::int64_t count) -> Status {
-      if (shared && !whole_first) {
-        measure(first, count);
-        choose_scales(first, count);
-      }
-      encode_rows(first, count);
-      NIB_TRY(put(Part::codes, code_offset_, codes_, bytes_of(count, info_.code_bytes)));
-      if (!scales_.empty())
-        NIB_TRY(put(Part::scales, scale_offset_, scales_, bytes_of(count, info_.scale_bytes)));
-      done_ += count;
-      return {};
-    };
-    if (whole_first) {
-      NIB_TRY(blocks(measure_block));
-      const FloatScope scope(Subnormals::kept);
+    whole_first_ = info_.tensor_scale || (shared && (band_ == 0 || how_.nested));
+    if (shared || whole_first_) largest_.resize(static_cast<std::size_t>(sharing_.count(rows_, columns_)));
+    if (whole_first_) {
+      NIB_TRY(measure_all());
+      const FloatScope scope(Subnormals::kept);  // not around hooks, in which the host's code runs
       if (shared) choose_scales(0, rows_);
       if (info_.tensor_scale) choose_tensor_scale();
       if (how_.nested) nest();
     }
-    NIB_TRY(blocks(encode_block));
+    NIB_TRY(encode_all());
     if (info_.tensor_scale) NIB_TRY(put_tensor_scale());
     if (shared) NIB_TRY(put_scales());
     return out_;
@@ -90,27 +82,83 @@ class Stream {
     return static_cast<std::size_t>(rows * columns_) / info_.group * each;
   }
 
-  // work(first, count) of each block of rows, whose values have been read.
-  template <class Work>
-  Status blocks(Work&& work) {
-    for (std::int64_t row = 0; row < rows_; row += block_) {
-      const std::int64_t count = std::min(block_, rows_ - row);
-      NIB_TRY(hooks_.step(done_, rows_));
-      NIB_TRY(source_.read(row, count, values_.data()));
-      const FloatScope scope(Subnormals::kept);  // not around the step, in which the host's code runs
-      NIB_TRY(work(row, count));
-    }
+  struct Worker {
+    std::vector<float> values;  // of the unit at hand
+    std::vector<std::byte> stored;
+    std::vector<float> largest;  // of the units so far, where all rows share their scales
+    Status failure;
+  };
+  struct Bytes {  // of a block
+    std::vector<std::byte> codes, scales;
+    std::int64_t rows = 0;
+  };
+
+  // beside() once and work(worker, first row, rows) for all units of a block, whose values have been read,
+  // by whichever thread is free.
+  template <class Beside, class Work>
+  Status share_out(std::int64_t first, std::int64_t count, Beside&& beside, Work&& work) {
+    NIB_TRY(hooks_.step(done_, rows_));
+    NIB_TRY(source_.prepare(first, count));
+    std::atomic<std::int64_t> next{-1};  // beside() is the first
+    std::atomic<bool> failed{false};
+    const auto take = [&](Worker& worker, std::int64_t unit) -> Status {
+      if (unit < 0) return beside();
+      const std::int64_t row = unit * unit_, some = std::min(unit_, count - row);
+      NIB_TRY(source_.read(first + row, some, worker.values.data(), worker.stored));
+      work(worker, first + row, some);
+      return {};
+    };
+    pool_.run([&](int index, int) {
+      const FloatScope scope(Subnormals::kept);
+      Worker& worker = workers_[static_cast<std::size_t>(index)];
+      for (std::int64_t unit; !failed && (unit = next.fetch_add(1)) * unit_ < count;) {
+        worker.failure = within_memory("a block of rows", [&] { return take(worker, unit); });
+        if (!worker.failure.ok()) failed = true;
+      }
+    });
+    for (Worker& worker : workers_)
+      if (!worker.failure.ok()) return std::move(worker.failure);
     return {};
   }
-  // body(begin, end) of rows of a block that go together, on all threads.
-  template <class Body>
-  void in_parallel_rows(std::int64_t count, Body&& body) {
-    pool_.run([&](int index, int threads) {
-      const Range mine = split(count, index, threads, at_once_);
-      for (std::int64_t row = mine.begin; row < mine.end; row += at_once_)
-        body(row, std::min(row + at_once_, mine.end));
-    });
+
+  Status measure_all() {
+    if (band_ == 0)
+      for (Worker& worker : workers_)
+        worker.largest.assign(static_cast<std::size_t>(sharing_.count(1, columns_)), 0.0f);
+    for (std::int64_t row = 0; row < rows_; row += block_)
+      NIB_TRY(share_out(
+          row, std::min(block_, rows_ - row), [] { return Status(); },
+          [&](Worker& worker, std::int64_t first, std::int64_t count) { measure(worker, first, count); }));
+    if (band_ == 0)
+      for (const Worker& worker : workers_)
+        encoder_.measure(worker.largest.data(), static_cast<std::int64_t>(worker.largest.size()), 1,
+                         largest_.data());
+    return {};
   }
+
+  Status encode_all() {
+    Bytes *now = &bytes_[0], *before = &bytes_[1];
+    for (std::int64_t row = 0; row < rows_; row += block_) {
+      now->rows = std::min(block_, rows_ - row);
+      NIB_TRY(share_out(
+          row, now->rows, [&] { return put(*before); },
+          [&](Worker& worker, std::int64_t first, std::int64_t count) {
+            if (shares_scales(how_.format) && !whole_first_) {
+              measure(worker, first, count);
+              choose_scales(first, count);
+            }
+            encode_rows(worker.values.data(), first, count, *now, first - row);
+          }));
+      for (std::int64_t at = 0; at < now->rows; at += at_once_) {
+        out_.noise.signal += noise_[static_cast<std::size_t>(at)].signal;
+        out_.noise.noise += noise_[static_cast<std::size_t>(at)].noise;
+      }
+      done_ += now->rows;
+      std::swap(now, before);
+    }
+    return put(*before);
+  }
+
   // Consecutive values of one row that share a scale; all of them when the whole row does.
   std::int64_t run() const {
     return sharing_.run ? sharing_.run : sharing_.columns ? sharing_.columns : columns_;
@@ -121,19 +169,10 @@ class Stream {
 
   // --- scales
 
-  // Rows that share scales are measured each for itself, and then together.
-  void measure(std::int64_t first, std::int64_t count) {
-    const bool alone = band_ == at_once_;
-    const std::int64_t across = sharing_.count(1, columns_);
-    if (!alone) of_rows_.assign(static_cast<std::size_t>(count * across), 0.0f);
-    in_parallel_rows(count, [&](std::int64_t begin, std::int64_t end) {
-      encoder_.measure(
-          values_.data() + begin * columns_, (end - begin) * columns_, run(),
-          alone ? largest_.data() + scale_of_row(first + begin) : of_rows_.data() + begin * across);
-    });
-    for (std::int64_t row = 0; row < count && !alone; ++row)
-      encoder_.measure(of_rows_.data() + row * across, across, 1,
-                       largest_.data() + scale_of_row(first + row));
+  void measure(Worker& worker, std::int64_t first, std::int64_t count) {
+    for (std::int64_t row = 0; row < count; row += at_once_)
+      encoder_.measure(worker.values.data() + row * columns_, std::min(at_once_, count - row) * columns_,
+                       run(), band_ == 0 ? worker.largest.data() : largest_.data() + scale_of_row(first + row));
   }
 
   void choose_scales(std::int64_t first, std::int64_t count) {
@@ -169,24 +208,30 @@ class Stream {
 
   // --- codes
 
-  void encode_rows(std::int64_t first, std::int64_t count) {
-    in_parallel_rows(count, [&](std::int64_t begin, std::int64_t end) {
-      EncodeCall call{values_.data() + begin * columns_, (end - begin) * columns_,
-                      codes_.data() + bytes_of(begin, info_.code_bytes)};
-      if (!scales_.empty()) call.scales = scales_.data() + bytes_of(begin, info_.scale_bytes);
+  // Rows that begin at row `at` of a block.
+  void encode_rows(const float* values, std::int64_t first, std::int64_t count, Bytes& to, std::int64_t at) {
+    for (std::int64_t row = 0; row < count; row += at_once_) {
+      EncodeCall call{values + row * columns_, std::min(at_once_, count - row) * columns_,
+                      to.codes.data() + bytes_of(at + row, info_.code_bytes)};
+      if (!to.scales.empty()) call.scales = to.scales.data() + bytes_of(at + row, info_.scale_bytes);
       call.tensor_scale = tensor_scale_;
       if (shares_scales(how_.format)) {
-        const std::size_t at = scale_of_row(first + begin);
+        const std::size_t scale = scale_of_row(first + row);
         call.run = run();
-        call.run_scales = largest_.data() + at;
-        call.read_scales = (how_.nested ? read_scales_ : largest_).data() + at;
+        call.run_scales = largest_.data() + scale;
+        call.read_scales = (how_.nested ? read_scales_ : largest_).data() + scale;
       }
-      noise_[static_cast<std::size_t>(begin)] = encoder_.encode(call);
-    });
-    for (std::int64_t row = 0; row < count; row += at_once_) {
-      out_.noise.signal += noise_[static_cast<std::size_t>(row)].signal;
-      out_.noise.noise += noise_[static_cast<std::size_t>(row)].noise;
+      noise_[static_cast<std::size_t>(at + row)] = encoder_.encode(call);
     }
+  }
+  // Once.
+  Status put(Bytes& bytes) {
+    const std::int64_t rows = std::exchange(bytes.rows, 0);
+    if (rows == 0) return {};
+    NIB_TRY(put(Part::codes, code_offset_, bytes.codes, bytes_of(rows, info_.code_bytes)));
+    return bytes.scales.empty()
+               ? Status()
+               : put(Part::scales, scale_offset_, bytes.scales, bytes_of(rows, info_.scale_bytes));
   }
   Status put(Part part, std::uint64_t& offset, const std::vector<std::byte>& bytes, std::size_t count) {
     NIB_TRY(hooks_.write(part, offset, std::span(bytes).first(count)));
@@ -204,13 +249,13 @@ class Stream {
   std::int64_t rows_, columns_;
   std::int64_t at_once_ = 1;  // rows that are measured and encoded in one call
   std::int64_t band_ = 0;     // rows that share no scale with others; 0: all do
-  std::int64_t block_ = 1, done_ = 0;
-  std::vector<float> values_;              // the block at hand
-  std::vector<std::byte> codes_, scales_;  // and its bytes
+  std::int64_t unit_ = 1, block_ = 1, done_ = 0;  // rows
+  bool whole_first_ = false;
+  std::vector<Worker> workers_;
+  Bytes bytes_[2];  // of the block at hand, and of the one before
   std::vector<Noise> noise_;
   std::vector<float> largest_,
       read_scales_;  // largest magnitudes that become scales, and what is read of those
-  std::vector<float> of_rows_;
   std::vector<std::byte> nested_codes_;
   std::vector<float> absmax_;
   std::uint64_t code_offset_ = 0, scale_offset_ = 0;

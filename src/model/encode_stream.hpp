@@ -22,8 +22,8 @@ struct Encoding {
 };
 
 struct StreamHooks {
-  // Bytes of a part of the encoded weight. Codes come in order; so do the others, each in one piece at the
-  // end.
+  // Bytes of a part of the encoded weight, from any thread, one call at a time. Codes come in order; so do
+  // scales beside them; the others each in one piece at the end.
   std::function<Status(Part part, std::uint64_t offset, std::span<const std::byte> bytes)> write;
   // Between blocks: so many rows are done, of `of` rows. What it returns ends the stream.
   std::function<Status(std::int64_t rows, std::int64_t of)> step;

@@ -1,50 +1,42 @@
 #include "row_source.hpp"
 
-#include <nibble/base/float16.hpp>
+#include <nibble/base/machine.hpp>
 #include <nibble/base/within_memory.hpp>
-#include <nibble/formats/block_format.hpp>
 
 #include <algorithm>
-#include <bit>
 #include <cstddef>
 #include <functional>
+#include <span>
+#include <utility>
 
 namespace nib::inline v0 {
 namespace {
 
-// Values of a piece of the file that is widened while a first- or second-level cache still holds it.
-constexpr std::size_t kStoredAtOnce = std::size_t{1} << 15;
+// Values of a piece of the file that is widened while a first-level cache still holds it.
+constexpr std::size_t kStoredAtOnce = std::size_t{1} << 13;
 
-// Plain values, which is what models are mostly quantized from, without the detour of read_values.
-template <class Word, class ToFloat>
-void widen(const std::byte* stored, std::int64_t count, float* values, ToFloat to) {
-  for (std::int64_t i = 0; i < count; ++i)
-    values[i] = to(load_little_endian<Word>(stored + i * static_cast<std::int64_t>(sizeof(Word))));
-}
-
-// Consecutive rows of one tensor.
-Status read_rows(const Checkpoint& checkpoint, const CheckpointTensor& tensor, std::int64_t first,
-                 std::int64_t count, std::int64_t columns, float* values, std::vector<std::byte>& stored) {
+// Consecutive rows of one tensor. Plain values, which is what models are mostly quantized from, go without the
+// detour of read_values.
+Status read_rows(const Checkpoint& checkpoint, const CheckpointTensor& tensor, const Wideners& widen,
+                 std::int64_t first, std::int64_t count, std::int64_t columns, float* values,
+                 std::vector<std::byte>& stored) {
   const auto total = static_cast<std::size_t>(count * columns);
-  const std::uint32_t each = tensor.format == Format::f32                                    ? 4
-                             : tensor.format == Format::bf16 || tensor.format == Format::f16 ? 2
-                                                                                             : 0;
-  if (each == 0)
+  const auto begin = static_cast<std::uint64_t>(first * columns);
+  if (tensor.format == Format::f32)  // little-endian there, as all machines are that nibble runs on
+    return read_plane(checkpoint, tensor.codes, begin * sizeof(float),
+                      std::as_writable_bytes(std::span(values, total)));
+  const WidenFunction to_floats = tensor.format == Format::bf16  ? widen.bf16
+                                  : tensor.format == Format::f16 ? widen.f16
+                                                                 : nullptr;
+  if (!to_floats)
     return read_values(checkpoint, tensor, static_cast<std::uint64_t>(first), std::span(values, total));
-  stored.resize(std::min(total, kStoredAtOnce) * each);
+  constexpr std::size_t kEach = 2;
+  stored.resize(kStoredAtOnce * kEach);
   for (std::size_t at = 0; at < total; at += kStoredAtOnce) {
     const std::size_t some = std::min(kStoredAtOnce, total - at);
-    NIB_TRY(read_plane(checkpoint, tensor.codes, (static_cast<std::uint64_t>(first * columns) + at) * each,
-                       std::span(stored).first(some * each)));
-    const auto n = static_cast<std::int64_t>(some);
-    float* to = values + at;
-    if (tensor.format == Format::f32)
-      widen<std::uint32_t>(stored.data(), n, to,
-                           [](std::uint32_t word) { return std::bit_cast<float>(word); });
-    else if (tensor.format == Format::bf16)
-      widen<std::uint16_t>(stored.data(), n, to, [](std::uint16_t word) { return to_float(bf16{word}); });
-    else
-      widen<std::uint16_t>(stored.data(), n, to, [](std::uint16_t word) { return to_float(f16{word}); });
+    NIB_TRY(
+        read_plane(checkpoint, tensor.codes, (begin + at) * kEach, std::span(stored).first(some * kEach)));
+    to_floats(stored.data(), static_cast<std::int64_t>(some), values + at);
   }
   return {};
 }
@@ -106,83 +98,94 @@ RowSource::Place RowSource::place(std::int64_t row) const {
   return {plan_.parts[0], row / height * stored_height + inside};
 }
 
-Status RowSource::read(std::int64_t first_row, std::int64_t count, float* values) {
-  if (plan_.turned) return read_turned(first_row, count, values);
-  if (plan_.values_as_rows) return read_vector(first_row, count, values);
-  const std::int64_t columns = plan_.columns();
-  return in_parallel(pool_, count, [&](std::int64_t begin, std::int64_t end) -> Status {
-    std::vector<std::byte> stored;
-    for (std::int64_t row = begin; row < end;) {
-      const Place at = place(first_row + row);
-      std::int64_t some = 1;  // rows that follow one another there too
-      for (; row + some < end; ++some) {
-        const Place next = place(first_row + row + some);
-        if (next.tensor != at.tensor || next.row != at.row + some) break;
-      }
-      NIB_TRY(read_rows(checkpoint_, *at.tensor, at.row, some, columns, values + row * columns, stored));
-      row += some;
+RowSource::RowSource(const Checkpoint& checkpoint, const WeightPlan& plan, Pool& pool)
+    : checkpoint_(checkpoint),
+      plan_(plan),
+      pool_(pool),
+      widen_(find_wideners(this_machine().features)) {}
+
+Status RowSource::prepare(std::int64_t first_row, std::int64_t count) {
+  if (plan_.values_as_rows && vector_.empty()) return load_vector();
+  if (!plan_.turned || count == 0) return {};
+  const std::int64_t first = first_row / plan_.matrix_rows();
+  const std::int64_t last = (first_row + count - 1) / plan_.matrix_rows();
+  std::erase_if(matrices_, [&](const auto& at) { return at.first < first || at.first > last; });
+  return within_memory(plan_.name, [&]() -> Status {
+    for (std::int64_t matrix = first; matrix <= last; ++matrix) {
+      if (matrices_.contains(matrix)) continue;
+      NIB_ASSIGN(matrices_[matrix], load_matrix(matrix));
     }
     return {};
   });
 }
 
-Status RowSource::read_vector(std::int64_t first_row, std::int64_t count, float* values) {
-  const CheckpointTensor& tensor = *plan_.parts[0];
-  if (at_hand_ < 0) {
-    std::int64_t all = 1;
-    for (const std::uint64_t size : tensor.shape) all *= static_cast<std::int64_t>(size);
-    const std::int64_t columns = tensor.shape.empty() ? 1 : static_cast<std::int64_t>(tensor.shape.back());
-    NIB_TRY(within_memory(tensor.name, [&]() -> Status {
-      std::vector<std::byte> stored;
-      matrix_.resize(static_cast<std::size_t>(all));
-      return all == 0 ? Status()
-                      : read_rows(checkpoint_, tensor, 0, all / columns, columns, matrix_.data(), stored);
-    }));
-    at_hand_ = 0;
+Status RowSource::read(std::int64_t first_row, std::int64_t count, float* values,
+                       std::vector<std::byte>& stored) const {
+  if (plan_.turned) {
+    read_turned(first_row, count, values);
+    return {};
   }
-  for (std::int64_t i = 0; i < count; ++i)
-    values[i] = matrix_[static_cast<std::size_t>(place(first_row + i).row)];
+  if (plan_.values_as_rows) {
+    for (std::int64_t i = 0; i < count; ++i)
+      values[i] = vector_[static_cast<std::size_t>(place(first_row + i).row)];
+    return {};
+  }
+  const std::int64_t columns = plan_.columns();
+  for (std::int64_t row = 0; row < count;) {
+    const Place at = place(first_row + row);
+    std::int64_t some = 1;  // rows that follow one another there too
+    for (; row + some < count; ++some) {
+      const Place next = place(first_row + row + some);
+      if (next.tensor != at.tensor || next.row != at.row + some) break;
+    }
+    NIB_TRY(read_rows(checkpoint_, *at.tensor, widen_, at.row, some, columns, values + row * columns, stored));
+    row += some;
+  }
   return {};
 }
 
-Status RowSource::read_turned(std::int64_t first_row, std::int64_t count, float* values) {
+Status RowSource::load_vector() {
+  const CheckpointTensor& tensor = *plan_.parts[0];
+  std::int64_t all = 1;
+  for (const std::uint64_t size : tensor.shape) all *= static_cast<std::int64_t>(size);
+  const std::int64_t columns = tensor.shape.empty() ? 1 : static_cast<std::int64_t>(tensor.shape.back());
+  if (all == 0) return {};
+  return within_memory(tensor.name, [&]() -> Status {
+    std::vector<std::byte> stored;
+    vector_.resize(static_cast<std::size_t>(all));
+    return read_rows(checkpoint_, tensor, widen_, 0, all / columns, columns, vector_.data(), stored);
+  });
+}
+
+void RowSource::read_turned(std::int64_t first_row, std::int64_t count, float* values) const {
   const std::int64_t height = plan_.matrix_rows(), columns = plan_.columns();
   const auto stored_columns = static_cast<std::int64_t>(plan_.parts[0]->shape.back());
   while (count > 0) {
-    const std::int64_t matrix = first_row / height, from = first_row % height;
-    const std::int64_t some = std::min(count, height - from);
-    if (matrix != at_hand_) NIB_TRY(load_matrix(matrix));
-    const Status turned = in_parallel(pool_, columns, [&](std::int64_t begin, std::int64_t end) -> Status {
-      for (std::int64_t column = begin; column < end; ++column)
-        for (std::int64_t row = 0; row < some; ++row)
-          values[row * columns + column] =
-              matrix_[static_cast<std::size_t>(column * stored_columns + plan_.order.stored(from + row))];
-      return {};
-    });
-    if (!turned.ok()) return turned;
+    constexpr std::int64_t kRows = 16;  // a cache line of what is stored, or two
+    const std::int64_t from = first_row % height, some = std::min({count, height - from, kRows});
+    const float* matrix = matrices_.at(first_row / height).data();
+    std::int64_t stored[kRows];
+    for (std::int64_t row = 0; row < some; ++row) stored[row] = plan_.order.stored(from + row);
+    for (std::int64_t column = 0; column < columns; ++column)
+      for (std::int64_t row = 0; row < some; ++row)
+        values[row * columns + column] = matrix[column * stored_columns + stored[row]];
     first_row += some;
     count -= some;
     values += some * columns;
   }
-  return {};
 }
 
 // Stored as [columns, stored columns]; one tensor that is a stack, since those of their own are never turned.
-Status RowSource::load_matrix(std::int64_t matrix) {
+Result<std::vector<float>> RowSource::load_matrix(std::int64_t matrix) const {
   const CheckpointTensor& tensor = *plan_.parts[0];
   const std::int64_t rows = plan_.columns(), width = static_cast<std::int64_t>(tensor.shape.back());
-  at_hand_ = -1;
-  NIB_TRY(within_memory(tensor.name, [&]() -> Status {
-    matrix_.resize(static_cast<std::size_t>(rows * width));
-    return {};
-  }));
+  std::vector<float> values(static_cast<std::size_t>(rows * width));
   NIB_TRY(in_parallel(pool_, rows, [&](std::int64_t begin, std::int64_t end) {
     std::vector<std::byte> stored;
-    return read_rows(checkpoint_, tensor, matrix * rows + begin, end - begin, width,
-                     matrix_.data() + begin * width, stored);
+    return read_rows(checkpoint_, tensor, widen_, matrix * rows + begin, end - begin, width,
+                     values.data() + begin * width, stored);
   }));
-  at_hand_ = matrix;
-  return {};
+  return values;
 }
 
 }  // namespace nib::inline v0

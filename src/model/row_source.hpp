@@ -5,10 +5,11 @@
 #include <nibble/base/pool.hpp>
 #include <nibble/base/status.hpp>
 #include <nibble/io/checkpoint.hpp>
+#include <nibble/kernels/encode.hpp>
 
 #include <cstdint>
 #include <functional>
-#include <span>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -58,14 +59,19 @@ struct WeightPlan {
   std::uint64_t stored_bytes() const;
 };
 
-// Reads rows of a plan. One thread at a time; reads on all threads of the pool.
+// Reads rows of a plan. One thread prepares, with all threads of the pool; then any may read.
 class RowSource {
  public:
-  RowSource(const Checkpoint& checkpoint, const WeightPlan& plan, Pool& pool)
-      : checkpoint_(checkpoint), plan_(plan), pool_(pool) {}
+  RowSource(const Checkpoint& checkpoint, const WeightPlan& plan, Pool& pool);
 
-  // values [count, columns]. Errors: memory, those of read_values.
-  Status read(std::int64_t first_row, std::int64_t count, float* values);
+  // Brings what the reads of these rows share into memory: of turned matrices those that have them, of a
+  // vector the whole. Errors: memory, those of read_values.
+  Status prepare(std::int64_t first_row, std::int64_t count);
+
+  // values [count, columns], of rows that are prepared. `stored` is room that the thread keeps from call to
+  // call. Errors: memory, those of read_values.
+  Status read(std::int64_t first_row, std::int64_t count, float* values,
+              std::vector<std::byte>& stored) const;
 
   // Where a row of the plan is: the tensor and the row among those of all its matrices. Not of turned ones.
   struct Place {
@@ -75,19 +81,20 @@ class RowSource {
   Place place(std::int64_t row) const;
 
  private:
-  Status read_turned(std::int64_t first_row, std::int64_t count, float* values);
-  Status read_vector(std::int64_t first_row, std::int64_t count, float* values);
-  Status load_matrix(std::int64_t matrix);
+  void read_turned(std::int64_t first_row, std::int64_t count, float* values) const;
+  Status load_vector();
+  Result<std::vector<float>> load_matrix(std::int64_t matrix) const;
 
   const Checkpoint& checkpoint_;
   const WeightPlan& plan_;
   Pool& pool_;
-  std::vector<float> matrix_;  // the stored matrix at hand, of turned ones; the whole of a vector
-  std::int64_t at_hand_ = -1;
+  const Wideners widen_;
+  std::map<std::int64_t, std::vector<float>> matrices_;  // as they are stored, by number: of turned plans
+  std::vector<float> vector_;
 };
 
-// Calls body(i), which returns a Status, for i in [0, count) on the threads of the pool, until one fails;
-// returns the first failure of the thread with the lowest number.
+// Calls body(begin, end) for shares of [0, count) on the threads of the pool; returns the first failure of the
+// thread with the lowest number.
 Status in_parallel(Pool& pool, std::int64_t count,
                    const std::function<Status(std::int64_t begin, std::int64_t end)>& body);
 

@@ -41,6 +41,12 @@ struct Noise {
 using EncodeFunction = Noise (*)(const EncodeCall&);
 using MeasureFunction = void (*)(const float* values, std::int64_t count, std::int64_t run, float* largest);
 
+// Words of 16 bits, as they lie in a file, to floats: exactly; NaN stays NaN.
+using WidenFunction = void (*)(const std::byte* words, std::int64_t count, float* values);
+struct Wideners {
+  WidenFunction bf16, f16;
+};
+
 // The encoders of one instruction set. The functions are for Encoder to call.
 struct EncoderTable {
   struct Row {
@@ -52,6 +58,7 @@ struct EncoderTable {
   bool (*present)(const CpuFeatures&);
   std::span<const Row> rows;
   MeasureFunction measure;
+  Wideners widen;
 };
 
 // Writes one format by one scale rule. Plain data; any thread.
@@ -80,5 +87,8 @@ class Encoder {
 // Nothing when the format is none that nibble writes, or has no such rule. ScaleRule::floor of MXFP4 is its
 // usual one.
 std::optional<Encoder> find_encoder(Format format, ScaleRule rule, const CpuFeatures& features);
+
+// What brings plain values to where encoders read them. Any thread.
+Wideners find_wideners(const CpuFeatures& features);
 
 }  // namespace nib::inline v0

@@ -436,6 +436,18 @@ void measure_lanes(const float* values, std::int64_t count, std::int64_t run, fl
   }
 }
 
+template <class A, class Element>
+void widen_lanes(const std::byte* words, std::int64_t count, float* values) {
+  using W = Wide<A>;
+  for (; count >= 8; count -= 8, words += 16, values += 8)
+    W::store(Element::back(W::load_words(words)), reinterpret_cast<std::byte*>(values));
+  if (count <= 0) return;
+  std::byte some_words[16] = {}, some_values[32];
+  std::memcpy(some_words, words, static_cast<std::size_t>(2 * count));
+  W::store(Element::back(W::load_words(some_words)), some_values);
+  std::memcpy(values, some_values, static_cast<std::size_t>(4 * count));
+}
+
 template <class A, Format Id, class Coder, ScaleRule Rule = ScaleRule::usual>
 constexpr EncoderTable::Row row() {
   return {Id, Rule, encode_lanes<A, Coder, true>, encode_lanes<A, Coder, false>};

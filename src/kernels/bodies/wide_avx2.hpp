@@ -22,6 +22,11 @@ struct Wide<Avx2> {
 
   static F load(const float* from) { return _mm256_loadu_ps(from); }
   static void store(F x, std::byte* to) { _mm256_storeu_ps(reinterpret_cast<float*>(to), x); }
+  // Eight words as integers.
+  static I load_words(const std::byte* from) {
+    return reinterpret_cast<I>(
+        _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+  }
   static F all(float x) { return _mm256_set1_ps(x); }
   static I all(std::int32_t x) { return reinterpret_cast<I>(_mm256_set1_epi32(x)); }
   static I bits(F x) { return reinterpret_cast<I>(x); }
