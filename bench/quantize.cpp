@@ -1,23 +1,27 @@
-// How fast a tensor is quantized, beside what memory allows: bench_quantize [--gib N] [--threads N]
-// [FORMAT...]
+// How fast a tensor is quantized, beside what memory and files allow:
+//   bench_quantize [--gib N] [--threads N] [--files DIR] [FORMAT...]
 //
 // The floor of every figure is moving each byte once: those that are read and those that are written, at the
 // rate at which the same threads copy memory (measured in the same run, the best of several). `of memory` is
 // that time over the time taken, which is the processors' time divided by the threads: what the clock would
 // say on a machine that nobody else uses.
 //
-//   encoders   a tensor of f32 in memory (1 GiB unless said otherwise) to codes and scales in memory; as
-//   bytes
-//              alone, and with the noise
-//   stream     encode_weight, what `nibble quantize` does with a tensor: the same values as a bf16 checkpoint
-//   in
-//              memory, row by row to the bytes of the format in memory, with noise and progress. Files and
-//              the system's copies of their pages are left out
+//   bytes       the encoder alone: a tensor of f32 in memory (1 GiB unless said otherwise) to codes and
+//   scales
+//               in memory
+//   with noise  and what gets lost, in the same pass
+//   stream      encode_weight, what `nibble quantize` does with a tensor: the same values as a bf16
+//   checkpoint
+//               in memory, row by row to the bytes of the format in memory, with noise and progress
+//   files       the same from a file to a file of DIR (/dev/shm unless said otherwise), whose pages are in
+//               memory; `of files` is beside the same threads reading and writing as many bytes and nothing
+//               else
 #include "../src/model/encode_stream.hpp"
 #include <nibble/base/machine.hpp>
 #include <nibble/base/memory.hpp>
 #include <nibble/base/pool.hpp>
 #include <nibble/formats/nvfp4.hpp>
+#include <nibble/io/file.hpp>
 #include <nibble/kernels/encode.hpp>
 #include <nibble/model/quantize.hpp>
 
@@ -26,8 +30,13 @@
 #include <cstring>
 #include <ctime>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
+
+#include <fcntl.h>
+#include <unistd.h>
 
 namespace {
 
@@ -49,6 +58,7 @@ class Stopwatch {
 struct Options {
   double gib = 1;
   int threads = this_machine().threads;
+  std::string files = "/dev/shm";
   std::vector<std::string> formats;
   bool wants(const char* name) const {
     return formats.empty() || std::find(formats.begin(), formats.end(), name) != formats.end();
@@ -67,6 +77,29 @@ class InMemory final : public File {
  private:
   const std::byte* bytes_;
   std::size_t size_;
+};
+
+// A file that lasts as long as the bench.
+class Scratch {
+ public:
+  explicit Scratch(std::string path)
+      : path_(std::move(path)), descriptor_(open(path_.c_str(), O_RDWR | O_CREAT, 0600)) {}
+  ~Scratch() {
+    close(descriptor_);
+    unlink(path_.c_str());
+  }
+  bool usable() const { return descriptor_ >= 0; }
+  const std::string& path() const { return path_; }
+  bool write(const std::byte* bytes, std::size_t count, std::uint64_t at) const {
+    return pwrite(descriptor_, bytes, count, static_cast<off_t>(at)) == static_cast<ssize_t>(count);
+  }
+  bool read(std::byte* bytes, std::size_t count, std::uint64_t at) const {
+    return pread(descriptor_, bytes, count, static_cast<off_t>(at)) == static_cast<ssize_t>(count);
+  }
+
+ private:
+  std::string path_;
+  int descriptor_;
 };
 
 class Bench {
@@ -104,9 +137,12 @@ class Bench {
     }
     std::printf("%d threads of %s, copying moves %.1f GB/s\n", pool_->threads(), this_machine().cpu.c_str(),
                 bandwidth_ * 1e-9);
-    std::printf("%-12s %28s %28s %28s\n%-12s %28s %28s %28s\n", "", "encoders: bytes", "with noise", "stream",
-                "", "GB/s of f32   of memory", "GB/s of f32   of memory", "GB/s of bf16   of memory");
+    std::printf("%-12s %18s %18s %18s %18s\n%-12s %18s %18s %18s %18s\n", "", "bytes", "with noise", "stream",
+                "files", "", "f32 GB/s of memory", "f32 GB/s of memory", "bf16 GB/s  memory",
+                "bf16 GB/s   files");
     make_checkpoint();
+    if (!stored_file_.usable() || !written_file_.usable())
+      std::printf("no files in %s\n", options_.files.c_str());
   }
 
   void measure(const TargetFormat& format) {
@@ -116,7 +152,7 @@ class Bench {
     const Format id = gguf ? format.gguf : format.safetensors;
     const Encoder encoder = *find_encoder(id, ScaleRule::usual, this_machine().features);
     if (format.nested)
-      std::printf("%28s %28s", "", "");
+      std::printf(" %18s %18s", "", "");
     else
       for (const bool with_noise : {false, true}) {
         double least = 1e30;
@@ -134,13 +170,15 @@ class Bench {
         print(least, 4 * count, written);
       }
     stream(format, id);
+    if (stored_file_.usable() && written_file_.usable()) files(format, id);
     std::printf("\n");
     std::fflush(stdout);
   }
 
  private:
+  static void print(double rate, double share) { std::printf(" %9.2f %7.0f%%", rate, 100 * share); }
   void print(double seconds, double in, double out) const {
-    std::printf(" %16.2f %10.0f%%", in * 1e-9 / seconds, 100 * (in + out) / bandwidth_ / seconds);
+    print(in * 1e-9 / seconds, (in + out) / bandwidth_ / seconds);
   }
 
   // The encoder as it is, on rows that are in memory.
@@ -210,7 +248,10 @@ class Bench {
       narrow.encode_bytes(
           {values_.as<float>().data() + row * kColumns, kColumns, stored_.data() + row * kColumns * 2});
     });
-    checkpoint_.files.push_back(std::make_unique<InMemory>(stored_.data(), bytes));
+    rows([&](std::int64_t row) {
+      stored_file_.write(stored_.data() + row * kColumns * 2, kColumns * 2,
+                         static_cast<std::uint64_t>(row) * kColumns * 2);
+    });
     CheckpointTensor tensor;
     tensor.name = "up";
     tensor.format = Format::bf16;
@@ -220,32 +261,92 @@ class Bench {
     checkpoint_.tensors.push_back(std::move(tensor));
   }
 
-  void stream(const TargetFormat& format, Format id) {
+  // Seconds and bytes written. Nothing when it fails, which it has then said.
+  struct Streamed {
+    double seconds = 0, written = 0;
+  };
+  template <class Write>
+  std::optional<Streamed> encode_stream(std::unique_ptr<File> from, const TargetFormat& format, Format id,
+                                        Write&& write) {
+    checkpoint_.files.clear();
+    checkpoint_.files.push_back(std::move(from));
     const WeightPlan plan{"up", checkpoint_.tensors[0].shape, {checkpoint_.tensors.data()}, {}, false, false};
     const Encoding how{id, format.sharing, format.nested, ScaleRule::usual};
-    double least = 1e30, written = 0;
+    Streamed best{1e30, 0};
     for (int i = 0; i < 3; ++i) {
-      written = 0;
+      double written = 0;
       const StreamHooks hooks{[&](Part part, std::uint64_t offset, std::span<const std::byte> bytes) {
-                                std::byte* to = part == Part::codes ? codes_.data() : scales_.data();
-                                std::memcpy(to + offset, bytes.data(), bytes.size());
                                 written += static_cast<double>(bytes.size());
-                                return Status();
+                                return write(part, offset, bytes);
                               },
                               [](std::int64_t, std::int64_t) { return Status(); }};
       const Stopwatch watch(pool_->threads());
       RowSource source(checkpoint_, plan, *pool_);
       const auto encoded = encode_weight(source, plan, how, *pool_, hooks);
-      least = std::min(least, watch.seconds());
+      best = {std::min(best.seconds, watch.seconds()), written};
       if (!encoded.ok()) {
         std::printf(" %s", encoded.status().message().c_str());
-        return;
+        return std::nullopt;
       }
     }
-    print(least, static_cast<double>(stored_.size()), written);
+    return best;
+  }
+
+  void stream(const TargetFormat& format, Format id) {
+    const auto streamed =
+        encode_stream(std::make_unique<InMemory>(stored_.data(), stored_.size()), format, id,
+                      [&](Part part, std::uint64_t offset, std::span<const std::byte> bytes) {
+                        std::byte* to = part == Part::codes ? codes_.data() : scales_.data();
+                        std::memcpy(to + offset, bytes.data(), bytes.size());
+                        return Status();
+                      });
+    if (streamed) print(streamed->seconds, static_cast<double>(stored_.size()), streamed->written);
+  }
+
+  // Codes from the beginning, and whatever else there is behind them.
+  void files(const TargetFormat& format, Format id) {
+    auto file = disk_file_system().open(stored_file_.path());
+    if (!file.ok()) return;
+    const auto streamed = encode_stream(
+        file.take(), format, id, [&](Part part, std::uint64_t offset, std::span<const std::byte> bytes) {
+          const std::uint64_t at = part == Part::codes ? 0 : stored_.size();
+          return written_file_.write(bytes.data(), bytes.size(), at + offset)
+                     ? Status()
+                     : Status(Code::io, "cannot write");
+        });
+    if (!streamed) return;
+    double least = 1e30;
+    for (int i = 0; i < 3; ++i) {
+      const Stopwatch watch(pool_->threads());
+      move_files(streamed->written);
+      least = std::min(least, watch.seconds());
+    }
+    print(static_cast<double>(stored_.size()) * 1e-9 / streamed->seconds, least / streamed->seconds);
+  }
+
+  // Reads what the stream reads, and writes as many bytes as it wrote.
+  void move_files(double written) {
+    constexpr std::int64_t kPiece = 1 << 18;
+    pool_->run([&](int index, int threads) {
+      std::vector<std::byte> piece(kPiece);
+      const auto size = static_cast<std::int64_t>(stored_.size());
+      const Range mine = split(size, index, threads, kPiece);
+      for (std::int64_t at = mine.begin; at < mine.end; at += kPiece) {
+        const auto some = static_cast<std::size_t>(std::min(kPiece, mine.end - at));
+        stored_file_.read(piece.data(), some, static_cast<std::uint64_t>(at));
+        const double share = written / static_cast<double>(size);
+        const auto from = static_cast<std::uint64_t>(share * static_cast<double>(at));
+        const auto to =
+            static_cast<std::uint64_t>(share * static_cast<double>(at) + share * static_cast<double>(some));
+        for (std::uint64_t i = from; i < to; i += kPiece)
+          written_file_.write(piece.data(), std::min<std::uint64_t>(kPiece, to - i), i);
+      }
+    });
   }
 
   Options options_;
+  Scratch stored_file_{options_.files + "/nibble-bench-stored"};
+  Scratch written_file_{options_.files + "/nibble-bench-written"};
   Memory memory_;
   std::unique_ptr<Pool> pool_;
   std::int64_t rows_;
@@ -264,6 +365,8 @@ int main(int count, char** arguments) {
       options.gib = std::stod(arguments[++i]);
     else if (word == "--threads" && i + 1 < count)
       options.threads = std::stoi(arguments[++i]);
+    else if (word == "--files" && i + 1 < count)
+      options.files = arguments[++i];
     else
       options.formats.push_back(word);
   }

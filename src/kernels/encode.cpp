@@ -11,6 +11,7 @@
 #include <nibble/kernels/encode.hpp>
 
 #include <bit>
+#include <cmath>
 #include <limits>
 #include <type_traits>
 
@@ -22,26 +23,30 @@ extern const EncoderTable kAvx2Encoders;
 
 namespace {
 
-// Of squares in Square, 32 of which are added before they go to the eight sums.
+// Of squares in Square, of four chunks of 32 before they go to the eight sums.
 template <class Square>
 class Sums {
  public:
   // Value i of a run.
   void add(std::int64_t i, float value, float back) {
-    if (i % 32 == 0) end_chunk();
-    const auto v = static_cast<Square>(value);
-    const Square step =
-        std::is_same_v<Square, float> ? static_cast<Square>(back - value) : static_cast<Square>(back) - v;
-    signal_[i % 8] += v * v;
-    noise_[i % 8] += step * step;
+    if (i % 32 == 0 && chunks_++ % 4 == 0) flush();
+    if constexpr (std::is_same_v<Square, float>) {
+      const float step = back - value;
+      signal_[i % 8] = std::fma(value, value, signal_[i % 8]);
+      noise_[i % 8] = std::fma(step, step, noise_[i % 8]);
+    } else {
+      const Square v = value, step = back - v;
+      signal_[i % 8] += v * v;
+      noise_[i % 8] += step * step;
+    }
   }
   Noise total() {
-    end_chunk();
+    flush();
     return {total(all_signal_), total(all_noise_)};
   }
 
  private:
-  void end_chunk() {
+  void flush() {
     for (int i = 0; i < 8; ++i) {
       all_signal_[i] += static_cast<double>(signal_[i]);
       all_noise_[i] += static_cast<double>(noise_[i]);
@@ -51,6 +56,7 @@ class Sums {
   static double total(const double (&s)[8]) {
     return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
   }
+  std::uint32_t chunks_ = 0;
   Square signal_[8] = {}, noise_[8] = {};
   double all_signal_[8] = {}, all_noise_[8] = {};
 };
@@ -152,11 +158,8 @@ void widen(const std::byte* words, std::int64_t count, float* values) {
     values[i] = to_float(Number{load_little_endian<std::uint16_t>(words + 2 * i)});
 }
 
-constexpr EncoderTable kDefinitions = {"definition",
-                                       [](const CpuFeatures&) { return true; },
-                                       kRows,
-                                       measure_runs,
-                                       {widen<bf16>, widen<f16>}};
+constexpr EncoderTable kDefinitions = {
+    "definition", [](const CpuFeatures&) { return true; }, kRows, measure_runs, {widen<bf16>, widen<f16>}};
 
 constexpr const EncoderTable* kTables[] = {
 #if defined(__x86_64__)

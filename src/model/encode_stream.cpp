@@ -27,9 +27,10 @@ constexpr std::size_t kBytesAtOnce = std::size_t{4} << 20;
 
 bool shares_scales(Format format) { return format_info(format).scales == Scales::shared; }
 
-// A weight on its way, block after block. Threads take units of a block, rows that share no scale with others,
-// and beside them one writes the bytes of the block before. Scales that lie within a unit are measured right
-// before its values are encoded; what is measured over the whole tensor first, takes all blocks twice.
+// A weight on its way, block after block. Threads take units of a block, rows that share no scale with
+// others, and beside them one writes the bytes of the block before. Scales that lie within a unit are
+// measured right before its values are encoded; what is measured over the whole tensor first, takes all
+// blocks twice.
 class Stream {
  public:
   Stream(RowSource& source, const WeightPlan& plan, const Encoding& how, const Encoder& encoder, Pool& pool,
@@ -149,14 +150,19 @@ class Stream {
             }
             encode_rows(worker.values.data(), first, count, *now, first - row);
           }));
-      for (std::int64_t at = 0; at < now->rows; at += at_once_) {
-        out_.noise.signal += noise_[static_cast<std::size_t>(at)].signal;
-        out_.noise.noise += noise_[static_cast<std::size_t>(at)].noise;
-      }
+      add_noise(now->rows);
       done_ += now->rows;
       std::swap(now, before);
     }
     return put(*before);
+  }
+
+  void add_noise(std::int64_t rows) {
+    const FloatScope scope(Subnormals::kept);
+    for (std::int64_t at = 0; at < rows; at += at_once_) {
+      out_.noise.signal += noise_[static_cast<std::size_t>(at)].signal;
+      out_.noise.noise += noise_[static_cast<std::size_t>(at)].noise;
+    }
   }
 
   // Consecutive values of one row that share a scale; all of them when the whole row does.
@@ -172,7 +178,8 @@ class Stream {
   void measure(Worker& worker, std::int64_t first, std::int64_t count) {
     for (std::int64_t row = 0; row < count; row += at_once_)
       encoder_.measure(worker.values.data() + row * columns_, std::min(at_once_, count - row) * columns_,
-                       run(), band_ == 0 ? worker.largest.data() : largest_.data() + scale_of_row(first + row));
+                       run(),
+                       band_ == 0 ? worker.largest.data() : largest_.data() + scale_of_row(first + row));
   }
 
   void choose_scales(std::int64_t first, std::int64_t count) {
@@ -247,8 +254,8 @@ class Stream {
   Pool& pool_;
   const StreamHooks& hooks_;
   std::int64_t rows_, columns_;
-  std::int64_t at_once_ = 1;  // rows that are measured and encoded in one call
-  std::int64_t band_ = 0;     // rows that share no scale with others; 0: all do
+  std::int64_t at_once_ = 1;                      // rows that are measured and encoded in one call
+  std::int64_t band_ = 0;                         // rows that share no scale with others; 0: all do
   std::int64_t unit_ = 1, block_ = 1, done_ = 0;  // rows
   bool whole_first_ = false;
   std::vector<Worker> workers_;

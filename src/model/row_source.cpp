@@ -15,8 +15,8 @@ namespace {
 // Values of a piece of the file that is widened while a first-level cache still holds it.
 constexpr std::size_t kStoredAtOnce = std::size_t{1} << 13;
 
-// Consecutive rows of one tensor. Plain values, which is what models are mostly quantized from, go without the
-// detour of read_values.
+// Consecutive rows of one tensor. Plain values, which is what models are mostly quantized from, go without
+// the detour of read_values.
 Status read_rows(const Checkpoint& checkpoint, const CheckpointTensor& tensor, const Wideners& widen,
                  std::int64_t first, std::int64_t count, std::int64_t columns, float* values,
                  std::vector<std::byte>& stored) {
@@ -99,10 +99,7 @@ RowSource::Place RowSource::place(std::int64_t row) const {
 }
 
 RowSource::RowSource(const Checkpoint& checkpoint, const WeightPlan& plan, Pool& pool)
-    : checkpoint_(checkpoint),
-      plan_(plan),
-      pool_(pool),
-      widen_(find_wideners(this_machine().features)) {}
+    : checkpoint_(checkpoint), plan_(plan), pool_(pool), widen_(find_wideners(this_machine().features)) {}
 
 Status RowSource::prepare(std::int64_t first_row, std::int64_t count) {
   if (plan_.values_as_rows && vector_.empty()) return load_vector();
@@ -138,7 +135,8 @@ Status RowSource::read(std::int64_t first_row, std::int64_t count, float* values
       const Place next = place(first_row + row + some);
       if (next.tensor != at.tensor || next.row != at.row + some) break;
     }
-    NIB_TRY(read_rows(checkpoint_, *at.tensor, widen_, at.row, some, columns, values + row * columns, stored));
+    NIB_TRY(
+        read_rows(checkpoint_, *at.tensor, widen_, at.row, some, columns, values + row * columns, stored));
     row += some;
   }
   return {};

@@ -93,8 +93,8 @@ class RowSource {
   std::vector<float> vector_;
 };
 
-// Calls body(begin, end) for shares of [0, count) on the threads of the pool; returns the first failure of the
-// thread with the lowest number.
+// Calls body(begin, end) for shares of [0, count) on the threads of the pool; returns the first failure of
+// the thread with the lowest number.
 Status in_parallel(Pool& pool, std::int64_t count,
                    const std::function<Status(std::int64_t begin, std::int64_t end)>& body);
 

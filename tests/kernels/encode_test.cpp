@@ -266,6 +266,32 @@ TEST_CASE("noise is that of the values that a reader has, and no sum of a thread
   CHECK(noise.noise == doctest::Approx(expected).epsilon(1e-6));
 }
 
+TEST_CASE("every word of 16 bits becomes its number, at every count") {
+  std::vector<std::uint16_t> words(65536);
+  for (std::size_t i = 0; i < words.size(); ++i) words[i] = static_cast<std::uint16_t>(i);
+  const auto* bytes = reinterpret_cast<const std::byte*>(words.data());
+  const auto wrong = [&](WidenFunction widen, auto number) {
+    int found = 0;
+    for (const std::int64_t piece : {65536, 1, 7, 13, 31}) {
+      std::vector<float> values(words.size() + 1, 7.0f);
+      for (std::int64_t at = 0; at < 65536; at += piece)
+        widen(bytes + 2 * at, std::min<std::int64_t>(piece, 65536 - at), values.data() + at);
+      for (std::size_t i = 0; i < words.size(); ++i) {
+        const float expected = number(words[i]);
+        found += !(std::bit_cast<std::uint32_t>(values[i]) == std::bit_cast<std::uint32_t>(expected) ||
+                   (std::isnan(values[i]) && std::isnan(expected)));
+      }
+      found += values.back() != 7.0f;
+    }
+    return found;
+  };
+  for (const CpuFeatures& features : {CpuFeatures{}, this_machine().features}) {
+    const Wideners widen = find_wideners(features);
+    CHECK(wrong(widen.bf16, [](std::uint16_t word) { return to_float(bf16{word}); }) == 0);
+    CHECK(wrong(widen.f16, [](std::uint16_t word) { return to_float(f16{word}); }) == 0);
+  }
+}
+
 TEST_CASE("what has no encoder") {
   const CpuFeatures features = this_machine().features;
   CHECK_FALSE(find_encoder(Format::q4_k, ScaleRule::usual, features));

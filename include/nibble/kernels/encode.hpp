@@ -29,11 +29,12 @@ struct EncodeCall {
 };
 
 // Sums of squares: of the values, and of what a reader will have minus the value. The order of operations is
-// part of the definition, so they are the same on every machine. Of values i, i + 8, i + 16 and i + 24 of
-// each 32 of a run (of a call, where nothing is shared) the squares are added in f32, in that order; these
-// sums to s[i % 8] in double, 32 after 32 and run after run; and the total is ((s0 + s4) + (s2 + s6)) + ((s1
-// + s5) + (s3 + s7)). Where a total is not finite, or the signal less than 2^-100 a value, f32 cannot hold
-// the squares: there both are formed again with squares and sums in double.
+// part of the definition, so they are the same on every machine. A run (a call, where nothing is shared) goes
+// in chunks of 32 values, the last of which may be short. Of four chunks of a call after another, the squares
+// of values i, i + 8, i + 16 .. of each are added in f32 by fused multiply-adds, in that order; these sums to
+// s[i % 8] in double, four chunks after four; and the total is ((s0 + s4) + (s2 + s6)) + ((s1 + s5) + (s3 +
+// s7)). Where a total is not finite, or the signal less than 2^-100 a value, f32 cannot hold the squares:
+// there both are formed again with squares and sums in double.
 struct Noise {
   double signal = 0, noise = 0;
 };

@@ -6,8 +6,10 @@
 
 namespace nib::inline v0 {
 extern const EncoderTable kAvx2Encoders;
-const EncoderTable kAvx2Encoders = {"avx2", [](const CpuFeatures& cpu) { return cpu.avx2_fma; },
-                                    cpu::kEncoderRows<cpu::Avx2>, cpu::measure_lanes<cpu::Avx2>,
+const EncoderTable kAvx2Encoders = {"avx2",
+                                    [](const CpuFeatures& cpu) { return cpu.avx2_fma; },
+                                    cpu::kEncoderRows<cpu::Avx2>,
+                                    cpu::measure_lanes<cpu::Avx2>,
                                     {cpu::widen_lanes<cpu::Avx2, cpu::Bf16Lanes<cpu::Avx2>>,
                                      cpu::widen_lanes<cpu::Avx2, cpu::F16Lanes<cpu::Avx2>>}};
 }  // namespace nib::inline v0

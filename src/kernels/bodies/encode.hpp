@@ -16,25 +16,35 @@ namespace nib::inline v0::cpu {
 inline constexpr int kChunk = 32, kBatch = 8;
 
 // What gets lost: sums of squares of the values, and of the steps to what a reader will have; or nothing.
-// Four eights of a chunk are summed before they are made doubles, which is the dear part.
+// Four chunks are summed before the sums are made doubles, which is the dear part.
 template <class A, bool WithNoise>
 struct Lost {
   using W = Wide<A>;
+  static constexpr bool wanted = WithNoise;
   typename W::F signal = W::all(0.0f), noise = W::all(0.0f);
   typename W::Sums all_signal, all_noise;
-  void add(typename W::F value, typename W::F back) {
+  int chunks = 0;
+  void add(typename W::F value, typename W::F back) { add_step(value, back - value); }
+  void add_step(typename W::F value, typename W::F step) {
     if constexpr (WithNoise) {
-      const auto step = back - value;
-      signal += value * value;
-      noise += step * step;
+      signal = W::fma(value, value, signal);
+      noise = W::fma(step, step, noise);
     }
   }
   void end_chunk() {
-    if constexpr (WithNoise) {
-      all_signal.add(signal);
-      all_noise.add(noise);
-      signal = noise = W::all(0.0f);
-    }
+    if constexpr (WithNoise)
+      if (++chunks % 4 == 0) flush();
+  }
+  Noise total() {
+    if constexpr (WithNoise) flush();
+    return {all_signal.total(), all_noise.total()};
+  }
+
+ private:
+  void flush() {
+    all_signal.add(signal);
+    all_noise.add(noise);
+    signal = noise = W::all(0.0f);
   }
 };
 
@@ -123,25 +133,49 @@ struct Mxfp4Coder {
   }
   [[gnu::always_inline]] void chunk(const float* values, const Ready& ready, std::byte* codes,
                                     std::byte* scales, auto& lost) const {
-    const E2m1Lanes<A> element(W::all(ready.number));
-    typename W::I out[4];
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-      const auto x = W::load(values + 8 * i);
-      const auto coded = element(x);
-      out[i] = coded.code;
-      lost.add(x, coded.back);
-    }
     *(Inside ? codes : scales) = static_cast<std::byte>(ready.code);
+    typename W::F x[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) x[i] = W::load(values + 8 * i);
+    const auto scale = W::all(ready.number);
+    if (ready.code < 3 || ready.code == 255) [[unlikely]] {  // a middle may be subnormal
+      const E2m1Lanes<A> element(scale);
+      typename W::I out[4];
+      for (int i = 0; i < 4; ++i) {
+        const auto value = W::load(values + 8 * i);
+        const auto coded = element(value);
+        out[i] = coded.code;
+        lost.add(value, coded.back);
+      }
+      return store(W::bytes(out), codes);
+    }
+    const E2m1Octets<A> coded(middles, x, x, static_cast<std::int32_t>(ready.code));
+    store(coded.codes(), codes);
+    if constexpr (lost.wanted) {
+      typename W::F levels[4];
+      coded.levels(levels);
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) lost.add_step(x[i], W::fma(levels[i], scale, -x[i]));  // an exact product
+    }
+  }
+
+ private:
+  typename E2m1Octets<A>::Middles middles;
+  static void store(typename W::Bytes x, std::byte* codes) {
     if constexpr (Inside)
-      W::store_halves(W::bytes(out), codes + 1);
+      W::store_halves(x, codes + 1);
     else
-      W::store_pairs(W::bytes(out), 1, 16, codes);
+      W::store_pairs(x, 1, 16, codes);
   }
 };
 
-// E2M1 under an E4M3, no less than 2^-6; two groups at a time. A quotient by such a scale, rounded to f32, is
-// above a threshold of E2M1 just where the value is above the product, so values need no division by it.
+// E2M1 under an E4M3, no less than 2^-6; two groups at a time.
+//
+// A value is divided by its scale with the scale's reciprocal: near is within 1.5 units in the last place
+// (ulp) of the quotient, what is missing, value - near * scale, is exact, and near plus that times the
+// reciprocal is within 2^-23 ulp of the quotient before it is rounded. A quotient by four bits of significand
+// is no middle between floats and no nearer to one than 1/30 ulp, so the rounding is that of a division. (Far
+// below the least middle it may be another, and a zero lose its sign, which is taken from the value.)
 template <class A, bool RoundUp>
 struct Nvfp4Coder {
   using W = Wide<A>;
@@ -160,21 +194,47 @@ struct Nvfp4Coder {
   [[gnu::always_inline]] void chunk(const float* values, const Ready& ready, std::byte* codes,
                                     std::byte* scales, auto& lost) const {
     const auto scale = number(ready.code);
-    const E2m1Lanes<A> elements[2] = {E2m1Lanes<A>(W::lower(scale)), E2m1Lanes<A>(W::upper(scale))};
-    typename W::I out[4];
+    const typename W::F of[2] = {W::lower(scale), W::upper(scale)};
+    typename W::F x[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) x[i] = W::load(values + 8 * i);
+    if (W::any(ready.code == kNan)) [[unlikely]] {
+      const E2m1Lanes<A> elements[2] = {E2m1Lanes<A>(of[0]), E2m1Lanes<A>(of[1])};
+      typename W::I out[4];
+      for (int i = 0; i < 4; ++i) {
+        const auto value = W::load(values + 8 * i);
+        const auto coded = elements[i / 2](divided ? value / factor : value);
+        out[i] = coded.code;
+        lost.add(value, coded.back * factor);
+      }
+      store(W::bytes(out), ready, codes, scales);
+      return;
+    }
+    const auto inverse = W::all(1.0f) / scale;
+    const typename W::F by[2] = {W::lower(inverse), W::upper(inverse)};
+    typename W::F value[4], units[4];
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
-      const auto x = W::load(values + 8 * i);
-      const auto coded = elements[i / 2](divided ? x / factor : x);
-      out[i] = coded.code;
-      lost.add(x, coded.back * factor);
+      value[i] = divided ? x[i] / factor : x[i];
+      const auto near = value[i] * by[i / 2];
+      units[i] = W::fma(W::fma(-near, of[i / 2], value[i]), by[i / 2], near);
     }
-    scales[0] = static_cast<std::byte>(ready.code[0]);
-    scales[1] = static_cast<std::byte>(ready.code[4]);
-    W::store_pairs(W::bytes(out), 1, 16, codes);
+    const E2m1Octets<A> coded(middles, units, value, 127);
+    store(coded.codes(), ready, codes, scales);
+    if constexpr (lost.wanted) {
+      typename W::F levels[4];
+      coded.levels(levels);
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) lost.add(x[i], levels[i] * of[i / 2] * factor);
+    }
   }
 
  private:
+  static void store(typename W::Bytes x, const Ready& ready, std::byte* codes, std::byte* scales) {
+    scales[0] = static_cast<std::byte>(ready.code[0]);
+    scales[1] = static_cast<std::byte>(ready.code[4]);
+    W::store_pairs(x, 1, 16, codes);
+  }
   static constexpr std::int32_t kRebase = (127 - 7) << 23, kNan = 0x7f, kLargest = 0x7e, kSmallest = 8;
   static typename W::F number(typename W::I code) {
     return W::floats(((code << 20) + kRebase) | ((code == kNan) & kMagnitude));
@@ -189,6 +249,7 @@ struct Nvfp4Coder {
   }
   bool divided;
   typename W::F factor;
+  typename E2m1Octets<A>::Middles middles;
 };
 
 // --- coders of GGUF's blocks
@@ -410,7 +471,7 @@ Noise encode_lanes(const EncodeCall& call) {
                        lost);
     }
   }
-  return {lost.all_signal.total(), lost.all_noise.total()};
+  return lost.total();
 }
 
 template <class A>

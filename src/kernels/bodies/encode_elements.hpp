@@ -94,6 +94,61 @@ class E2m1Lanes {
   typename W::I sign_;
 };
 
+// 32 numbers at once, in bytes. The middles between levels, at which codes begin, have two bits of
+// significand; so of a number its octave, these two bits, and whether anything is behind them suffice: eight
+// steps an octave, the odd ones for what is above the even one. For numbers with a scale that is a power of
+// two, normal ones where they reach a middle; no NaN.
+template <class A>
+class E2m1Octets {
+ public:
+  using W = Wide<A>;
+  using Octets = typename W::Octets;
+
+  // What is the same for all numbers: the last steps before 0.25, 0.75, 1.25, 1.75, 2.5, 3.5 and 5 count; at
+  // every other middle the even code is the upper one.
+  struct Middles {
+    Octets last[7] = {W::kept(-16), W::kept(-5), W::kept(2), W::kept(5),
+                      W::kept(10),  W::kept(13), W::kept(18)};
+  };
+
+  // Magnitudes of x, signs of `signs`. exponent: the field of the power of two that stands for 1.
+  [[gnu::always_inline]] E2m1Octets(const Middles& middles, const typename W::F (&x)[4],
+                                    const typename W::F (&signs)[4], std::int32_t exponent) {
+    typename W::I steps[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      const auto magnitude = W::bits(x[i]) & kMagnitude;
+      steps[i] = (magnitude >> 21) + ((magnitude + 0x1f'ffff) >> 21);
+    }
+    const auto one = static_cast<std::int16_t>(8 * exponent);
+    const Octets at = W::octets(W::words(steps[0], steps[1]) - one, W::words(steps[2], steps[3]) - one);
+    const Octets sign = W::octets(W::words(W::bits(signs[0]), W::bits(signs[1])),
+                                  W::words(W::bits(signs[2]), W::bits(signs[3])));
+    Octets below = {};  // minus the middles that are below
+#pragma GCC unroll 7
+    for (int i = 0; i < 7; ++i) below += at > middles.last[i];
+    codes_ = ((sign < 0) & std::int8_t{8}) - below;
+  }
+  typename W::Bytes codes() const { return W::in_order(codes_); }
+  // Their levels, in units of the scale.
+  void levels(typename W::F (&out)[4]) const {
+    W::widen(W::pick16(kLevels.low, codes_), W::pick16(kLevels.high, codes_), out);
+  }
+
+ private:
+  static constexpr struct Levels {  // the bytes of bf16 numbers
+    std::int8_t low[16] = {}, high[16] = {};
+    constexpr Levels() {
+      for (int code = 0; code < 16; ++code) {
+        const auto word = std::bit_cast<std::uint32_t>(E2M1::levels[code]);
+        low[code] = static_cast<std::int8_t>(word >> 16 & 0xff);
+        high[code] = static_cast<std::int8_t>(word >> 24);
+      }
+    }
+  } kLevels{};
+  Octets codes_;
+};
+
 template <class A>
 class Nf4Lanes {
  public:

@@ -19,6 +19,9 @@ struct Wide<Avx2> {
   using F = float __attribute__((vector_size(32)));
   using I = std::int32_t __attribute__((vector_size(32)));
   using Bytes = __m256i;
+  // Narrowed with saturation; in an order of their own, in which they can be widened again.
+  using Words = std::int16_t __attribute__((vector_size(32)));
+  using Octets = std::int8_t __attribute__((vector_size(32)));
 
   static F load(const float* from) { return _mm256_loadu_ps(from); }
   static void store(F x, std::byte* to) { _mm256_storeu_ps(reinterpret_cast<float*>(to), x); }
@@ -32,6 +35,7 @@ struct Wide<Avx2> {
   static I bits(F x) { return reinterpret_cast<I>(x); }
   static F floats(I x) { return reinterpret_cast<F>(x); }
 
+  static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
   // The second where one is NaN.
   static F most(F a, F b) { return _mm256_max_ps(a, b); }
   static F least(F a, F b) { return _mm256_min_ps(a, b); }
@@ -85,6 +89,40 @@ struct Wide<Avx2> {
     const __m256i mixed =
         _mm256_packus_epi16(_mm256_packus_epi32(wide(0), wide(1)), _mm256_packus_epi32(wide(2), wide(3)));
     return _mm256_permutevar8x32_epi32(mixed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+  }
+  static Words words(I a, I b) {
+    return reinterpret_cast<Words>(
+        _mm256_packs_epi32(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
+  }
+  static Octets octets(Words a, Words b) {
+    return reinterpret_cast<Octets>(
+        _mm256_packs_epi16(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
+  }
+  static Bytes in_order(Octets x) {
+    return _mm256_permutevar8x32_epi32(reinterpret_cast<__m256i>(x),
+                                       _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+  }
+  // All the same, kept in a register or on the stack: compilers otherwise make it anew wherever it is used.
+  static Octets kept(std::int8_t x) {
+    __m256i out = _mm256_set1_epi8(x);
+    asm("" : "+x"(out));
+    return reinterpret_cast<Octets>(out);
+  }
+  // table[index], of indices below 16.
+  static Octets pick16(const std::int8_t (&table)[16], Octets index) {
+    const __m256i twice =
+        _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
+    return reinterpret_cast<Octets>(_mm256_shuffle_epi8(twice, reinterpret_cast<__m256i>(index)));
+  }
+  // The floats whose upper halves are bf16 numbers of these bytes.
+  static void widen(Octets low, Octets high, F (&out)[4]) {
+    const auto l = reinterpret_cast<__m256i>(low), h = reinterpret_cast<__m256i>(high);
+    const __m256i zero = _mm256_setzero_si256();
+    const __m256i first = _mm256_unpacklo_epi8(l, h), second = _mm256_unpackhi_epi8(l, h);
+    out[0] = reinterpret_cast<F>(_mm256_unpacklo_epi16(zero, first));
+    out[1] = reinterpret_cast<F>(_mm256_unpackhi_epi16(zero, first));
+    out[2] = reinterpret_cast<F>(_mm256_unpacklo_epi16(zero, second));
+    out[3] = reinterpret_cast<F>(_mm256_unpackhi_epi16(zero, second));
   }
   // A bit of each of 32 masks, in order.
   static std::uint32_t which(const I (&masks)[4]) {
