@@ -151,7 +151,10 @@ void read_experts(Reader& reader, ModelConfig& config) {
   const Architecture& row = *config.architecture;
   config.routed = !row.experts_key.empty();
   if (!config.routed) return;
-  config.experts = reader.count(row.experts_key, kMostExperts);
+  // transformers 5 writes for all what of these each had for itself.
+  constexpr std::string_view kLater = "num_local_experts";
+  config.experts = reader.count(reader.find(row.experts_key) || !reader.find(kLater) ? row.experts_key : kLater,
+                                kMostExperts);
   config.experts_per_token = reader.count("num_experts_per_tok", kMostExpertsPerToken,
                                           reader.count("experts_per_token", kMostExpertsPerToken, 4));
   if (reader.find("norm_topk_prob"))

@@ -134,8 +134,11 @@ Result<ModelConfig> parse_config(const GgufMetadata& metadata, std::string_view 
   members.emplace_back("tie_word_embeddings", Json::of(true));  // where there is no head
 
   NIB_ASSIGN(ModelConfig config, parse_config(Json::object(std::move(members)), name));
-  if (*architecture == "llama")
-    config.qkv_bias = config.output_bias = config.expert_bias = Presence::if_stored;
+  // No key says whether there are biases; those that an architecture always has are asked for. GPT-NeoX can go
+  // without them in attention.
+  for (Presence* bias : {&config.qkv_bias, &config.output_bias, &config.expert_bias})
+    if (*bias == Presence::no) *bias = Presence::if_stored;
+  if (type == "gpt_neox") config.qkv_bias = config.output_bias = Presence::if_stored;
   return config;
 }
 

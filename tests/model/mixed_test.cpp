@@ -1,12 +1,14 @@
 // Matrices that are one where the formats of their tensors agree, and parts where they do not: a model with
 // some tensors widened from bf16 to f32 has the same logits, bit for bit.
 #include "io/temporary.hpp"
+#include "quantize_rig.hpp"
 #include "support/data.hpp"
 #include "support/model_rig.hpp"
 #include <nibble/base/float16.hpp>
 #include <nibble/io/safetensors_writer.hpp>
 
 #include <cstring>
+#include <random>
 #include <string_view>
 
 #include <doctest/doctest.h>
@@ -82,6 +84,41 @@ TEST_CASE("tensors of one matrix may differ in format: the bits are those of the
             CHECK(std::memcmp(got.data(), want.data(), got.size() * sizeof(float)) == 0);
           }
     }
+  }
+}
+
+// What GGUF has no key for: whether there are biases.
+TEST_CASE("biases that a configuration asks for go over to GGUF, and count there") {
+  const LlamaShape shape;
+  for (const char* type : {"llama", "qwen3"}) {
+    CAPTURE(type);
+    const bool head_norms = std::string_view(type) == "qwen3";
+    Tensors tensors = random_llama(shape, std::random_device{}());
+    const auto add = [&](const std::string& name, std::uint64_t count) {
+      Tensor& tensor = tensors[name];
+      tensor.shape = {count};
+      for (std::uint64_t i = 0; i < count; ++i) tensor.values.push_back(static_cast<float>(i % 7) * 0.1f);
+    };
+    for (std::uint64_t l = 0; l < shape.layers; ++l) {
+      const std::string layer = concat("model.layers.", l, ".self_attn.");
+      add(layer + "q_proj.bias", shape.heads * shape.head_dim);
+      add(layer + "k_proj.bias", shape.kv_heads * shape.head_dim);
+      add(layer + "v_proj.bias", shape.kv_heads * shape.head_dim);
+      add(layer + "o_proj.bias", shape.hidden);
+      if (head_norms) add(layer + "q_norm.weight", shape.head_dim);
+      if (head_norms) add(layer + "k_norm.weight", shape.head_dim);
+    }
+    const TemporaryDirectory folder;
+    write_llama(folder.path(), shape, tensors);
+    std::string config = llama_config(shape);
+    config.replace(config.find("llama"), 5, type);
+    config.insert(1, "\"attention_bias\": true, ");
+    std::ofstream(folder.path("config.json")) << config;
+    REQUIRE(quantize(folder.path(), folder.path("model.gguf"), "f32").ok());
+    const std::vector<std::uint32_t> ids = {3, 1, 4, 1, 5, 9, 2, 6};
+    const auto got = logits(folder.path("model.gguf"), ids, {}), want = logits(folder.path(), ids, {});
+    REQUIRE(got.size() == want.size());
+    CHECK(std::memcmp(got.data(), want.data(), got.size() * sizeof(float)) == 0);
   }
 }
 

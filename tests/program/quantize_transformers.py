@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What `nibble quantize` writes, as transformers opens it: the logits are those of nibble.
 
-    quantize_transformers.py --program nibble --tool logits_tool --tales DIR
+    quantize_transformers.py --program nibble --tool logits_tool [--tales DIR]
 
 The story model, and a small Llama that transformers makes of random weights, go through every format that transformers has a
 way to read without a graphics card. Logits are compared in float32 from the same file; where the package rounds weights on
@@ -19,7 +19,7 @@ import tempfile
 parser = argparse.ArgumentParser()
 parser.add_argument("--program", required=True)
 parser.add_argument("--tool", required=True)
-parser.add_argument("--tales", required=True)
+parser.add_argument("--tales", default=os.path.join(os.path.dirname(__file__), "../../examples/models/tales"))
 options = parser.parse_args()
 if not all(importlib.util.find_spec(name) for name in ("numpy", "torch", "transformers")):
     print("skipped: the packages transformers and torch are not installed")
