@@ -61,10 +61,7 @@ class HeadGroup {
 
   // Visible positions [begin, end) of the chunk that starts at `chunk`.
   void add_chunk(std::int64_t chunk, std::int64_t begin, std::int64_t end, bool first) {
-    for (std::int64_t at = begin / 16 * 16; at < end; at += 16) {
-      if (fetches_) fetch(at);
-      score_keys(at, at - chunk);
-    }
+    for (std::int64_t at = begin / 16 * 16; at < end; at += 16) score_keys(at, at - chunk);
     for (int n = 0; n < N; ++n) {
       std::fill(score_[n] + (begin / 16 * 16 - chunk), score_[n] + (begin - chunk), kHidden);
       std::fill(score_[n] + (end - chunk), score_[n] + ((end + 15) / 16 * 16 - chunk), kHidden);
@@ -84,33 +81,33 @@ class HeadGroup {
     for (int lane = 0; lane < padded_; lane += 16) add_values(chunk, begin, end, lane, first);
   }
 
-  // What is needed when sixteen positions from `at` are done: a quarter of the values of this page, of which
-  // each line has another dimension, and a quarter of the keys of the next. Lines of a block are too far
-  // apart for processors to see what comes.
-  void fetch(std::int64_t at) const {
+  // Scores of sixteen keys from position `at`. Meanwhile what is needed next is on its way: a quarter of the
+  // values of this page, of which each line has another dimension, and a quarter of the keys of the next.
+  // Lines of a block are too far apart for processors to see what comes; and asked for all at once they would
+  // wait for one another, and with them the keys at hand.
+  void score_keys(std::int64_t at, std::int64_t into) {
     const std::int64_t page = at / kPagePositions;
+    const std::byte* block = keys(page);
     const std::size_t part = args_.kv.block_bytes() / (kPagePositions / 16);
     const std::size_t from = static_cast<std::size_t>(at % kPagePositions / 16) * part;
     const bool more = page < kv_.position / kPagePositions;
-    const std::byte *next_keys = more ? keys(page + 1) : keys(page), *these = values(page);
-    for (std::size_t b = from; b < from + part; b += 64) {
-      __builtin_prefetch(next_keys + b);
-      __builtin_prefetch(these + b);
-    }
-  }
-
-  // Scores of sixteen keys from position `at`.
-  void score_keys(std::int64_t at, std::int64_t into) {
-    const std::byte* block = keys(at / kPagePositions);
+    const std::byte *next_keys = (more ? keys(page + 1) : block) + from, *these = values(page) + from;
+    const auto lines = static_cast<int>(part / 64);
     F acc[N];
-    for (auto& a : acc) a = A::set(0.0f);
+#pragma GCC unroll 8
+    for (int n = 0; n < N; ++n) acc[n] = A::set(0.0f);
     for (int i = 0; i < dim_ / 2; ++i) {
+      if (fetches_ && i < lines) {
+        __builtin_prefetch(next_keys + i * 64);
+        __builtin_prefetch(these + i * 64);
+      }
       const auto raw = Stored::load(block, i, kPagePositions, at % kPagePositions);
 #pragma GCC unroll 8
       for (int n = 0; n < N; ++n) acc[n] = Stored::mac(acc[n], raw, q_[n][i]);
     }
     F scale = A::set(args_.scale);
     if constexpr (Stored::kScaled) scale = A::mul(scale, key_scales(at));
+#pragma GCC unroll 8
     for (int n = 0; n < N; ++n) A::store(score_[n] + into, A::mul(acc[n], scale));
   }
 
@@ -145,7 +142,8 @@ class HeadGroup {
   // Sixteen dimensions of the chunk's weighted values, joined to what earlier chunks gave.
   void add_values(std::int64_t chunk, std::int64_t begin, std::int64_t end, int lane, bool first) {
     F acc[N];
-    for (auto& a : acc) a = A::set(0.0f);
+#pragma GCC unroll 8
+    for (int n = 0; n < N; ++n) acc[n] = A::set(0.0f);
     for (std::int64_t at = begin; at < end;) {
       const std::int64_t page = at / kPagePositions, start = page * kPagePositions,
                          stop = std::min<std::int64_t>(end, start + kPagePositions);
@@ -163,6 +161,7 @@ class HeadGroup {
       if (high % 2 != 0) add(high / 2, Stored::keep(load(high / 2), true, false));
       at = stop;
     }
+#pragma GCC unroll 8
     for (int n = 0; n < N; ++n) {
       float* out = out_[n] + lane;
       if (!first) acc[n] = A::fma(acc[n], A::set(weight_[n]), A::mul(A::load(out), A::set(rescale_[n])));
