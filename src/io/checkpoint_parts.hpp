@@ -25,7 +25,7 @@ using StoredTensors = std::map<std::string_view, StoredTensor, std::less<>>;
 // What quantization_config adds to what names and shapes of tensors say.
 struct QuantizationConfig {
   std::string method;  // "mxfp4", "bitsandbytes", ...; empty: nothing is quantized
-  std::uint64_t block_rows = 0, block_columns = 0;  // of FP8 scales in a grid; 0: not said
+  std::uint64_t block_rows = 0, block_columns = 0;  // of scales in a grid, or of groups in a row; 0: not said
 };
 
 // `config` is config.json and `path` its name. Errors: unsupported (a method that is not read), format.

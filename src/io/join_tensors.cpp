@@ -501,6 +501,24 @@ Status read_block(const Json* value, const std::string& path, QuantizationConfig
   return {};
 }
 
+// Values of a row that follow one another: a block one row high.
+Status read_group(const Json& weights, const std::string& path, QuantizationConfig& out) {
+  const Json* strategy = weights.find("strategy");
+  if (!strategy || !strategy->is_string() || strategy->as_string() != "group") return {};
+  const Json* size = weights.find("group_size");
+  constexpr std::int64_t kMost = std::int64_t{1} << 31;
+  if (!size || !size->is_integer() || size->as_integer() <= 0 || size->as_integer() > kMost)
+    return {
+        Code::format,
+        concat(path,
+               ": quantization_config: the group_size of strategy \"group\" must be a positive whole number "
+               "up to ",
+               kMost)};
+  out.block_rows = 1;
+  out.block_columns = static_cast<std::uint64_t>(size->as_integer());
+  return {};
+}
+
 }  // namespace
 
 Result<QuantizationConfig> read_quantization_config(const Json& config, const std::string& path) {
@@ -534,8 +552,10 @@ Result<QuantizationConfig> read_quantization_config(const Json& config, const st
   if (!groups || !groups->is_object()) return out;
   for (const auto& [name, group] : groups->members()) {
     NIB_TRY(check(group, "format", kCompressed));
-    if (const Json* weights = group.find("weights"))
-      NIB_TRY(read_block(weights->find("block_structure"), path, out));
+    const Json* weights = group.find("weights");
+    if (!weights) continue;
+    NIB_TRY(read_block(weights->find("block_structure"), path, out));
+    NIB_TRY(read_group(*weights, path, out));
   }
   return out;
 }

@@ -212,12 +212,16 @@ TEST_CASE("what quantization_config must say") {
   for (const char* block : {"[128]", "[0,128]", "[128,-1]", "128", "[1.5,2]", "[\"a\",1]"})
     refused(concat(R"({"quant_method":"fp8","weight_block_size":)", block, "}"), Code::format,
             ": a block size must be");
+  for (const char* size : {"0", "-32", "\"32\"", "1.5", "null", "4294967296"})
+    refused(concat(R"({"quant_method":"compressed-tensors","config_groups":{"a":{"weights":)",
+                   R"({"strategy":"group","group_size":)", size, "}}}}"),
+            Code::format, ": the group_size of strategy \"group\" must be");
 }
 
 TEST_CASE("tensors tell what they are without a configuration that says so") {
   // ModelOpt describes itself in a file of its own, and people take the configuration out by hand.
   for (TinyQuantized& tiny : test::TinyQuantizer(5).all()) {
-    if (tiny.kind == "fp8 block") continue;  // the size of blocks is said nowhere else
+    if (tiny.kind == "fp8 block" || tiny.kind == "int8 groups") continue;  // sizes are said nowhere else
     CAPTURE(tiny.kind);
     tiny.config = "null";
     FaultyFileSystem files;

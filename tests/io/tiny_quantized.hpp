@@ -40,6 +40,7 @@ class TinyQuantizer {
             fp8("row"),
             fp8("stack"),
             int8_rows(),
+            int8_groups(),
             nvfp4(true, 1),
             nvfp4(false, 1),
             nvfp4(false, 2)};
@@ -218,6 +219,27 @@ class TinyQuantizer {
     for (std::size_t i = 0; i < 12; ++i)
       tiny.values.push_back(static_cast<std::int8_t>(at(packed, i)) * static_cast<double>(scales[i / 3]));
     tiny.tensors = {{"w", "I8", "[4,3]", packed}, {"w_scale", "BF16", "[4,1]", halves}};
+    finish(tiny);
+    return tiny;
+  }
+
+  // Two scales a row, of which the second has one value.
+  TinyQuantized int8_groups() {
+    TinyQuantized tiny{
+        "int8 groups",
+        R"({"quant_method":"compressed-tensors","format":"int-quantized","config_groups":{"a":{"weights":)"
+        R"({"strategy":"group","group_size":2}}}})",
+        {},
+        "w",
+        "int8",
+        {4, 3},
+        {}};
+    const std::string packed = codes(12);
+    const std::vector<float> scales = reals(8);
+    for (std::size_t i = 0; i < 12; ++i)
+      tiny.values.push_back(static_cast<std::int8_t>(at(packed, i)) *
+                            static_cast<double>(scales[i / 3 * 2 + i % 3 / 2]));
+    tiny.tensors = {{"w", "I8", "[4,3]", packed}, {"w_scale", "F32", "[4,2]", bytes_of(scales)}};
     finish(tiny);
     return tiny;
   }
