@@ -116,6 +116,14 @@ constexpr TensorNames gguf_experts(TensorNames names) {
   names.down_bias = "blk.{}.ffn_down_exps.bias";
   return names;
 }
+// Files of early 2024 and before have a tensor for each expert.
+constexpr TensorNames gguf_single_experts(TensorNames names) {
+  names = without_expert_biases(gguf_experts(names));
+  names.gate = "blk.{}.ffn_gate.<>.weight";
+  names.up = "blk.{}.ffn_up.<>.weight";
+  names.down = "blk.{}.ffn_down.<>.weight";
+  return names;
+}
 constexpr TensorNames gguf_pairs(TensorNames names) {
   names.qkv_order = QkvOrder::pairs;
   return names;
@@ -147,7 +155,8 @@ constexpr TensorNames gguf_neox() {
 constexpr TensorNames kLlama[] = {kLlamaLike, gguf_pairs(kGguf)};
 constexpr TensorNames kQwen2[] = {kLlamaLike, kGguf};
 constexpr TensorNames kQwen3[] = {with_head_norms(kLlamaLike), gguf_head_norms(kGguf)};
-constexpr TensorNames kMixtral[] = {mixtral(), gguf_pairs(gguf_experts(kGguf))};
+constexpr TensorNames kMixtral[] = {mixtral(), gguf_pairs(gguf_experts(kGguf)),
+                                    gguf_pairs(gguf_single_experts(kGguf))};
 constexpr TensorNames kQwen3Moe[] = {qwen3_moe(), gguf_head_norms(gguf_experts(kGguf))};
 
 constexpr TensorNames kGptOss[] = {gpt_oss(), kOriginalGptOss, gguf_gpt_oss()};

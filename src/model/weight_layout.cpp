@@ -1,4 +1,5 @@
 // From headers to addresses: finds the tensors, checks their shapes, and lays them out.
+#include "weight_roles.hpp"
 #include <nibble/base/concat.hpp>
 #include <nibble/model/architecture.hpp>
 #include <nibble/model/weights.hpp>
@@ -23,13 +24,6 @@ std::uint64_t values(const CheckpointTensor& tensor) {
   std::uint64_t product = 1;
   for (const std::uint64_t d : tensor.shape) product *= d;
   return product;
-}
-
-// The dialect whose embedding the checkpoint has, else the first (whose names the errors will then use).
-const TensorNames& pick_dialect(const Checkpoint& checkpoint, const Architecture& architecture) {
-  for (const TensorNames& names : architecture.dialects)
-    if (checkpoint.find(names.embedding)) return names;
-  return architecture.dialects.front();
 }
 
 }  // namespace
@@ -330,7 +324,7 @@ bool WeightLayout::has(const Builder& builder, Presence presence, std::string_vi
 Result<WeightLayout> WeightLayout::make(const Checkpoint& checkpoint, const ModelConfig& config) {
   WeightLayout layout;
   Builder builder(layout, checkpoint, config);
-  const TensorNames& names = pick_dialect(checkpoint, *config.architecture);
+  const TensorNames& names = dialect_of(checkpoint, *config.architecture);
   const std::int64_t hidden = config.hidden, vocabulary = config.vocabulary;
   builder.embedding(names.embedding);
   for (unsigned l = 0; l < config.layers && builder.ok(); ++l) {

@@ -175,9 +175,13 @@ class Translator {
 }  // namespace
 
 const TensorNames& dialect_of(const Checkpoint& checkpoint, const Architecture& architecture) {
-  for (const TensorNames& names : architecture.dialects)
-    if (checkpoint.find(names.embedding)) return names;
-  return architecture.dialects.front();
+  const TensorNames* known = nullptr;
+  for (const TensorNames& names : architecture.dialects) {
+    if (!checkpoint.find(names.embedding)) continue;
+    if (checkpoint.find(tensor_name(names.down, 0, 0))) return names;
+    if (!known) known = &names;
+  }
+  return known ? *known : architecture.dialects.front();
 }
 
 std::map<std::string, Role, std::less<>> roles_of(const TensorNames& names, const ModelConfig& config) {

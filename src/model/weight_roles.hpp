@@ -21,7 +21,8 @@ enum class Role : std::uint8_t {
   experts,  // the same, of experts
 };
 
-// The names of a checkpoint's tensors: the dialect whose embedding it has, else the first.
+// The names of a checkpoint's tensors: the dialect whose embedding it has, and whose feed-forward layers where
+// several share it; else the first.
 const TensorNames& dialect_of(const Checkpoint& checkpoint, const Architecture& architecture);
 
 // By the name in the checkpoint; what is not there is Role::other.

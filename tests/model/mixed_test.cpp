@@ -5,6 +5,7 @@
 #include "support/data.hpp"
 #include "support/model_rig.hpp"
 #include <nibble/base/float16.hpp>
+#include <nibble/io/gguf_writer.hpp>
 #include <nibble/io/safetensors_writer.hpp>
 
 #include <cstring>
@@ -84,6 +85,51 @@ TEST_CASE("tensors of one matrix may differ in format: the bits are those of the
             CHECK(std::memcmp(got.data(), want.data(), got.size() * sizeof(float)) == 0);
           }
     }
+  }
+}
+
+// The same file as converters wrote it before they stacked experts.
+void separate_experts(const std::string& from, const std::string& to) {
+  const Checkpoint stacked = open(from);
+  GgufPairs pairs;
+  for (std::size_t i = 0; i < stacked.gguf->size(); ++i)
+    pairs.add(stacked.gguf->key(i), stacked.gguf->value(i));
+  std::vector<GgufTensorSpec> specs;
+  std::vector<std::byte> bytes;
+  for (const CheckpointTensor& tensor : stacked.tensors) {
+    GgufType type = GgufType::f32;
+    for (const GgufTypeInfo& known : kGgufTypes)
+      if (known.name == tensor.type_name) type = known.type;
+    const auto at = tensor.name.find("_exps.weight");
+    if (at == tensor.name.npos) {
+      specs.push_back({tensor.name, type, tensor.shape});
+    } else {
+      for (std::uint64_t expert = 0; expert < tensor.shape[0]; ++expert)
+        specs.push_back({concat(tensor.name.substr(0, at), ".", expert, ".weight"),
+                         type,
+                         {tensor.shape[1], tensor.shape[2]}});
+    }
+    const std::size_t before = bytes.size();
+    bytes.resize(before + tensor.codes.bytes);
+    REQUIRE(read_plane(stacked, tensor.codes, 0, std::span(bytes).subspan(before)).ok());
+  }
+  auto writer = GgufWriter::create(to, pairs, specs);
+  REQUIRE_MESSAGE(writer.ok(), writer.status().message());
+  REQUIRE(writer->append(bytes).ok());
+  REQUIRE(writer->finish().ok());
+}
+
+TEST_CASE("GGUF files of Mixtral with a tensor for each expert are those with stacks") {
+  NIB_REQUIRE_DATA(data);
+  const std::string file = data + "/models/mixtral/gguf/mixtral-q8_0.gguf";
+  const TemporaryDirectory folder;
+  separate_experts(file, folder.path("old.gguf"));
+  const std::vector<std::uint32_t> ids = {3, 1, 4, 1, 5, 9, 2, 6};
+  for (const Numerics numerics : {Numerics::bf16, Numerics::f32}) {
+    const auto got = logits(folder.path("old.gguf"), ids, {.numerics = numerics}),
+               want = logits(file, ids, {.numerics = numerics});
+    REQUIRE(got.size() == want.size());
+    CHECK(std::memcmp(got.data(), want.data(), got.size() * sizeof(float)) == 0);
   }
 }
 
