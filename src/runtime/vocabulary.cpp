@@ -113,7 +113,9 @@ Result<Checkpoint> open_vocabulary(const std::string& path, const FileSystem& fi
 
 Result<std::optional<Tokenizer>> read_tokenizer(const Checkpoint& checkpoint, std::uint32_t vocabulary,
                                                 const FileSystem& files) {
-  if (checkpoint.gguf && checkpoint.gguf->find("tokenizer.ggml.model"))
+  // "no_vocab" is how converters say that there is none.
+  const std::string model = checkpoint.gguf ? GgufKeys(*checkpoint.gguf).text("tokenizer.ggml.model") : "";
+  if (checkpoint.gguf && checkpoint.gguf->find("tokenizer.ggml.model") && model != "no_vocab")
     return within_memory(checkpoint.path, [&]() -> Result<std::optional<Tokenizer>> {
       NIB_ASSIGN(const TokenizerData data,
                  tokenizer_data_from_gguf(gguf_vocabulary(*checkpoint.gguf), checkpoint.path));

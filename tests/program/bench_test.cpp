@@ -1,6 +1,8 @@
 // nibble bench: what it reports, for people and for programs.
+#include "model/quantize_rig.hpp"
 #include "process.hpp"
 #include <nibble/base/json.hpp>
+#include <nibble/io/gguf_writer.hpp>
 
 #include <doctest/doctest.h>
 
@@ -33,6 +35,33 @@ TEST_CASE("bench: a line for each measurement, and the same as JSON") {
     CHECK(result.find("share_of_machine")->is_null() == batch);
     CHECK((result.find("kind")->as_string() == "prefill" || result.find("kind")->as_string() == "decode"));
   }
+}
+
+// As llama.cpp's tools write it. Ids are all that a bench needs.
+TEST_CASE("bench: a GGUF file that says it has no vocabulary") {
+  const TemporaryDirectory folder;
+  write_llama(folder.path(), {}, random_llama({}, 1));
+  REQUIRE(quantize(folder.path(), folder.path("without.gguf"), "f32").ok());
+  const Checkpoint without = open(folder.path("without.gguf"));
+  GgufPairs pairs;
+  for (std::size_t i = 0; i < without.gguf->size(); ++i)
+    pairs.add(without.gguf->key(i), without.gguf->value(i));
+  pairs.add("tokenizer.ggml.model", "no_vocab");
+  std::vector<GgufTensorSpec> specs;
+  for (const CheckpointTensor& tensor : without.tensors)
+    specs.push_back({tensor.name, GgufType::f32, tensor.shape});
+  auto writer = GgufWriter::create(folder.path("no_vocab.gguf"), pairs, specs);
+  REQUIRE_MESSAGE(writer.ok(), writer.status().message());
+  for (const CheckpointTensor& tensor : without.tensors) {
+    const std::vector<float> values = values_of(without, tensor.name);
+    REQUIRE(writer->append(std::as_bytes(std::span(values))).ok());
+  }
+  REQUIRE(writer->finish().ok());
+  for (const char* name : {"without.gguf", "no_vocab.gguf"}) {
+    const Finished run = nibble({"bench", "-m", folder.path(name), "-p", "8", "-n", "2", "--rounds", "1"});
+    CHECK_MESSAGE(run.code == 0, run.err);
+  }
+  CHECK(nibble({"tokenize", "-m", folder.path("no_vocab.gguf")}).code != 0);
 }
 
 TEST_CASE("bench: what cannot be measured is said") {
