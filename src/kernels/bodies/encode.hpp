@@ -80,15 +80,33 @@ struct ByteCoder : Fixed {
 };
 
 // Two codes in a byte, the first in the high half.
-template <class A, class Element>
+template <class A, class Book, class Element>
 struct NibbleCoder : Fixed {
   using W = Wide<A>;
   static constexpr int kCodes = kChunk / 2, kScales = 0;
-  NibbleCoder(float scale, float read) : units(scale), element(read) {}
+  NibbleCoder(float scale, float read) : units(scale), factor(read) {}
   [[gnu::always_inline]] void chunk(const float* values, const Fixed::Ready&, std::byte* codes, std::byte*,
                                     auto& lost) const {
-    typename W::I out[4];
+    typename W::F in_units[4];
 #pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) in_units[i] = units(W::load(values + 8 * i));
+    const BookOctets<A, Book> coded(in_units);
+    if (coded.undecided()) [[unlikely]]
+      return one_by_one(values, codes, lost);
+    W::store_pairs(coded.codes(), 16, 1, codes);
+    if constexpr (lost.wanted) {
+      typename W::F levels[4];
+      coded.levels(levels);
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) lost.add(W::load(values + 8 * i), levels[i] * W::all(factor));
+    }
+  }
+
+ private:
+  // Where a value may be a threshold.
+  [[gnu::always_inline]] void one_by_one(const float* values, std::byte* codes, auto& lost) const {
+    const Element element(factor);
+    typename W::I out[4];
     for (int i = 0; i < 4; ++i) {
       const auto x = W::load(values + 8 * i);
       const auto coded = element(units(x));
@@ -98,7 +116,7 @@ struct NibbleCoder : Fixed {
     W::store_pairs(W::bytes(out), 16, 1, codes);
   }
   Units<A, ByAbsmax<A>> units;
-  Element element;
+  float factor;
 };
 
 // --- coders of groups with a scale of their own
@@ -530,8 +548,8 @@ inline constexpr EncoderTable::Row kEncoderRows[] = {
     row<A, Format::fp8_e4m3, ByteCoder<A, ByFactor<A>, E4m3Lanes<A>>>(),
     row<A, Format::int8, ByteCoder<A, ByFactor<A>, Int8Lanes<A>>>(),
     row<A, Format::llm_int8, ByteCoder<A, ByAbsmaxOf127<A>, Int8Lanes<A>>>(),
-    row<A, Format::nf4, NibbleCoder<A, Nf4Lanes<A>>>(),
-    row<A, Format::bnb_fp4, NibbleCoder<A, BnbFp4Lanes<A>>>(),
+    row<A, Format::nf4, NibbleCoder<A, Nf4Book, Nf4Lanes<A>>>(),
+    row<A, Format::bnb_fp4, NibbleCoder<A, BnbFp4Book, BnbFp4Lanes<A>>>(),
     row<A, Format::q4_0, GgmlCoder<A, 4, false>>(),
     row<A, Format::q4_1, GgmlCoder<A, 4, true>>(),
     row<A, Format::q5_0, GgmlCoder<A, 5, false>>(),

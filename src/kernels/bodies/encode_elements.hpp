@@ -136,11 +136,11 @@ class E2m1Octets {
   }
 
  private:
-  static constexpr struct Levels {  // the bytes of bf16 numbers
-    std::int8_t low[16] = {}, high[16] = {};
+  static constexpr struct Levels {  // the bytes of bf16 numbers, twice
+    alignas(32) std::int8_t low[32] = {}, high[32] = {};
     constexpr Levels() {
-      for (int code = 0; code < 16; ++code) {
-        const auto word = std::bit_cast<std::uint32_t>(E2M1::levels[code]);
+      for (int code = 0; code < 32; ++code) {
+        const auto word = std::bit_cast<std::uint32_t>(E2M1::levels[code % 16]);
         low[code] = static_cast<std::int8_t>(word >> 16 & 0xff);
         high[code] = static_cast<std::int8_t>(word >> 24);
       }
@@ -192,6 +192,116 @@ class BnbFp4Lanes {
   } kCodes{};
   static constexpr TreeTables kTables = tree_tables<3>(BnbFp4Levels::middles, kCodes.levels);
   Tree<A, 3, false> tree_;
+};
+
+// What a book is to BookOctets: its thresholds, for magnitudes where signs are apart, and cells of 2^kShift
+// steps of 2^-15, none of which has two of them.
+struct Nf4Book {
+  using Levels = Nf4Levels;
+  static constexpr bool kSigns = false;
+  static constexpr int kShift = 11, kFirst = -32768;
+};
+struct BnbFp4Book {
+  using Levels = BnbFp4Levels;
+  static constexpr bool kSigns = true;
+  static constexpr int kShift = 10, kFirst = 0;
+};
+
+// For each of 32 cells, numbered from -16, a threshold in steps and the code below it. Where a cell has none,
+// one that all its steps are above, or below.
+template <class Book>
+struct Cells {
+  using Table = std::int8_t[32];  // sixteen, twice
+  alignas(32) Table low[2] = {}, high[2] = {}, code[2] = {};
+  alignas(32) Table level[4] = {};  // the bytes of floats, by code
+  alignas(32) Table final_code = {};
+
+  // The nearest step; ties to even, as the processor converts.
+  static constexpr int step_of(float x) {
+    const double steps = static_cast<double>(x) * 32768;
+    int below = static_cast<int>(steps);
+    if (static_cast<double>(below) > steps) --below;
+    const double rest = steps - below;
+    return below + (rest > 0.5 || (rest == 0.5 && below % 2 != 0) ? 1 : 0);
+  }
+  constexpr Cells() {
+    for (int cell = 0; cell < 32; ++cell) {
+      const int begin = Book::kFirst + (cell << Book::kShift), end = begin + (1 << Book::kShift);
+      int below = 0, inside = 0, threshold = 0;
+      for (const float middle : Book::Levels::middles) {
+        const int step = step_of(middle);
+        below += step < begin;
+        inside += step >= begin && step < end;
+        if (step >= begin && step < end) threshold = step;
+      }
+      if (inside > 1) throw "a cell has two thresholds";  // does not compile
+      if (inside == 0) threshold = cell == 0 ? end : begin - 1;
+      const int half = cell / 16, at = cell % 16;
+      set(low[half], at, threshold & 0xff);
+      set(high[half], at, threshold >> 8);
+      set(code[half], at, inside == 0 && cell != 0 ? below - 1 : below);
+    }
+    for (int i = 0; i < 16; ++i) {
+      const auto word = std::bit_cast<std::uint32_t>(Book::Levels::levels[i]);
+      for (int byte = 0; byte < 4; ++byte) set(level[byte], i, static_cast<int>(word >> (8 * byte) & 0xff));
+    }
+    int count = 0;  // of thresholds that a number in front of, between and behind them is above
+    for (const float middle : Book::Levels::middles) set(final_code, count++, Book::Levels::encode(middle));
+    set(final_code, count, Book::Levels::encode(1.0f));
+  }
+
+ private:
+  static constexpr void set(Table& table, int at, int value) {
+    table[at] = table[at + 16] = static_cast<std::int8_t>(value);
+  }
+};
+
+// 32 numbers at once, in bytes. Rounded to steps of 2^-15 they keep their order; so steps tell on which side
+// of a threshold a number is, but for those of the threshold's own step.
+template <class A, class Book>
+class BookOctets {
+ public:
+  using W = Wide<A>;
+  using F = typename W::F;
+  using Octets = typename W::Octets;
+
+  [[gnu::always_inline]] explicit BookOctets(const F (&x)[4]) {
+    typename W::I steps[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      const F size = Book::kSigns ? W::floats(W::bits(x[i]) & kMagnitude) : x[i];
+      // NaN stays, and becomes the least integer.
+      steps[i] = W::nearest(W::least(W::all(32767.0f), size * W::all(32768.0f)));
+    }
+    const auto first = W::words(steps[0], steps[1]), second = W::words(steps[2], steps[3]);
+    Octets upper = W::octets(first >> Book::kShift, second >> Book::kShift);
+    if constexpr (Book::kFirst == 0) upper -= std::int8_t{16};
+    const Octets lower = upper ^ std::int8_t{-128};
+    const auto pick = [&](const typename Cells<Book>::Table(&table)[2]) {
+      return W::pick16(table[0], lower) | W::pick16(table[1], upper);
+    };
+    typename W::Words thresholds[2];
+    W::widen(pick(kCells.low), pick(kCells.high), thresholds);
+    undecided_ = W::any((first == thresholds[0]) | (second == thresholds[1]));
+    codes_ = pick(kCells.code) - W::octets(first > thresholds[0], second > thresholds[1]);
+    if constexpr (Book::kSigns) {
+      const Octets sign =
+          W::octets(W::words(W::bits(x[0]), W::bits(x[1])), W::words(W::bits(x[2]), W::bits(x[3])));
+      codes_ = W::pick16(kCells.final_code, codes_) | ((sign < 0) & (codes_ > 0) & std::int8_t{8});
+    }
+  }
+  // Whether a number is too near to a threshold to be told from it; then codes mean nothing.
+  bool undecided() const { return undecided_; }
+  typename W::Bytes codes() const { return W::in_order(codes_); }
+  void levels(F (&out)[4]) const {
+    W::widen(W::pick16(kCells.level[0], codes_), W::pick16(kCells.level[1], codes_),
+             W::pick16(kCells.level[2], codes_), W::pick16(kCells.level[3], codes_), out);
+  }
+
+ private:
+  static constexpr Cells<Book> kCells{};
+  Octets codes_;
+  bool undecided_;
 };
 
 // --- numbers of eight bits

@@ -108,11 +108,10 @@ struct Wide<Avx2> {
     asm("" : "+x"(out));
     return reinterpret_cast<Octets>(out);
   }
-  // table[index], of indices below 16.
-  static Octets pick16(const std::int8_t (&table)[16], Octets index) {
-    const __m256i twice =
-        _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
-    return reinterpret_cast<Octets>(_mm256_shuffle_epi8(twice, reinterpret_cast<__m256i>(index)));
+  // table[index], of indices below 16, and 0 of negative ones; the table is sixteen bytes, twice.
+  static Octets pick16(const std::int8_t (&table)[32], Octets index) {
+    const __m256i both = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(table));
+    return reinterpret_cast<Octets>(_mm256_shuffle_epi8(both, reinterpret_cast<__m256i>(index)));
   }
   // The floats whose upper halves are bf16 numbers of these bytes.
   static void widen(Octets low, Octets high, F (&out)[4]) {
@@ -124,6 +123,23 @@ struct Wide<Avx2> {
     out[2] = reinterpret_cast<F>(_mm256_unpacklo_epi16(zero, second));
     out[3] = reinterpret_cast<F>(_mm256_unpackhi_epi16(zero, second));
   }
+  static void widen(Octets low, Octets high, Words (&out)[2]) {
+    const auto l = reinterpret_cast<__m256i>(low), h = reinterpret_cast<__m256i>(high);
+    out[0] = reinterpret_cast<Words>(_mm256_unpacklo_epi8(l, h));
+    out[1] = reinterpret_cast<Words>(_mm256_unpackhi_epi8(l, h));
+  }
+  // The floats of these four bytes, the lowest first.
+  static void widen(Octets a, Octets b, Octets c, Octets d, F (&out)[4]) {
+    Words low[2], high[2];
+    widen(a, b, low);
+    widen(c, d, high);
+    for (int i = 0; i < 2; ++i) {
+      const auto l = reinterpret_cast<__m256i>(low[i]), h = reinterpret_cast<__m256i>(high[i]);
+      out[2 * i] = reinterpret_cast<F>(_mm256_unpacklo_epi16(l, h));
+      out[2 * i + 1] = reinterpret_cast<F>(_mm256_unpackhi_epi16(l, h));
+    }
+  }
+  static bool any(Words mask) { return _mm256_movemask_epi8(reinterpret_cast<__m256i>(mask)) != 0; }
   // A bit of each of 32 masks, in order.
   static std::uint32_t which(const I (&masks)[4]) {
     const auto four = [&](int i) { return static_cast<std::uint32_t>(_mm256_movemask_ps(floats(masks[i]))); };
