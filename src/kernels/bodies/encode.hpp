@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 namespace nib::inline v0::cpu {
 
@@ -47,6 +48,9 @@ struct Lost {
     signal = noise = W::all(0.0f);
   }
 };
+
+template <class LostOf>
+inline constexpr bool is_wanted = std::remove_reference_t<LostOf>::wanted;
 
 // A coder is made for a run or a call. ready(values) is what it needs to know of a chunk before its codes:
 // asked for a batch of chunks first, so that none waits for its scale.
@@ -94,7 +98,7 @@ struct NibbleCoder : Fixed {
     if (coded.undecided()) [[unlikely]]
       return one_by_one(values, codes, lost);
     W::store_pairs(coded.codes(), 16, 1, codes);
-    if constexpr (lost.wanted) {
+    if constexpr (is_wanted<decltype(lost)>) {
       typename W::F levels[4];
       coded.levels(levels);
 #pragma GCC unroll 4
@@ -169,7 +173,7 @@ struct Mxfp4Coder {
     }
     const E2m1Octets<A> coded(middles, x, x, static_cast<std::int32_t>(ready.code));
     store(coded.codes(), codes);
-    if constexpr (lost.wanted) {
+    if constexpr (is_wanted<decltype(lost)>) {
       typename W::F levels[4];
       coded.levels(levels);
 #pragma GCC unroll 4
@@ -239,7 +243,7 @@ struct Nvfp4Coder {
     }
     const E2m1Octets<A> coded(middles, units, value, 127);
     store(coded.codes(), ready, codes, scales);
-    if constexpr (lost.wanted) {
+    if constexpr (is_wanted<decltype(lost)>) {
       typename W::F levels[4];
       coded.levels(levels);
 #pragma GCC unroll 4
