@@ -13,9 +13,9 @@
 //   stream      encode_weight, what `nibble quantize` does with a tensor: the same values as a bf16
 //   checkpoint
 //               in memory, row by row to the bytes of the format in memory, with noise and progress
-//   files       the same from a file to a file of DIR (/dev/shm unless said otherwise), whose pages are in
-//               memory; `of files` is beside the same threads reading and writing as many bytes and nothing
-//               else
+//   files       the same from a file, whose pages are in memory, to a new one, in DIR (/dev/shm unless said
+//               otherwise); `of files` is beside the same threads reading and writing as many bytes and
+//               nothing else
 #include "../src/model/encode_stream.hpp"
 #include <nibble/base/machine.hpp>
 #include <nibble/base/memory.hpp>
@@ -89,6 +89,8 @@ class Scratch {
     unlink(path_.c_str());
   }
   bool usable() const { return descriptor_ >= 0; }
+  // As new: its pages have to be found again.
+  bool clear() const { return ftruncate(descriptor_, 0) == 0; }
   const std::string& path() const { return path_; }
   bool write(const std::byte* bytes, std::size_t count, std::uint64_t at) const {
     return pwrite(descriptor_, bytes, count, static_cast<off_t>(at)) == static_cast<ssize_t>(count);
@@ -265,9 +267,9 @@ class Bench {
   struct Streamed {
     double seconds = 0, written = 0;
   };
-  template <class Write>
+  template <class Prepare, class Write>
   std::optional<Streamed> encode_stream(std::unique_ptr<File> from, const TargetFormat& format, Format id,
-                                        Write&& write) {
+                                        Prepare&& prepare, Write&& write) {
     checkpoint_.files.clear();
     checkpoint_.files.push_back(std::move(from));
     const WeightPlan plan{"up", checkpoint_.tensors[0].shape, {checkpoint_.tensors.data()}, {}, false, false};
@@ -280,6 +282,7 @@ class Bench {
                                 return write(part, offset, bytes);
                               },
                               [](std::int64_t, std::int64_t) { return Status(); }};
+      if (!prepare()) return std::nullopt;
       const Stopwatch watch(pool_->threads());
       RowSource source(checkpoint_, plan, *pool_);
       const auto encoded = encode_weight(source, plan, how, *pool_, hooks);
@@ -293,13 +296,13 @@ class Bench {
   }
 
   void stream(const TargetFormat& format, Format id) {
-    const auto streamed =
-        encode_stream(std::make_unique<InMemory>(stored_.data(), stored_.size()), format, id,
-                      [&](Part part, std::uint64_t offset, std::span<const std::byte> bytes) {
-                        std::byte* to = part == Part::codes ? codes_.data() : scales_.data();
-                        std::memcpy(to + offset, bytes.data(), bytes.size());
-                        return Status();
-                      });
+    const auto streamed = encode_stream(
+        std::make_unique<InMemory>(stored_.data(), stored_.size()), format, id, [] { return true; },
+        [&](Part part, std::uint64_t offset, std::span<const std::byte> bytes) {
+          std::byte* to = part == Part::codes ? codes_.data() : scales_.data();
+          std::memcpy(to + offset, bytes.data(), bytes.size());
+          return Status();
+        });
     if (streamed) print(streamed->seconds, static_cast<double>(stored_.size()), streamed->written);
   }
 
@@ -308,7 +311,8 @@ class Bench {
     auto file = disk_file_system().open(stored_file_.path());
     if (!file.ok()) return;
     const auto streamed = encode_stream(
-        file.take(), format, id, [&](Part part, std::uint64_t offset, std::span<const std::byte> bytes) {
+        file.take(), format, id, [&] { return written_file_.clear(); },
+        [&](Part part, std::uint64_t offset, std::span<const std::byte> bytes) {
           const std::uint64_t at = part == Part::codes ? 0 : stored_.size();
           return written_file_.write(bytes.data(), bytes.size(), at + offset)
                      ? Status()
@@ -316,7 +320,7 @@ class Bench {
         });
     if (!streamed) return;
     double least = 1e30;
-    for (int i = 0; i < 3; ++i) {
+    for (int i = 0; i < 3 && written_file_.clear(); ++i) {
       const Stopwatch watch(pool_->threads());
       move_files(streamed->written);
       least = std::min(least, watch.seconds());
