@@ -10,32 +10,26 @@ weights, the others random codes under small scales. Logits are compared in floa
 (skipped) when a package is missing.
 """
 import argparse
-import importlib.util
 import os
 import random
 import subprocess
-import sys
 import tempfile
+
+import peers
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--program", required=True)
 parser.add_argument("--tool", required=True)
 parser.add_argument("--rounds", type=int, default=2)
 options = parser.parse_args()
-if not all(importlib.util.find_spec(name) for name in ("numpy", "torch", "transformers", "gguf")):
-    print("skipped: the packages transformers, torch and gguf are not all installed")
-    sys.exit(77)
-os.environ["HF_HUB_OFFLINE"] = "1"
+peers.need("numpy", "torch", "transformers", "gguf")
 import gguf
 import numpy as np
 import torch
 import transformers
 from gguf import GGMLQuantizationType as Type
 
-seed = random.randrange(1 << 30)
-print("seed", seed)
-torch.manual_seed(seed)
-random.seed(seed)
+seed = peers.draw_from()
 noise = np.random.default_rng(seed)
 
 ENCODED = (Type.F16, Type.BF16, Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1, Type.Q8_0)

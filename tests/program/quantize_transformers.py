@@ -13,26 +13,21 @@ import importlib.util
 import os
 import random
 import subprocess
-import sys
 import tempfile
+
+import peers
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--program", required=True)
 parser.add_argument("--tool", required=True)
 parser.add_argument("--tales", default=os.path.join(os.path.dirname(__file__), "../../examples/models/tales"))
 options = parser.parse_args()
-if not all(importlib.util.find_spec(name) for name in ("numpy", "torch", "transformers")):
-    print("skipped: the packages transformers and torch are not installed")
-    sys.exit(77)
-os.environ["HF_HUB_OFFLINE"] = "1"
+peers.need("numpy", "torch", "transformers")
 import numpy as np
 import torch
 import transformers
 
-seed = random.randrange(1 << 30)
-print("seed", seed)
-torch.manual_seed(seed)
-random.seed(seed)
+peers.draw_from()
 
 
 def quantize(model, out, form):

@@ -15,25 +15,22 @@ import random
 import sys
 import tempfile
 
+import peers
+
 parser = argparse.ArgumentParser()
 parser.add_argument("--tool", required=True)
 parser.add_argument("--program", help="not needed")
 parser.add_argument("--rounds", type=int, default=1)
 parser.add_argument("--only", default="")
-parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
+parser.add_argument("--seed", type=int, help="as an earlier run printed it")
 options = parser.parse_args()
-if not all(importlib.util.find_spec(name) for name in ("numpy", "torch", "transformers", "safetensors")):
-    print("skipped: the packages transformers, torch and safetensors are not all installed")
-    sys.exit(77)
-os.environ["HF_HUB_OFFLINE"] = "1"
+peers.need("numpy", "torch", "transformers", "safetensors")
 import torch
 import transformers
 from random_models import MAKERS, gpt_oss, logits_of, random_model, same
 from safetensors.torch import load_file, save_file
 
-print("seed", options.seed)
-torch.manual_seed(options.seed)
-random.seed(options.seed)
+peers.draw_from(options.seed)
 
 FP8 = torch.float8_e4m3fn
 E2M1 = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6])

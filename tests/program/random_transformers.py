@@ -9,30 +9,25 @@ them, unless it says that the file could not hold them. Exits with 77 (skipped) 
 transformers is missing.
 """
 import argparse
-import importlib.util
 import os
 import random
 import subprocess
 import sys
 import tempfile
 
+import peers
+
 parser = argparse.ArgumentParser()
 parser.add_argument("--tool", required=True)
 parser.add_argument("--program")
 parser.add_argument("--rounds", type=int, default=3)
 parser.add_argument("--only", default="")
-parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
+parser.add_argument("--seed", type=int, help="as an earlier run printed it")
 options = parser.parse_args()
-if not all(importlib.util.find_spec(name) for name in ("numpy", "torch", "transformers")):
-    print("skipped: the packages transformers and torch are not installed")
-    sys.exit(77)
-os.environ["HF_HUB_OFFLINE"] = "1"
-import torch
+peers.need("numpy", "torch", "transformers")
 from random_models import MAKERS, logits_of, random_model, same
 
-print("seed", options.seed)
-torch.manual_seed(options.seed)
-random.seed(options.seed)
+peers.draw_from(options.seed)
 
 
 def compare(make, folder):

@@ -88,7 +88,7 @@ struct Wide<Avx2> {
     const auto wide = [&](int i) { return reinterpret_cast<__m256i>(x[i]); };
     const __m256i mixed =
         _mm256_packus_epi16(_mm256_packus_epi32(wide(0), wide(1)), _mm256_packus_epi32(wide(2), wide(3)));
-    return _mm256_permutevar8x32_epi32(mixed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    return in_order(reinterpret_cast<Octets>(mixed));
   }
   static Words words(I a, I b) {
     return reinterpret_cast<Words>(
@@ -113,31 +113,31 @@ struct Wide<Avx2> {
     const __m256i both = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(table));
     return reinterpret_cast<Octets>(_mm256_shuffle_epi8(both, reinterpret_cast<__m256i>(index)));
   }
-  // The floats whose upper halves are bf16 numbers of these bytes.
-  static void widen(Octets low, Octets high, F (&out)[4]) {
-    const auto l = reinterpret_cast<__m256i>(low), h = reinterpret_cast<__m256i>(high);
-    const __m256i zero = _mm256_setzero_si256();
-    const __m256i first = _mm256_unpacklo_epi8(l, h), second = _mm256_unpackhi_epi8(l, h);
-    out[0] = reinterpret_cast<F>(_mm256_unpacklo_epi16(zero, first));
-    out[1] = reinterpret_cast<F>(_mm256_unpackhi_epi16(zero, first));
-    out[2] = reinterpret_cast<F>(_mm256_unpacklo_epi16(zero, second));
-    out[3] = reinterpret_cast<F>(_mm256_unpackhi_epi16(zero, second));
-  }
   static void widen(Octets low, Octets high, Words (&out)[2]) {
     const auto l = reinterpret_cast<__m256i>(low), h = reinterpret_cast<__m256i>(high);
     out[0] = reinterpret_cast<Words>(_mm256_unpacklo_epi8(l, h));
     out[1] = reinterpret_cast<Words>(_mm256_unpackhi_epi8(l, h));
+  }
+  // The floats of these halves.
+  static void widen(const Words (&low)[2], const Words (&high)[2], F (&out)[4]) {
+    for (int i = 0; i < 2; ++i) {
+      const auto l = reinterpret_cast<__m256i>(low[i]), h = reinterpret_cast<__m256i>(high[i]);
+      out[2 * i] = reinterpret_cast<F>(_mm256_unpacklo_epi16(l, h));
+      out[2 * i + 1] = reinterpret_cast<F>(_mm256_unpackhi_epi16(l, h));
+    }
+  }
+  // The floats whose upper halves are bf16 numbers of these bytes.
+  static void widen(Octets low, Octets high, F (&out)[4]) {
+    Words halves[2];
+    widen(low, high, halves);
+    widen({}, halves, out);
   }
   // The floats of these four bytes, the lowest first.
   static void widen(Octets a, Octets b, Octets c, Octets d, F (&out)[4]) {
     Words low[2], high[2];
     widen(a, b, low);
     widen(c, d, high);
-    for (int i = 0; i < 2; ++i) {
-      const auto l = reinterpret_cast<__m256i>(low[i]), h = reinterpret_cast<__m256i>(high[i]);
-      out[2 * i] = reinterpret_cast<F>(_mm256_unpacklo_epi16(l, h));
-      out[2 * i + 1] = reinterpret_cast<F>(_mm256_unpackhi_epi16(l, h));
-    }
+    widen(low, high, out);
   }
   static bool any(Words mask) { return _mm256_movemask_epi8(reinterpret_cast<__m256i>(mask)) != 0; }
   // A bit of each of 32 masks, in order.
