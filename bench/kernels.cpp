@@ -5,6 +5,7 @@
 // floating-point rate over the dot instruction's, both measured when the program starts.
 #include "machine.hpp"
 #include <nibble/base/float_scope.hpp>
+#include <nibble/base/memory.hpp>
 #include <nibble/base/pool.hpp>
 #include <nibble/kernels/backend.hpp>
 
@@ -21,6 +22,7 @@ using namespace nib;
 
 constexpr std::int64_t kRows = 2880, kK = 2880;  // of one expert of gpt-oss
 constexpr std::size_t kWeightBytes = std::size_t{512} << 20;
+constexpr const char* kLayoutNames[] = {"/floats", "/pairs", "/bytes"};         // by ActivationLayout
 constexpr const char* kScaleNames[] = {"/narrow_scales", "/usual_scales", ""};  // by ScaleRange
 
 struct Ceilings {
@@ -47,7 +49,10 @@ void multiply(benchmark::State& state, const Runtime& runtime, const MatmulKerne
   const std::int64_t group = format_info(format).group, k = kK / group * group;
   PackedWeight weight{format, kRows, k, nullptr, &kernel, 128};
   const std::size_t matrices = kWeightBytes / weight.bytes();
-  std::vector<std::byte> weights(matrices * weight.bytes());
+  Memory memory(runtime.allocator());
+  auto made = Buffer::make(matrices * weight.bytes(), memory, Purpose::weights, "the weights of a bench");
+  if (!made.ok()) return state.SkipWithError(made.status().message().c_str());
+  Buffer weights = std::move(made).take();  // on huge pages, as a model's are
   const std::vector<std::byte> x(
       activation_bytes(kernel.x, weight.k_padded()) * static_cast<std::size_t>(rows), std::byte{0x3c});
   Pool& pool = runtime.pool();
@@ -89,18 +94,20 @@ int main(int argc, char** argv) {
   const auto [runtime, read] = bench::measured_machine();
   for (const BackendInfo& info : runtime->backends()) {
     if (!info.present) continue;
-    const double pairs = measure_dot_rate(*runtime, *info.backend, Numerics::bf16, 0.2);
-    const double floats = measure_dot_rate(*runtime, *info.backend, Numerics::f32, 0.2);
-    std::printf("%s multiplies %.1f GFLOP/s in bf16, %.1f in f32\n", info.name.c_str(), pairs * 1e-9,
-                floats * 1e-9);
+    // By ActivationLayout.
+    double peaks[] = {measure_dot_rate(*runtime, *info.backend, Numerics::f32, 0.2),
+                      measure_dot_rate(*runtime, *info.backend, Numerics::bf16, 0.2),
+                      measure_dot_rate(*runtime, *info.backend, Numerics::int8, 0.2)};
+    std::printf("%s multiplies %.1f GFLOP/s in f32, %.1f in bf16, %.1f in int8\n", info.name.c_str(),
+                peaks[0] * 1e-9, peaks[1] * 1e-9, peaks[2] * 1e-9);
     for (const MatmulKernel& kernel : info.backend->kernels) {
-      const bool rounds = kernel.x == ActivationLayout::pairs;
+      const auto layout = static_cast<std::size_t>(kernel.x);
       for (const int rows : {1, 2, 4, 8, 32, 128}) {
-        const std::string name =
-            info.name + "/" + format_name(format_of(kernel)) + (rounds ? "/pairs" : "/floats") +
-            kScaleNames[static_cast<std::size_t>(kernel.scales)] + "/" + std::to_string(rows);
+        const std::string name = info.name + "/" + format_name(format_of(kernel)) + kLayoutNames[layout] +
+                                 kScaleNames[static_cast<std::size_t>(kernel.scales)] + "/" +
+                                 std::to_string(rows);
         benchmark::RegisterBenchmark(name.c_str(), multiply, std::cref(*runtime), std::cref(kernel), rows,
-                                     Ceilings{read, rounds ? pairs : floats})
+                                     Ceilings{read, peaks[layout]})
             ->UseRealTime()
             ->Unit(benchmark::kMillisecond);
       }

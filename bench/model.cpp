@@ -32,6 +32,11 @@ struct Options {
   int threads = 0, rounds = 3;
 };
 
+Numerics numerics_of(const Options& options) {
+  if (options.numerics == "int8") return Numerics::int8;
+  return options.numerics == "f32" ? Numerics::f32 : Numerics::bf16;
+}
+
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
@@ -98,7 +103,7 @@ Timing measure(const std::shared_ptr<Runtime>& runtime, const std::string& path,
                            .rounds = static_cast<std::uint32_t>(options.rounds)};
   ModelOptions wanted;
   wanted.backend = options.backend;
-  wanted.numerics = options.numerics == "f32" ? Numerics::f32 : Numerics::bf16;
+  wanted.numerics = numerics_of(options);
   const auto start = Clock::now();
   model = expect(Model::open(runtime, path, wanted, {.context = speed.positions()}));
   Timing timing{.load = seconds_since(start)};
@@ -110,7 +115,7 @@ Timing measure(const std::shared_ptr<Runtime>& runtime, const std::string& path,
 void bench_model(const Options& options) {
   const auto runtime = expect(Runtime::create({.threads = options.threads}));
   const Backend* backend = expect(runtime->backend(options.backend));
-  const Numerics numerics = options.numerics == "f32" ? Numerics::f32 : Numerics::bf16;
+  const Numerics numerics = numerics_of(options);
 
   std::optional<TemporaryFolder> made;
   std::string path = options.model;
@@ -168,7 +173,8 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("-t,--threads", options.threads, "threads (default: one for each processor)");
   app.add_option("--backend", options.backend, "scalar, avx2 or avx512 (default: the best)");
-  app.add_option("--numerics", options.numerics, "bf16 or f32")->check(CLI::IsMember({"bf16", "f32"}));
+  app.add_option("--numerics", options.numerics, "bf16, f32 or int8")
+      ->check(CLI::IsMember({"bf16", "f32", "int8"}));
   CLI11_PARSE(app, argc, argv);
   bench_model(options);
 }

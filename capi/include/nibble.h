@@ -178,7 +178,8 @@ typedef struct nib_backend_info {
 /* How activations are kept at the inputs of matrix products. Weights are never rounded. */
 enum {
   NIB_NUMERICS_BF16 = 0, /* rounded to bf16 */
-  NIB_NUMERICS_F32 = 1   /* not rounded; half the prefill rate */
+  NIB_NUMERICS_F32 = 1,  /* not rounded; half the prefill rate */
+  NIB_NUMERICS_INT8 = 2  /* rounded to whole numbers of a byte where weights are such; the fastest */
 };
 
 /* The best that this machine does, measured: the ceiling of every rate. */
@@ -244,7 +245,11 @@ enum {
 
 /* The tokenizer alone, for nib_model_encode and nib_model_decode. The path may then also be a tokenizer.json,
  * and neither weights nor a configuration need be there. */
-enum { NIB_MODEL_VOCABULARY_ONLY = 1 };
+enum {
+  NIB_MODEL_VOCABULARY_ONLY = 1,
+  /* With NIB_NUMERICS_INT8: tensors that it cannot multiply are computed as with BF16, not refused. */
+  NIB_MODEL_ALLOW_FALLBACK = 2
+};
 
 typedef struct nib_model_options {
   uint32_t struct_size;

@@ -10,6 +10,7 @@
 
 static_assert(NIB_NUMERICS_BF16 == static_cast<int>(nib::Numerics::bf16));
 static_assert(NIB_NUMERICS_F32 == static_cast<int>(nib::Numerics::f32));
+static_assert(NIB_NUMERICS_INT8 == static_cast<int>(nib::Numerics::int8));
 static_assert(NIB_KV_AUTO == static_cast<int>(nib::KvFormat::automatic));
 static_assert(NIB_KV_BF16 == static_cast<int>(nib::KvFormat::bf16));
 static_assert(NIB_KV_F32 == static_cast<int>(nib::KvFormat::f32));
@@ -70,9 +71,9 @@ Result<std::string_view> read_path(const char* data, std::size_t size) {
 }
 
 Result<Numerics> read_numerics(std::uint32_t value) {
-  if (value <= NIB_NUMERICS_F32) return static_cast<Numerics>(value);
+  if (value <= NIB_NUMERICS_INT8) return static_cast<Numerics>(value);
   return Status(Code::argument, concat("numerics is ", value, ", expected a NIB_NUMERICS_ value up to ",
-                                       static_cast<int>(NIB_NUMERICS_F32)));
+                                       static_cast<int>(NIB_NUMERICS_INT8)));
 }
 
 ProgressSink ProgressCall::sink() const {
@@ -82,7 +83,7 @@ ProgressSink ProgressCall::sink() const {
 Status ModelRequest::read(const nib_model_options* options_given) {
   nib_model_options given;
   NIB_TRY(read_struct(options_given, "nib_model_options", given));
-  NIB_TRY(check_flags(given.flags, NIB_MODEL_VOCABULARY_ONLY, "nib_model_options"));
+  NIB_TRY(check_flags(given.flags, NIB_MODEL_VOCABULARY_ONLY | NIB_MODEL_ALLOW_FALLBACK, "nib_model_options"));
   NIB_TRY(check_reserved(given.reserved, "nib_model_options"));
   NIB_ASSIGN(options.backend, read_text(given.backend, given.backend_size, "backend"));
   NIB_ASSIGN(options.numerics, read_numerics(given.numerics));
@@ -93,6 +94,7 @@ Status ModelRequest::read(const nib_model_options* options_given) {
   NIB_TRY(read_budgets(given, options));
   options.prefill_rows = given.prefill_rows;
   options.vocabulary_only = (given.flags & NIB_MODEL_VOCABULARY_ONLY) != 0;
+  options.allow_fallback = (given.flags & NIB_MODEL_ALLOW_FALLBACK) != 0;
   if (given.sessions) sessions = given.sessions;
   context = given.session_context;
   progress = {given.on_progress, given.on_progress_user};

@@ -204,12 +204,13 @@ void add_numerics(Section& section, const char* name, std::function<void(Numeric
                   const char* meaning) {
   section
       .parsed(
-          name, "bf16|f32",
+          name, "bf16|f32|int8",
           [take = std::move(take)](const std::string& text) {
-            take(text == "f32" ? Numerics::f32 : Numerics::bf16);
+            for (int i = 0; i < kNumerics; ++i)
+              if (text == numerics_name(static_cast<Numerics>(i))) take(static_cast<Numerics>(i));
           },
           meaning)
-      ->check(CLI::IsMember({"bf16", "f32"}));
+      ->check(CLI::IsMember({"bf16", "f32", "int8"}));
 }
 
 // `context`: what -c means; null where the verb knows its context without.
@@ -222,7 +223,9 @@ void add_model(CLI::App& verb, ModelFlags& flags,
   if (context) section.value("-c,--ctx-size", "N", flags.context, context)->check(CLI::PositiveNumber);
   add_numerics(
       section, "--numerics", [&flags](Numerics numerics) { flags.numerics = numerics; },
-      "precision of activations (default: bf16)");
+      "precision of activations (default: bf16;\nint8: the fastest, and the least exact)");
+  section.flag("--allow-fallback", flags.allow_fallback,
+               "with int8: compute tensors that it cannot multiply as with bf16");
   section
       .parsed(
           "--kv", "auto|bf16|f32|int8|fp8",

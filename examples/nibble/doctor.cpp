@@ -79,7 +79,7 @@ std::vector<Known> known_models(const Runtime& runtime) {
 
 struct Measured {
   double read_bytes_per_second = 0;
-  double bf16_flops_per_second = 0, f32_flops_per_second = 0;
+  double bf16_flops_per_second = 0, f32_flops_per_second = 0, int8_flops_per_second = 0;
 };
 
 Result<Measured> measure(const Runtime& runtime) {
@@ -90,6 +90,7 @@ Result<Measured> measure(const Runtime& runtime) {
   progress.show("measuring how fast this processor multiplies ...");
   measured.bf16_flops_per_second = measure_dot_rate(runtime, *backend, Numerics::bf16, kSecondsEach);
   measured.f32_flops_per_second = measure_dot_rate(runtime, *backend, Numerics::f32, kSecondsEach);
+  measured.int8_flops_per_second = measure_dot_rate(runtime, *backend, Numerics::int8, kSecondsEach);
   return measured;
 }
 
@@ -139,7 +140,8 @@ std::string text_report(const Findings& findings) {
   table.row({"measured", concat("reads memory at ", byte_rate_text(measured.read_bytes_per_second), ", ",
                                 threads, threads == 1 ? " thread" : " threads")});
   table.row({"", concat("multiplies at ", flop_rate_text(measured.bf16_flops_per_second), " in bf16, ",
-                        flop_rate_text(measured.f32_flops_per_second), " in f32")});
+                        flop_rate_text(measured.f32_flops_per_second), " in f32, ",
+                        flop_rate_text(measured.int8_flops_per_second), " in int8")});
   Table models("lrlr");
   models.row({"model", "memory", "fits", "tokens/s at best"});
   for (const Known& model : findings.models)
@@ -180,7 +182,8 @@ std::string json_report(const Findings& findings) {
        {"measured", Json::object({{"threads", json(findings.runtime->pool().threads())},
                                   {"read_bytes_per_second", json(findings.measured.read_bytes_per_second)},
                                   {"bf16_flops_per_second", json(findings.measured.bf16_flops_per_second)},
-                                  {"f32_flops_per_second", json(findings.measured.f32_flops_per_second)}})},
+                                  {"f32_flops_per_second", json(findings.measured.f32_flops_per_second)},
+                                  {"int8_flops_per_second", json(findings.measured.int8_flops_per_second)}})},
        {"models", Json::array(std::move(models))}});
   return write_json(report, true) + "\n";
 }

@@ -18,6 +18,7 @@ struct ModelFlags {
   int threads = 0;
   std::string backend;
   Numerics numerics = Numerics::bf16;
+  bool allow_fallback = false;
   KvFormat kv_format = KvFormat::automatic;
   std::uint64_t memory = 0;  // bytes; 0: what this process may still take
 };

@@ -33,6 +33,7 @@ ModelOptions model_options(const ModelFlags& flags) {
   ModelOptions options;
   options.backend = flags.backend;
   options.numerics = flags.numerics;
+  options.allow_fallback = flags.allow_fallback;
   options.kv_format = flags.kv_format;
   options.host_budget = flags.memory ? flags.memory : read_memory_limits().usable().value_or(0);
   return options;

@@ -20,15 +20,27 @@ std::span<const Backend* const> cpu_backends() {
   return kAll;
 }
 
+namespace {
+
+// Whether no two scales meet in a group of bytes.
+bool whole_groups(const PackedWeight& shape) {
+  return !tile_info(shape.format).shared || shape.run() % kInt8Group == 0;
+}
+
+bool takes(ActivationLayout x, const PackedWeight& shape, Numerics numerics) {
+  if (x == ActivationLayout::bytes) return numerics == Numerics::int8 && whole_groups(shape);
+  return x == ActivationLayout::floats || rounds_to_bf16(numerics);
+}
+
+}  // namespace
+
 const MatmulKernel* find_kernel(const Backend& backend, const PackedWeight& shape, Numerics numerics,
                                 ScaleRange scales) {
   if (shape.format == Format::none) return nullptr;
   const Format wanted = shape.tiled() ? shape.format : Format::none;
-  for (const MatmulKernel& kernel : backend.kernels) {
-    const bool rounds = kernel.x == ActivationLayout::pairs;
-    if (kernel.weight == wanted && (numerics == Numerics::bf16 || !rounds) && kernel.scales >= scales)
+  for (const MatmulKernel& kernel : backend.kernels)
+    if (kernel.weight == wanted && takes(kernel.x, shape, numerics) && kernel.scales >= scales)
       return &kernel;
-  }
   return nullptr;
 }
 

@@ -61,6 +61,13 @@ Unsigned bytes_at(const std::byte* from, std::int64_t count) {
   return bytes;
 }
 
+// Bytes 0, 2, 4 and 6.
+std::uint32_t even_bytes(std::uint64_t bytes) {
+  bytes &= 0x00ff'00ff'00ff'00ffu;
+  bytes = (bytes | bytes >> 8) & 0x0000'ffff'0000'ffffu;
+  return static_cast<std::uint32_t>(bytes | bytes >> 16);
+}
+
 // The codes of the `left` (most: eight) values from k on, the first in the lowest nibble.
 template <StoredFormat F>
 std::uint32_t nibbles_at(const std::byte* row, std::int64_t k, std::int64_t left) {
@@ -75,9 +82,7 @@ std::uint32_t nibbles_at(const std::byte* row, std::int64_t k, std::int64_t left
     auto codes = bytes_at<std::uint64_t>(
         row + k / place.block * place.bytes + place.at + i / (2 * place.h) * place.h + i % place.h, 8);
     codes = (i / place.h % 2 ? codes >> 4 : codes) & 0x0f0f'0f0f'0f0f'0f0fu;
-    codes = (codes | codes >> 4) & 0x00ff'00ff'00ff'00ffu;
-    codes = (codes | codes >> 8) & 0x0000'ffff'0000'ffffu;
-    return static_cast<std::uint32_t>(codes | codes >> 16);
+    return even_bytes(codes | codes >> 4);
   }
 }
 
@@ -144,8 +149,8 @@ void pack_codes(const std::byte* row, std::size_t lane, std::int64_t first, std:
             static_cast<std::byte>(bytes >> (8 * kChainOrder[s]));
     } else {
       const std::uint64_t bytes = eight_bytes<F>(row, at, left);
-      store_dword(static_cast<std::uint32_t>(bytes), tile, 2 * octet, lane);
-      store_dword(static_cast<std::uint32_t>(bytes >> 32), tile, 2 * octet + 1, lane);
+      store_dword(even_bytes(bytes), tile, 2 * octet, lane);
+      store_dword(even_bytes(bytes >> 8), tile, 2 * octet + 1, lane);
     }
   }
   if constexpr (info.high_bits != 0) {
@@ -220,6 +225,24 @@ void pack_tile_scale(const std::byte* row, std::size_t lane, std::int64_t k, std
 
 // ---- strips
 
+// A tile while it is made, its lines one after another; put() sends them to where the matrix has them.
+class TileScratch {
+ public:
+  TileScratch(const PackedWeight& shape, std::int64_t k) : bytes_(tile_bytes(shape.format, k, shape.run())) {
+    std::memset(lines_, 0, bytes_);
+  }
+  std::byte* data() { return lines_; }
+  void put(const PackedWeight& shape, std::int64_t strip, std::int64_t tile, std::byte* out) const {
+    const std::size_t stride = shape.line_stride(strip);
+    std::byte* to = out + shape.tile_offset(strip, tile);
+    for (std::size_t at = 0; at < bytes_; at += 64, to += stride) std::memcpy(to, lines_ + at, 64);
+  }
+
+ private:
+  std::size_t bytes_;
+  alignas(64) std::byte lines_[kTileK * kStripRows * sizeof(float)];  // of f32, which has the largest
+};
+
 // The scales of mxfp4, group after group of a row.
 template <StoredFormat F>
 class Exponents {
@@ -269,9 +292,8 @@ PackFindings pack_tiles(const PackedWeight& shape, std::int64_t strip, const Str
   [[maybe_unused]] Exponents<F> exponents(rows, tile_format(F::id) == Format::mxfp4 ? shape.k : 0);
   for (std::int64_t first = 0; first < shape.k; first += kTileK) {
     const std::int64_t k = std::min(kTileK, shape.k - first), run = shape.run();
-    std::byte* tile = out + shape.tile_offset(strip, first / kTileK);
-    const std::size_t bytes = tile_bytes(shape.format, k, run);
-    std::memset(tile, 0, bytes);
+    TileScratch scratch(shape, k);
+    std::byte* tile = scratch.data();
     const std::size_t codes = code_plane_bytes(info, k);
     for (std::size_t lane = 0; lane < kStripRows; ++lane) {
       if (rows.codes[lane]) pack_codes<F>(rows.codes[lane], lane, first, k, tile);
@@ -290,6 +312,7 @@ PackFindings pack_tiles(const PackedWeight& shape, std::int64_t strip, const Str
             std::memcpy(line + lane * 4, rows.scales[lane] + (first + at) / run * 4, 4);
       }
     }
+    scratch.put(shape, strip, first / kTileK, out);
   }
   if (std::size_t bytes = shape.header_bytes()) {
     std::byte* header = out + shape.header_offset(strip);
@@ -339,8 +362,7 @@ void pack_steps(const std::byte* row, std::size_t lane, std::int64_t k, std::byt
 
 PackFindings pack_plain(const PackedWeight& shape, std::int64_t strip, StripRows rows, std::byte* out) {
   for (std::int64_t first = 0; first < shape.k; first += kTileK) {
-    pack_plain_tile(shape.format, std::min(kTileK, shape.k - first), rows,
-                    out + shape.tile_offset(strip, first / kTileK));
+    pack_plain_tile(shape, strip, first / kTileK, rows, out);
     for (const std::byte*& row : rows.codes)
       if (row) row += kTileK * format_info(shape.format).code_bytes;
   }
@@ -361,17 +383,20 @@ PackFindings pack_strip(Format stored, const PackedWeight& shape, std::int64_t s
   return findings;
 }
 
-void pack_plain_tile(Format format, std::int64_t k, const StripRows& rows, std::byte* tile) {
-  std::memset(tile, 0, tile_bytes(format, k));
+void pack_plain_tile(const PackedWeight& shape, std::int64_t strip, std::int64_t tile, const StripRows& rows,
+                     std::byte* out) {
+  const std::int64_t k = std::min(kTileK, shape.k - tile * kTileK);
+  TileScratch scratch(shape, k);
   for (std::size_t r = 0; r < kStripRows; ++r) {
     if (!rows.codes[r]) continue;
-    if (format == Format::bf16)
-      pack_pairs(rows.codes[r], r, k, tile);
-    else if (format == Format::f16)
-      pack_steps<std::uint16_t>(rows.codes[r], r, k, tile);
+    if (shape.format == Format::bf16)
+      pack_pairs(rows.codes[r], r, k, scratch.data());
+    else if (shape.format == Format::f16)
+      pack_steps<std::uint16_t>(rows.codes[r], r, k, scratch.data());
     else
-      pack_steps<std::uint32_t>(rows.codes[r], r, k, tile);
+      pack_steps<std::uint32_t>(rows.codes[r], r, k, scratch.data());
   }
+  scratch.put(shape, strip, tile, out);
 }
 
 }  // namespace nib::inline v0

@@ -103,9 +103,26 @@ class WeightLoader {
     });
   }
 
-  // Packs a matrix and returns its experts' PackedWeights, kernels chosen; `beside`: one that shares its
-  // packed activations with a matrix in another format, so that both take them in f32.
-  Result<std::vector<PackedWeight>> load_matrix(const Matrix& m, bool beside = false) {
+  // The numerics under which the kernels of matrices that share packed activations want them in one layout:
+  // bytes where all can take them, else those of f32.
+  Numerics shared_numerics(std::initializer_list<std::span<const Matrix>> lists) const {
+    std::size_t count = 0;
+    bool bytes = numerics_ == Numerics::int8;
+    for (const std::span<const Matrix> list : lists)
+      for (const Matrix& m : list) {
+        count += m.exists();
+        bytes = bytes && (!m.exists() || takes_bytes(backend_, m));
+      }
+    return count == 1 || bytes ? numerics_ : Numerics::f32;
+  }
+
+  static bool takes_bytes(const Backend& backend, const Matrix& m) {
+    const MatmulKernel* kernel = find_kernel(backend, m.shape(), Numerics::int8, ScaleRange::any);
+    return kernel && kernel->x == ActivationLayout::bytes;
+  }
+
+  // Packs a matrix and returns its experts' PackedWeights, kernels chosen for these numerics.
+  Result<std::vector<PackedWeight>> load_matrix(const Matrix& m, Numerics numerics) {
     std::vector<PackedWeight> packed;
     if (!m.exists()) return packed;
     scales_ = ScaleRange::narrow;
@@ -122,8 +139,7 @@ class WeightLoader {
                         }));
     for (const CheckpointTensor* tensor : m.stored.tensors)
       done_ += tensor->codes.bytes + tensor->scales.bytes;
-    const MatmulKernel* kernel =
-        find_kernel(backend_, m.shape(), beside ? Numerics::f32 : numerics_, scales_);
+    const MatmulKernel* kernel = find_kernel(backend_, m.shape(), numerics, scales_);
     if (!kernel)
       return Status(Code::unsupported, concat(checkpoint_.path, ": tensor ", named.name, ": backend ",
                                               backend_.name, " cannot multiply ", format_name(m.format)));
@@ -336,7 +352,7 @@ class WeightLoader {
                         staging + static_cast<std::size_t>(i * columns + from.row) * size, size);
           natural.codes[lane] = turned[lane];
         }
-        pack_plain_tile(m.format, k, natural, out + shape.tile_offset(strip, tile));
+        pack_plain_tile(shape, strip, tile, natural, out);
       }
     }
     return {};
@@ -381,6 +397,42 @@ std::uint64_t WeightLayout::staging_bytes(int threads) const {
   return round_up(most, std::uint64_t{64}) * static_cast<std::uint64_t>(threads);
 }
 
+namespace {
+
+// A router decides on the small differences of few outputs: it is not rounded further than to bf16.
+Numerics router_numerics(Numerics numerics) { return numerics == Numerics::int8 ? Numerics::bf16 : numerics; }
+
+// Formats of weights that bf16 holds exactly, scales and all.
+bool bf16_holds(Format format) {
+  switch (format) {
+    case Format::bf16:
+    case Format::mxfp8_e4m3:
+    case Format::mxfp8_e5m2:
+    case Format::mxfp6_e2m3:
+    case Format::mxfp6_e3m2:
+      return true;
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
+Status WeightLayout::check_int8(const Checkpoint& checkpoint, const Backend& backend) const {
+  const auto check = [&](const Matrix& m) -> Status {
+    if (!m.exists() || bf16_holds(m.format) || WeightLoader::takes_bytes(backend, m)) return {};
+    return Status(Code::unsupported,
+                  concat(checkpoint.path, ": tensor ", m.stored.tensors[0]->name, " is ",
+                         format_name(m.format), ", which int8 numerics cannot multiply; open it with bf16 ",
+                         "numerics, or allow that such tensors are computed as under these"));
+  };
+  for (const Layer& layer : layers_) {
+    for (const Matrix& m : layer.qkv) NIB_TRY(check(m));
+    for (const Matrix* m : {&layer.output, &layer.gate_up, &layer.up, &layer.down}) NIB_TRY(check(*m));
+  }
+  return check(head_);
+}
+
 Result<Weights> WeightLayout::load(const Checkpoint& checkpoint, const ModelConfig& config,
                                    const Backend& backend, Numerics numerics, Memory& memory, Pool& pool,
                                    ProgressSink progress, const Cancel* cancel) const {
@@ -395,8 +447,8 @@ Result<Weights> WeightLayout::load(const Checkpoint& checkpoint, const ModelConf
 
   weights.embedding = {embedding_->format, config.vocabulary, config.hidden, base + embedding_offset_};
   NIB_TRY(loader.load_rows(*embedding_, embedding_offset_));
-  const auto one = [&](const Matrix& m, PackedWeight& out) -> Status {
-    NIB_ASSIGN(std::vector<PackedWeight> packed, loader.load_matrix(m));
+  const auto one = [&](const Matrix& m, Numerics kind, PackedWeight& out) -> Status {
+    NIB_ASSIGN(std::vector<PackedWeight> packed, loader.load_matrix(m, kind));
     if (!packed.empty()) out = packed.front();
     return {};
   };
@@ -405,29 +457,30 @@ Result<Weights> WeightLayout::load(const Checkpoint& checkpoint, const ModelConf
     NIB_ASSIGN(to.attention_norm, loader.load_vector(from.attention_norm));
     NIB_ASSIGN(to.attention_norm_bias, loader.load_vector(from.attention_norm_bias));
     for (const Matrix& m : from.qkv) {
-      NIB_ASSIGN(std::vector<PackedWeight> packed, loader.load_matrix(m, from.qkv.size() > 1));
+      NIB_ASSIGN(std::vector<PackedWeight> packed, loader.load_matrix(m, loader.shared_numerics({from.qkv})));
       to.qkv.push_back(packed.front());
     }
     NIB_ASSIGN(to.qkv_bias, loader.load_vector(from.qkv_bias));
     NIB_ASSIGN(to.q_norm, loader.load_vector(from.q_norm));
     NIB_ASSIGN(to.k_norm, loader.load_vector(from.k_norm));
     NIB_ASSIGN(to.sinks, loader.load_vector(from.sinks));
-    NIB_TRY(one(from.output, to.output));
+    NIB_TRY(one(from.output, numerics, to.output));
     NIB_ASSIGN(to.output_bias, loader.load_vector(from.output_bias));
     NIB_ASSIGN(to.mlp_norm, loader.load_vector(from.mlp_norm));
     NIB_ASSIGN(to.mlp_norm_bias, loader.load_vector(from.mlp_norm_bias));
-    NIB_TRY(one(from.router, to.router));
+    NIB_TRY(one(from.router, router_numerics(numerics), to.router));
     NIB_ASSIGN(to.router_bias, loader.load_vector(from.router_bias));
-    NIB_ASSIGN(to.gate_up, loader.load_matrix(from.gate_up, from.up.exists()));
-    NIB_ASSIGN(to.up, loader.load_matrix(from.up, true));
+    const Numerics gate_up = loader.shared_numerics({{&from.gate_up, 1}, {&from.up, 1}});
+    NIB_ASSIGN(to.gate_up, loader.load_matrix(from.gate_up, gate_up));
+    NIB_ASSIGN(to.up, loader.load_matrix(from.up, gate_up));
     NIB_ASSIGN(to.gate_up_bias, loader.load_vector(from.gate_up_bias));
-    NIB_ASSIGN(to.down, loader.load_matrix(from.down));
+    NIB_ASSIGN(to.down, loader.load_matrix(from.down, numerics));
     NIB_ASSIGN(to.down_bias, loader.load_vector(from.down_bias));
   }
   NIB_ASSIGN(weights.final_norm, loader.load_vector(final_norm_));
   NIB_ASSIGN(weights.final_norm_bias, loader.load_vector(final_norm_bias_));
   NIB_ASSIGN(weights.rope_divisors, loader.load_vector(rope_divisors_));
-  NIB_TRY(one(head_, weights.head));
+  NIB_TRY(one(head_, numerics, weights.head));
   return weights;
 }
 

@@ -12,8 +12,8 @@ void Workspace::carve(const ModelConfig& config, int threads, Take&& take) {
   const std::int64_t heads_width = row_stride(std::int64_t{config.heads} * config.head_dim);
   const std::int64_t entries = rows * config.experts_per_token;
   const std::int64_t expert_width = row_stride(config.expert_width);
-  const auto packed_bytes = [](std::int64_t count, std::int64_t width) {  // floats are the larger layout
-    return count * static_cast<std::int64_t>(activation_bytes(ActivationLayout::floats, width));
+  const auto packed_bytes = [](std::int64_t count, std::int64_t width) {
+    return count * static_cast<std::int64_t>(most_activation_bytes(width));
   };
   take(x, rows * hidden);
   take(normed, std::max(rows, logit_rows) * hidden);

@@ -25,11 +25,15 @@ Format format_of(KvFormat kept) {
 
 std::vector<ExplainItem> explain(std::vector<WeightPart> parts, const Plan& plan, const Backend& backend,
                                  KvFormat kv_format) {
-  const Format rounded = plan.model.numerics == Numerics::bf16 ? Format::bf16 : Format::f32;
+  const Format rounded = rounds_to_bf16(plan.model.numerics) ? Format::bf16 : Format::f32;
+  const auto inputs_of = [&](const WeightPart& part) {
+    if (!part.weight) return Format::f32;
+    return part.weight->kernel->x == ActivationLayout::bytes ? Format::int8 : rounded;
+  };
   std::vector<ExplainItem> items;
   for (WeightPart& part : parts)
     items.push_back({std::move(part.name), part.op, Purpose::weights, part.format,
-                     part.weight ? rounded : Format::f32, kernel_of(part), backend.name, "host", part.bytes,
+                     inputs_of(part), kernel_of(part), backend.name, "host", part.bytes,
                      part.decode_bytes});
   for (const PlanItem& item : plan.items)
     if (item.purpose == Purpose::kv_cache)

@@ -57,6 +57,8 @@ Status understand(OpenedHeaders& opened, const ModelOptions& model, const Sessio
       std::max(sessions, std::min(model.prefill_rows ? model.prefill_rows : kDefaultRows, opened.context));
   opened.logit_rows = std::max(sessions, std::min(model.logit_rows, opened.rows));
   NIB_ASSIGN(opened.weights, WeightLayout::make(opened.checkpoint, config));
+  if (model.numerics == Numerics::int8 && !model.allow_fallback)
+    NIB_TRY(opened.weights->check_int8(opened.checkpoint, *opened.backend));
   opened.kv = KvGeometry::make(config, resolve(model.kv_format, model.numerics));
   return {};
 }

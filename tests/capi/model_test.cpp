@@ -72,7 +72,7 @@ TEST_CASE("options that are refused, by name") {
     CHECK_MESSAGE(error.says(part), error.text());
     options = NIB_MODEL_OPTIONS_INIT;
   };
-  options.flags = 2;
+  options.flags = 4;
   refused(NIB_E_VERSION, "flag");
   options.reserved = 2;
   refused(NIB_E_VERSION, "reserved");
@@ -245,6 +245,24 @@ TEST_CASE("a load reports its progress, and stops for it; its plan may then be t
   nib_model_free(out);
   CHECK(!watch.stages.empty());
   CHECK(watch.total > 10'000'000);
+}
+
+TEST_CASE("int8 numerics, and what they may fall back to") {
+  const RuntimeHandle runtime = make_runtime(1);
+  Error error;
+  nib_model_options options = NIB_MODEL_OPTIONS_INIT;
+  options.numerics = NIB_NUMERICS_INT8;
+  for (const std::uint32_t flags : {0u, std::uint32_t{NIB_MODEL_ALLOW_FALLBACK}}) {
+    options.flags = flags;
+    nib_model* out = nullptr;
+    REQUIRE_MESSAGE(nib_model_open(runtime.get(), model_path(), NIB_NUL, &options, &out, &error) == NIB_OK,
+                    error.text());
+    const ModelHandle model(out);
+    nib_model_info info = NIB_MODEL_INFO_INIT;
+    REQUIRE(nib_model_get_info(out, &info) == NIB_OK);
+    CHECK(info.numerics == NIB_NUMERICS_INT8);
+    CHECK(info.kv_format == NIB_KV_BF16);
+  }
 }
 
 TEST_CASE("what a model is") {

@@ -147,7 +147,7 @@ struct Batch {
     for (std::size_t j = 0; j < count; ++j) {
       double magnitude = 0;
       for (int d = 0; d < dim; ++d) {
-        const double term = static_cast<double>(numerics == Numerics::bf16 ? to_float(to_bf16(q[d])) : q[d]) *
+        const double term = static_cast<double>(rounds_to_bf16(numerics) ? to_float(to_bf16(q[d])) : q[d]) *
                             at(keys[row], j, d);
         score[j] += term * static_cast<double>(scale);
         magnitude += std::abs(term) * static_cast<double>(scale);

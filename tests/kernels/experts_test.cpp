@@ -174,7 +174,7 @@ struct ExpertsCase {
     const Choice& choice = choices[static_cast<std::size_t>(r)];
     Values inputs;
     for (const float v : normed.span(r)) inputs.push_back(exactly(v));
-    inputs = at_product(numerics, inputs);
+    inputs = at_product(numerics, experts[0].down.encoded.format, inputs);
     std::vector<std::size_t> by_id(choice.ids.size());
     std::iota(by_id.begin(), by_id.end(), std::size_t{0});
     std::sort(by_id.begin(), by_id.end(), [&](auto a, auto b) { return choice.ids[a] < choice.ids[b]; });
@@ -185,7 +185,7 @@ struct ExpertsCase {
       for (std::int64_t i = 0; i < width; ++i)
         inner.push_back(activated(product_row(expert.gate, i, inputs, expert.gate_bias.data()),
                                   product_row(expert.up, i, inputs, expert.up_bias.data())));
-      inner = at_product(numerics, inner);
+      inner = at_product(numerics, experts[0].down.encoded.format, inner);
       for (std::int64_t n = 0; n < hidden; ++n) {
         const Approx y = product(product_row(expert.down.exact, n, inner, expert.down_bias.data()),
                                  exactly(choice.weights[slot]));
@@ -217,8 +217,6 @@ struct ExpertsCase {
   }
 };
 
-constexpr Numerics kBoth[] = {Numerics::bf16, Numerics::f32};
-
 std::vector<Choice> random_choices(int rows, int experts, int per_token, Random& random) {
   std::vector<Choice> choices;
   for (int r = 0; r < rows; ++r) choices.push_back(random_choice(experts, per_token, random));
@@ -227,7 +225,7 @@ std::vector<Choice> random_choices(int rows, int experts, int per_token, Random&
 
 TEST_CASE("experts: every format, ragged shapes, 1 to 17 rows on experts of every number") {
   NIB_RANDOM(random);
-  for (const Numerics numerics : kBoth)
+  for (const Numerics numerics : kAllNumerics)
     for (const Format format : {Format::mxfp4, Format::bf16, Format::f16, Format::f32})
       for (int i = 0; i < 8; ++i) {
         const int count = 1 + random.below(9), per_token = 1 + random.below(std::min(count, 4));
@@ -242,7 +240,7 @@ TEST_CASE("experts: every format, ragged shapes, 1 to 17 rows on experts of ever
 
 TEST_CASE("experts: all rows on one expert, experts without rows, every expert for every row") {
   NIB_RANDOM(random);
-  for (const Numerics numerics : kBoth) {
+  for (const Numerics numerics : kAllNumerics) {
     for (const int expert : {0, 3, 6}) {
       std::vector<Choice> one(17, Choice{{expert}, {0.75f}});
       ExpertsCase(numerics, Format::mxfp4, 7, 96, 64, one, random).check(random);
@@ -257,7 +255,7 @@ TEST_CASE("experts: all rows on one expert, experts without rows, every expert f
 
 TEST_CASE("experts: the widths of gpt-oss") {
   NIB_RANDOM(random);
-  for (const Numerics numerics : kBoth) {
+  for (const Numerics numerics : kAllNumerics) {
     ExpertsCase(numerics, Format::mxfp4, 2, 2880, 32, random_choices(2, 2, 1, random), random).check(random);
     ExpertsCase(numerics, Format::mxfp4, 2, 32, 2880, random_choices(2, 2, 2, random), random).check(random);
   }
@@ -265,7 +263,7 @@ TEST_CASE("experts: the widths of gpt-oss") {
 
 TEST_CASE("experts: another gate, and gates on both sides of its limits") {
   NIB_RANDOM(random);
-  for (const Numerics numerics : kBoth)
+  for (const Numerics numerics : kAllNumerics)
     for (const GateLimits gate :
          {GateLimits{1.0f, 0.5f}, GateLimits{3.0f, 100.0f}, GateLimits{1.702f, 7.0f}}) {
       ExpertsCase c(numerics, Format::bf16, 3, 48, 72, random_choices(4, 3, 2, random), random);
@@ -284,7 +282,7 @@ TEST_CASE("experts: another gate, and gates on both sides of its limits") {
 
 TEST_CASE("experts: what one row holds reaches no other") {
   NIB_RANDOM(random);
-  for (const Numerics numerics : kBoth) {
+  for (const Numerics numerics : kAllNumerics) {
     const ExpertsCase c(numerics, Format::mxfp4, 3, 96, 64, random_choices(9, 3, 2, random), random);
     check_poison_stays(c.normed, random, [&](const Way& way, const Cuts& cuts) { return c.run(way, cuts); });
     check_poison_stays(c.x, random, [&](const Way& way, const Cuts& cuts) { return c.run(way, cuts); });
@@ -293,7 +291,7 @@ TEST_CASE("experts: what one row holds reaches no other") {
 
 TEST_CASE("experts: what is not a number is not hidden by the limits of the gate") {
   NIB_RANDOM(random);
-  for (const Numerics numerics : kBoth)
+  for (const Numerics numerics : kAllNumerics)
     for (const bool in_up : {false, true}) {
       ExpertsCase c(numerics, Format::mxfp4, 2, 32, 64, random_choices(3, 2, 1, random), random);
       for (Expert& expert : c.experts)

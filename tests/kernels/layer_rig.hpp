@@ -1,6 +1,7 @@
 // What the tests of the ops with matrices share: scratch of the exact sizes of ops.hpp, a batch run in every
 // way and every cut, and the steps of a layer in double, each with what its roundings may lose.
 #pragma once
+#include "int8_rig.hpp"
 #include "ops_rig.hpp"
 #include <nibble/base/concat.hpp>
 
@@ -162,9 +163,17 @@ inline Approx stored_bf16(const Approx& x) {
                  to_float(to_bf16(static_cast<float>(x.value + x.error))));
 }
 
-// Activations as a product meets them.
-inline Values at_product(Numerics numerics, Values x) {
-  if (numerics == Numerics::bf16)
+// Activations as a product with weights of this format meets them. Whole numbers are off by half a step, the
+// largest of 32 over 127.
+inline Values at_product(Numerics numerics, Format format, Values x) {
+  if (numerics == Numerics::int8 && is_whole_numbers(format))
+    for (std::size_t first = 0; first < x.size(); first += 32) {
+      const std::span<Approx> group(x.data() + first, std::min<std::size_t>(32, x.size() - first));
+      double largest = 0;
+      for (const Approx& v : group) largest = std::max(largest, std::abs(v.value) + v.error);
+      for (Approx& v : group) v.error += largest / 127 * 0.5001 + 0x1p-59;
+    }
+  else if (rounds_to_bf16(numerics))
     for (Approx& v : x)
       v = between(activation_bf16(static_cast<float>(v.value - v.error)),
                   activation_bf16(static_cast<float>(v.value + v.error)));

@@ -1,7 +1,7 @@
 // Every kernel of every backend, bit for bit: the canonical chain over decoded weights, for every number of
 // rows, every cut into strips, ragged shapes, extreme scales and activations that rounding hardly leaves
 // alone.
-#include "rig.hpp"
+#include "int8_rig.hpp"
 #include <nibble/base/float_scope.hpp>
 
 namespace nib::test {
@@ -52,28 +52,35 @@ void check_kernel(const Problem& p, const MatmulKernel& kernel, Numerics numeric
 
 // All kernels that a problem may meet, against the chain; and the chain against sums in double.
 void check_problem(const Problem& p, Random& random, std::span<const std::int64_t> row_counts = kRows) {
-  for (const Numerics numerics : {Numerics::bf16, Numerics::f32}) {
+  for (const Numerics numerics : kAllNumerics) {
     CAPTURE(std::string(numerics_name(numerics)));
-    std::vector<float> decoded, expected;
+    std::vector<float> expected;
     {
       const FloatScope scope;
-      decoded = p.w.decoded();
-      expected = product_canonical(p.w, decoded, numerics, p.x);
+      if (numerics != Numerics::int8)
+        expected = product_canonical(p.w, p.w.decoded(), numerics, p.x);
+      else if (is_whole_numbers(p.w.format))
+        expected = product_int8(p.w, p.x);
+      else
+        continue;
     }
     for (const Backend* backend : present_backends()) {
       CAPTURE(std::string(backend->name));
       int kernels = 0;
       for (const MatmulKernel& kernel : backend->kernels) {
         if (kernel.weight != (p.packed.shape.tiled() ? p.packed.shape.format : Format::none)) continue;
-        const bool rounds = kernel.x == ActivationLayout::pairs;
-        CAPTURE(rounds);
-        if (rounds && numerics != Numerics::bf16) continue;
+        CAPTURE(static_cast<int>(kernel.x));
+        if ((kernel.x == ActivationLayout::bytes) != (numerics == Numerics::int8)) continue;
+        if (kernel.x == ActivationLayout::pairs && numerics != Numerics::bf16) continue;
         if (kernel.scales < p.packed.findings.scales) continue;
+        if (numerics == Numerics::int8 &&
+            find_kernel(*backend, p.packed.shape, numerics, kernel.scales) != &kernel)
+          continue;  // scales that do not fit its groups
         ++kernels;
         for (const std::int64_t rows : row_counts)
           if (rows <= p.x.rows) check_kernel(p, kernel, numerics, rows, 1 + random.below(4), expected);
       }
-      CHECK(kernels > 0);
+      CHECK((kernels > 0 || numerics == Numerics::int8));
     }
   }
 }
@@ -278,12 +285,50 @@ TEST_CASE("matmul: the canonical chain is as close to the sum in double as f32 a
   }
 }
 
+// What rounding to bytes loses: half a scale for each input, and the roundings of a chain over groups.
+TEST_CASE("matmul: the chain of int8 is as close to the sum in double as its inputs are") {
+  NIB_RANDOM(random);
+  for (const Format format : stored_formats(true)) {
+    if (!is_whole_numbers(format)) continue;
+    CAPTURE(std::string(format_name(format)));
+    const std::int64_t length = format_info(format).group == 256 ? 2816 : 2880;
+    const Problem p(
+        format, 3, 40, length, random, Scales::usual,
+        [&] { return random.normal() * (random.chance(1) ? 50.0f : 1.0f); }, length);
+    const std::vector<float> chain = product_int8(p.w, p.x);
+    const WholeNumbers whole(p.w);
+    std::vector<double> row(static_cast<std::size_t>(length));
+    for (std::int64_t n = 0; n < p.w.rows; ++n) {
+      decode_row(p.w.view(), n, row.data());
+      for (std::int64_t i = 0; i < p.x.rows; ++i) {
+        double exact = 0, magnitude = 0, lost = 0;
+        for (std::int64_t k = 0; k < length; ++k) {
+          const auto at = static_cast<std::size_t>(n * length + k);
+          const double w = row[static_cast<std::size_t>(k)], x = static_cast<double>(p.x.row(i)[k]);
+          const double scale = static_cast<double>(group_int8(p.x.row(i) + k / 32 * 32, 32).scale);
+          exact += w * x;
+          lost += std::abs(w) * scale * 0.5001;
+          // What the parts of a weight may be larger than it, a code times its step and a minimum.
+          const double parts = std::abs(whole.codes[at] * static_cast<double>(whole.steps[at])) +
+                               (whole.minima.empty() ? 0 : std::abs(static_cast<double>(whole.minima[at])));
+          magnitude += parts * (std::abs(x) + scale);
+        }
+        const double roundings = static_cast<double>(length / 16 * 2 + 8) * 0x1p-24;
+        const double got = static_cast<double>(chain[static_cast<std::size_t>(i * p.w.rows + n)]);
+        // A product of two scales that is flushed was to meet a sum of up to 2^19.
+        const double flushed = static_cast<double>(length / 16) * 0x1p-107;
+        CHECK(std::abs(got - exact) <= lost + roundings * magnitude + flushed);
+      }
+    }
+  }
+}
+
 TEST_CASE("kernels: every format has one under all numerics, and scales meet only those that take them") {
   for (const Backend* backend : present_backends()) {
     CAPTURE(std::string(backend->name));
     for (const FormatInfo& info : kFormats)
-      for (const Numerics numerics : {Numerics::bf16, Numerics::f32})
-        for (const std::int64_t run : {64, 20})
+      for (const Numerics numerics : kAllNumerics)
+        for (const std::int64_t run : {64, 16, 20})
           for (const ScaleRange scales : {ScaleRange::narrow, ScaleRange::usual, ScaleRange::any}) {
             const PackedWeight shape{tile_format(info.format), 16, 256, nullptr, nullptr, run};
             const MatmulKernel* kernel = find_kernel(*backend, shape, numerics, scales);
@@ -294,7 +339,10 @@ TEST_CASE("kernels: every format has one under all numerics, and scales meet onl
             REQUIRE(kernel);
             CHECK(kernel->weight == (shape.tiled() ? shape.format : Format::none));
             CHECK(kernel->scales >= scales);
-            if (scales == ScaleRange::any || numerics == Numerics::f32)
+            const bool whole = shape.tiled() && is_whole_numbers(info.format) &&
+                               (run == 64 || !tile_info(shape.format).shared);
+            CHECK((kernel->x == ActivationLayout::bytes) == (whole && numerics == Numerics::int8));
+            if ((scales == ScaleRange::any || numerics == Numerics::f32) && numerics != Numerics::int8)
               CHECK(kernel->x == ActivationLayout::floats);
           }
   }

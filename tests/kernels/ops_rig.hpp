@@ -25,8 +25,7 @@ struct Scratch {
         tiles(static_cast<std::size_t>(threads * rows * 64) * 4, 0x5a),
         tile_floats(rows * 64) {}
   static std::size_t packed(std::int64_t rows, std::int64_t width) {
-    return static_cast<std::size_t>(rows) *
-           activation_bytes(ActivationLayout::floats, round_up(width, kOctet));
+    return static_cast<std::size_t>(rows) * most_activation_bytes(round_up(width, kOctet));
   }
   OpContext context(Pool& pool, Numerics numerics) const {
     return {&pool, numerics, activations.data(), expert_inputs.data(), tiles.floats(), tile_floats};

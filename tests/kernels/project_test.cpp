@@ -47,7 +47,7 @@ struct ProjectCase {
     for (std::int64_t r = 0; r < x.rows; ++r) {
       Values inputs;
       for (const float v : in.span(r)) inputs.push_back(exactly(v));
-      inputs = at_product(numerics, inputs);
+      inputs = at_product(numerics, weight.encoded.format, inputs);
       for (std::int64_t n = 0; n < x.width; ++n)
         require_near(sum(exactly(x.row(r)[n]), product_row(weight.exact, n, inputs, bias.data())),
                      got.row(r)[n], r, n);
@@ -99,20 +99,20 @@ struct HeadCase {
         same_in_all_ways(count(), random, [&](const Way& way, const Cuts& cuts) { return run(way, cuts); });
     for (std::int64_t i = 0; i < count(); ++i) {
       const std::int32_t row = picked[static_cast<std::size_t>(i)];
-      const Values inputs = at_product(numerics, norm(x.span(row), norm_weight.data(), epsilon));
+      const Values inputs =
+          at_product(numerics, weight.encoded.format, norm(x.span(row), norm_weight.data(), epsilon));
       for (std::int64_t n = 0; n < weight.encoded.rows; ++n)
         require_near(product_row(weight.exact, n, inputs, nullptr), got.row(i)[n], i, n);
     }
   }
 };
 
-constexpr Numerics kBoth[] = {Numerics::bf16, Numerics::f32};
 constexpr Format kAll[] = {Format::mxfp4, Format::bf16, Format::f16, Format::f32};
 
 TEST_CASE("project: every format, ragged shapes, 1 to 17 rows") {
   NIB_RANDOM(random);
   for (const Format format : kAll)
-    for (const Numerics numerics : kBoth) {
+    for (const Numerics numerics : kAllNumerics) {
       for (const std::int64_t k : {32, 96, 160})
         for (const std::int64_t width : {1, 40, 64, 100, 144})
           ProjectCase(numerics, format, 1 + random.below(17), width, k, random).check(random);
@@ -126,7 +126,7 @@ TEST_CASE("project: every format, ragged shapes, 1 to 17 rows") {
 
 TEST_CASE("project: inputs around 2^-60, below which bf16 numerics have none") {
   NIB_RANDOM(random);
-  for (const Numerics numerics : kBoth) {
+  for (const Numerics numerics : kAllNumerics) {
     const ProjectCase c(numerics, Format::bf16, 6, 72, 48, random);
     c.in.fill([&] { return random.spread(-63, -58); });
     c.x.fill([] { return 0.0f; });  // nothing that would hide them
@@ -137,7 +137,7 @@ TEST_CASE("project: inputs around 2^-60, below which bf16 numerics have none") {
 
 TEST_CASE("project: what one row holds reaches no other") {
   NIB_RANDOM(random);
-  for (const Numerics numerics : kBoth) {
+  for (const Numerics numerics : kAllNumerics) {
     const ProjectCase c(numerics, Format::mxfp4, 7, 72, 96, random);
     check_poison_stays(c.in, random, [&](const Way& way, const Cuts& cuts) { return c.run(way, cuts); });
     check_poison_stays(c.x, random, [&](const Way& way, const Cuts& cuts) { return c.run(way, cuts); });
@@ -147,7 +147,7 @@ TEST_CASE("project: what one row holds reaches no other") {
 TEST_CASE("head: picked rows in any order and more than once, ragged shapes") {
   NIB_RANDOM(random);
   for (const Format format : kAll)
-    for (const Numerics numerics : kBoth) {
+    for (const Numerics numerics : kAllNumerics) {
       for (const std::int64_t hidden : {32, 96, 160})
         for (const std::int64_t vocabulary : {1, 50, 201}) {
           const int rows = 1 + random.below(17);
@@ -161,7 +161,7 @@ TEST_CASE("head: picked rows in any order and more than once, ragged shapes") {
 
 TEST_CASE("head: what one row holds reaches no other") {
   NIB_RANDOM(random);
-  for (const Numerics numerics : kBoth) {
+  for (const Numerics numerics : kAllNumerics) {
     const HeadCase c(numerics, Format::bf16, 6, {0, 1, 2, 3, 4, 5}, 72, 104, random);
     check_poison_stays(c.x, random, [&](const Way& way, const Cuts& cuts) { return c.run(way, cuts); });
   }

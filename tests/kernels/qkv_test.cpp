@@ -149,7 +149,8 @@ struct QkvCase {
   }
 
   Values expect(std::int64_t r) const {
-    const Values inputs = at_product(numerics, norm(x.span(r), norm_weight.data(), epsilon));
+    const Values inputs =
+        at_product(numerics, weight.encoded.format, norm(x.span(r), norm_weight.data(), epsilon));
     Values out;
     for (std::int64_t n = 0; n < heads.width(); ++n)
       out.push_back(product_row(weight.exact, n, inputs, bias.data()));
@@ -204,15 +205,13 @@ struct QkvCase {
   }
 };
 
-constexpr Numerics kBoth[] = {Numerics::bf16, Numerics::f32};
-
 TEST_CASE("qkv: every format of weights and of keys, groups and widths of heads, 1 to 17 rows") {
   NIB_RANDOM(random);
   constexpr Heads kHeads[] = {{8, 1, 16}, {2, 2, 24}, {6, 2, 8}, {3, 1, 40}, {1, 1, 2}, {2, 1, 64}};
   for (const Heads& heads : kHeads)
     for (const Format format : {Format::mxfp4, Format::bf16, Format::f16, Format::f32})
       for (const KvFormat kv : kKvStored)
-        for (const Numerics numerics : kBoth) {
+        for (const Numerics numerics : kAllNumerics) {
           const std::int64_t hidden =
               format == Format::mxfp4 ? 32 + 64 * random.below(3) : 8 + random.below(160);
           const int rows = 1 + random.below(17);
@@ -222,7 +221,7 @@ TEST_CASE("qkv: every format of weights and of keys, groups and widths of heads,
 
 TEST_CASE("qkv: the hidden width of gpt-oss; a prompt across pages") {
   NIB_RANDOM(random);
-  for (const Numerics numerics : kBoth) {
+  for (const Numerics numerics : kAllNumerics) {
     const KvFormat kv = resolve(KvFormat::automatic, numerics);
     QkvCase(numerics, Format::bf16, kv, {4, 1, 16}, 2880, 1 + random.below(6), 1, random).check(random);
     QkvCase(numerics, Format::mxfp4, kv, {2, 1, 16}, 2880, 3, 3, random).check(random);
@@ -232,7 +231,7 @@ TEST_CASE("qkv: the hidden width of gpt-oss; a prompt across pages") {
 
 TEST_CASE("qkv: what one row holds reaches no other") {
   NIB_RANDOM(random);
-  for (const Numerics numerics : kBoth)
+  for (const Numerics numerics : kAllNumerics)
     for (const KvFormat kv : kKvStored) {
       const QkvCase c(numerics, Format::bf16, kv, {3, 1, 16}, 104, 6, 1, random);
       check_poison_stays(c.x, random, [&](const Way& way, const Cuts& cuts) { return c.run(way, cuts); });

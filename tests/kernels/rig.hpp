@@ -105,6 +105,8 @@ inline bool same_numbers(std::span<const float> a, std::span<const float> b) {
   return true;
 }
 
+inline constexpr Numerics kAllNumerics[] = {Numerics::bf16, Numerics::f32, Numerics::int8};
+
 // ---- weights
 
 enum class Scales {
@@ -337,6 +339,24 @@ struct Packed {
 
 // ---- activations
 
+// One block of rows in bytes: for each group of 32 inputs eight dwords a row, then scales, then scaled sums.
+inline std::byte* pack_byte_groups(const Rows& x, std::int64_t begin, std::int64_t end, std::byte* to) {
+  for (std::int64_t first = 0; first < x.width; first += 32) {
+    std::vector<GroupInt8> groups;
+    for (std::int64_t row = begin; row < end; ++row)
+      groups.push_back(group_int8(x.row(row) + first, std::min<std::int64_t>(32, x.width - first)));
+    for (int octet = 0; octet < 32; octet += 8)
+      for (int odd = 0; odd < 2; ++odd)
+        for (const GroupInt8& group : groups)
+          for (int i = 0; i < 8; i += 2) *to++ = static_cast<std::byte>(group.codes[octet + odd + i] + 128);
+    for (const GroupInt8& group : groups)
+      to = std::copy_n(reinterpret_cast<const std::byte*>(&group.scale), 4, to);
+    for (const GroupInt8& group : groups)
+      to = std::copy_n(reinterpret_cast<const std::byte*>(&group.scaled_sum), 4, to);
+  }
+  return to;
+}
+
 // Rows [begin, end) of x as `kernel` wants them (backend.hpp), from the words alone: octet by octet, step by
 // step.
 inline Bytes pack_activations(const MatmulKernel& kernel, Numerics numerics, const Rows& x,
@@ -346,12 +366,16 @@ inline Bytes pack_activations(const MatmulKernel& kernel, Numerics numerics, con
   std::byte* to = out.data();
   const auto value = [&](std::int64_t row, std::int64_t k) {
     const float v = k < x.width ? x.row(begin + row)[k] : 0.0f;
-    return numerics == Numerics::bf16 ? activation_bf16(v) : v;
+    return rounds_to_bf16(numerics) ? activation_bf16(v) : v;
   };
   // Blocks as even as can be, the longer ones first.
   const std::int64_t blocks = (rows + kernel.block_rows - 1) / kernel.block_rows;
   for (std::int64_t block = 0, last = 0, b = 0; b < blocks; block = last, ++b) {
     last = block + rows / blocks + (b < rows % blocks ? 1 : 0);
+    if (kernel.x == ActivationLayout::bytes) {
+      to = pack_byte_groups(x, begin + block, begin + last, to);
+      continue;
+    }
     for (std::int64_t octet = 0; octet < padded; octet += kOctet) {
       if (kernel.x == ActivationLayout::floats) {
         for (const int k : {4, 0, 5, 1, 6, 2, 7, 3})
@@ -379,7 +403,7 @@ inline std::vector<float> product_canonical(const Encoded& w, const std::vector<
   std::vector<float> rounded(static_cast<std::size_t>(w.k));
   for (std::int64_t i = 0; i < x.rows; ++i) {
     std::copy_n(x.row(i), w.k, rounded.begin());
-    if (numerics == Numerics::bf16)
+    if (rounds_to_bf16(numerics))
       for (float& v : rounded) v = activation_bf16(v);
     for (std::int64_t n = 0; n < w.rows; ++n) {
       const float* row = decoded.data() + n * w.k;

@@ -104,7 +104,7 @@ struct RouteCase {
     const Values normed = norm(x.span(r), norm_weight.data(), epsilon);
     for (std::int64_t i = 0; i < x.width; ++i)
       require_near(normed[static_cast<std::size_t>(i)], got[i], r, i);
-    const Values inputs = at_product(numerics, normed);
+    const Values inputs = at_product(numerics, weight.encoded.format, normed);
     Values want;
     for (int e = 0; e < experts; ++e) {
       want.push_back(product_row(weight.exact, e, inputs, bias.data()));
@@ -148,11 +148,9 @@ struct RouteCase {
   }
 };
 
-constexpr Numerics kBoth[] = {Numerics::bf16, Numerics::f32};
-
 TEST_CASE("route: every number of experts a token, ragged shapes, 1 to 17 rows") {
   NIB_RANDOM(random);
-  for (const Numerics numerics : kBoth)
+  for (const Numerics numerics : kAllNumerics)
     for (const Format format : {Format::mxfp4, Format::bf16, Format::f16, Format::f32}) {
       for (const std::int64_t hidden : {32, 96, 160}) {
         for (const int experts : {1, 5, 32, 70}) {
@@ -171,7 +169,7 @@ TEST_CASE("route: every number of experts a token, ragged shapes, 1 to 17 rows")
 
 TEST_CASE("route: equal logits, the lowest id wins") {
   NIB_RANDOM(random);
-  for (const Numerics numerics : kBoth) {
+  for (const Numerics numerics : kAllNumerics) {
     // Experts of a few kinds only: those of a kind have equal logits, to the bit.
     Encoded w = random_weights(Format::bf16, 24, 96, random);
     std::vector<int> kind;
@@ -198,7 +196,7 @@ TEST_CASE("route: equal logits, the lowest id wins") {
 
 TEST_CASE("route: logits so far apart that the lesser ones have no weight") {
   NIB_RANDOM(random);
-  for (const Numerics numerics : kBoth) {
+  for (const Numerics numerics : kAllNumerics) {
     RouteCase c(numerics, random_weights(Format::bf16, 16, 32, random), 4, 5, random);
     int e = 0;
     c.bias.fill([&] { return static_cast<float>((e++ * 7) % 16) * 30.0f; });
@@ -234,7 +232,7 @@ TEST_CASE("route: a logit that is not a number is chosen last") {
 
 TEST_CASE("route: what one row holds reaches no other, and its choice stays one") {
   NIB_RANDOM(random);
-  for (const Numerics numerics : kBoth) {
+  for (const Numerics numerics : kAllNumerics) {
     const RouteCase c(numerics, random_weights(Format::bf16, 20, 104, random), 1 + random.below(20), 6,
                       random);
     check_poison_stays(c.x, random, [&](const Way& way, const Cuts& cuts) { return c.run(way, cuts); });

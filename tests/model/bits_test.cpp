@@ -36,7 +36,7 @@ bool same_bits(std::span<const float> a, std::span<const float> b) {
 TEST_CASE("slow: same bits for every chunk, thread count and backend") {
   NIB_REQUIRE_DATA(data);
   const Prompt prompt(data);
-  for (const Numerics numerics : {Numerics::bf16, Numerics::f32}) {
+  for (const Numerics numerics : {Numerics::bf16, Numerics::f32, Numerics::int8}) {
     CAPTURE(std::string(numerics_name(numerics)));
     const auto expected = run(prompt, {.numerics = numerics, .threads = 1, .rows = 300});
     for (const Backend* backend : present_backends()) {
@@ -180,10 +180,13 @@ TEST_CASE("mistakes in the graph are seen by the goldens") {
                   for (std::int64_t tile = 0; tile * kTileK < expert.k; ++tile) {
                     const std::size_t bytes =
                         tile_bytes(expert.format, std::min(kTileK, expert.k - tile * kTileK));
-                    auto* gate = const_cast<std::byte*>(expert.data) + expert.tile_offset(strip, tile);
-                    std::swap_ranges(
-                        gate, gate + bytes,
-                        const_cast<std::byte*>(expert.data) + expert.tile_offset(strip + 1, tile));
+                    auto* bytes_of = const_cast<std::byte*>(expert.data);
+                    auto *gate = bytes_of + expert.tile_offset(strip, tile),
+                         *up = bytes_of + expert.tile_offset(strip + 1, tile);
+                    for (std::size_t line = 0; line < bytes / 64; ++line)
+                      std::swap_ranges(gate + line * expert.line_stride(strip),
+                                       gate + line * expert.line_stride(strip) + 64,
+                                       up + line * expert.line_stride(strip));
                   }
               auto* bias = const_cast<float*>(layer.gate_up_bias);
               const auto pairs =

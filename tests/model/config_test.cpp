@@ -80,10 +80,11 @@ TEST_CASE("newer spelling, missing layer types, lists of stops, defaults") {
 
 TEST_CASE("the number of experts by its old name and by that of transformers 5") {
   for (const char* key : {"num_experts", "num_local_experts"}) {
-    const auto parsed = parse(concat(R"({"model_type": "qwen3_moe", "hidden_size": 64, "num_attention_heads": 4,
+    const auto parsed =
+        parse(concat(R"({"model_type": "qwen3_moe", "hidden_size": 64, "num_attention_heads": 4,
     "num_hidden_layers": 1, "moe_intermediate_size": 32, "vocab_size": 99, "max_position_embeddings": 128,
     "num_experts_per_tok": 2, ")",
-                                     key, "\": 8}"));
+                     key, "\": 8}"));
     REQUIRE_MESSAGE(parsed.ok(), parsed.status().message());
     CHECK(parsed->experts == 8);
   }

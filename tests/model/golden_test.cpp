@@ -52,7 +52,8 @@ double median_difference(std::span<const float> a, std::span<const float> b, std
 // A choice between experts that are nearly equal may flip when activations are rounded, here or in the
 // reference, and moves a position by much more than rounding does: before the first flip every position is
 // held to the tolerance, and the median everywhere.
-TEST_CASE("slow: bf16: logits within the recorded tolerance before the first router flip, greedy ids as recorded") {
+TEST_CASE(
+    "slow: bf16: logits within the recorded tolerance before the first router flip, greedy ids as recorded") {
   NIB_REQUIRE_DATA(data);
   for (const GoldenCase& c : golden_cases(data)) {
     const Golden golden = c.golden();

@@ -75,7 +75,7 @@ TEST_CASE("tensors of one matrix may differ in format: the bits are those of the
       const TemporaryDirectory mixed;
       REQUIRE(copy_model(folder, mixed, wide) > 0);
       for (const Backend* backend : present_backends())
-        for (const Numerics numerics : {Numerics::bf16, Numerics::f32})
+        for (const Numerics numerics : {Numerics::bf16, Numerics::f32, Numerics::int8})
           for (const std::int64_t rows : {1, 64}) {
             CAPTURE(std::string(backend->name));
             CAPTURE(rows);
@@ -125,7 +125,7 @@ TEST_CASE("GGUF files of Mixtral with a tensor for each expert are those with st
   const TemporaryDirectory folder;
   separate_experts(file, folder.path("old.gguf"));
   const std::vector<std::uint32_t> ids = {3, 1, 4, 1, 5, 9, 2, 6};
-  for (const Numerics numerics : {Numerics::bf16, Numerics::f32}) {
+  for (const Numerics numerics : {Numerics::bf16, Numerics::f32, Numerics::int8}) {
     const auto got = logits(folder.path("old.gguf"), ids, {.numerics = numerics}),
                want = logits(file, ids, {.numerics = numerics});
     REQUIRE(got.size() == want.size());

@@ -33,6 +33,15 @@ std::vector<std::string> expanded(std::string name, std::uint32_t experts) {
   return names;
 }
 
+// Formats that int8 numerics multiply in bytes.
+const std::set<Format>& whole_numbers() {
+  static const std::set<Format> formats = {
+      Format::mxfp4,  Format::gguf_mxfp4, Format::nvfp4, Format::gguf_nvfp4, Format::q4_0,  Format::q4_1,
+      Format::q5_0,   Format::q5_1,       Format::q8_0,  Format::q4_k,       Format::q5_k,  Format::q6_k,
+      Format::iq4_nl, Format::iq4_xs,     Format::int8,  Format::llm_int8,   Format::mxint8};
+  return formats;
+}
+
 void check_model(const std::string& path, const ModelOptions& options) {
   const std::string shown = path;
   CAPTURE(shown);
@@ -60,7 +69,10 @@ void check_model(const std::string& path, const ModelOptions& options) {
     const bool matrix = item.kernel == KernelKind::tiles || item.kernel == KernelKind::records;
     const std::set<Format> records = {Format::q2_k, Format::q3_k, Format::mxfp6_e2m3, Format::mxfp6_e3m2};
     if (matrix) CHECK((item.kernel == KernelKind::records) == records.contains(item.format));
-    CHECK(item.computed == (matrix && options.numerics == Numerics::bf16 ? Format::bf16 : Format::f32));
+    const Format rounded = rounds_to_bf16(options.numerics) ? Format::bf16 : Format::f32;
+    const bool whole =
+        options.numerics == Numerics::int8 && item.op != "route" && whole_numbers().contains(item.format);
+    CHECK(item.computed == (!matrix ? Format::f32 : whole ? Format::int8 : rounded));
     for (const std::string& name : expanded(item.name, std::max(model.info().experts, 1u))) {
       CAPTURE(name);
       ++told[name];
@@ -103,8 +115,43 @@ TEST_CASE("explain: every recorded model, in every container") {
   const auto cases = golden_cases(data);
   REQUIRE(cases.size() > 0);
   for (const GoldenCase& c : cases)
-    for (const Numerics numerics : {Numerics::f32, Numerics::bf16})
-      check_model(c.path, {.numerics = numerics});
+    for (const Numerics numerics : {Numerics::f32, Numerics::bf16, Numerics::int8})
+      check_model(c.path, {.numerics = numerics, .allow_fallback = true});
+}
+
+TEST_CASE("int8 numerics are refused where they would round weights, unless that is allowed") {
+  NIB_REQUIRE_DATA(data);
+  auto runtime = make_runtime();
+  int refused = 0, taken = 0;
+  for (const GoldenCase& c : golden_cases(data)) {
+    CAPTURE(c.path);
+    const Checkpoint checkpoint = open_checkpoint(c.path).take();
+    const auto planned = make_plan(*runtime, c.path, {.numerics = Numerics::int8});
+    if (planned.ok()) {
+      ++taken;
+      auto model = Model::open(runtime, planned.value());
+      REQUIRE_MESSAGE(model.ok(), model.status().message());
+      for (const ExplainItem& item : model.value()->explain())
+        if (item.kernel == KernelKind::tiles && item.op != "route")
+          CHECK((item.computed == Format::int8 || item.format == Format::bf16));
+      continue;
+    }
+    ++refused;
+    const Status& status = planned.status();
+    CAPTURE(status.message());
+    CHECK(status.code() == Code::unsupported);
+    CHECK(status.message().starts_with(c.path + ": tensor "));
+    const bool named = std::any_of(
+        checkpoint.tensors.begin(), checkpoint.tensors.end(), [&](const CheckpointTensor& tensor) {
+          const std::string words = ": tensor " + tensor.name + " is " + format_name(tensor.format) +
+                                    ", which int8 numerics cannot";
+          return !whole_numbers().contains(tensor.format) &&
+                 status.message().find(words) != std::string::npos;
+        });
+    CHECK(named);
+  }
+  CHECK(refused > 3);
+  CHECK(taken > 3);
 }
 
 }  // namespace

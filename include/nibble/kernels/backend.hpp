@@ -5,6 +5,7 @@
 #include <nibble/base/machine.hpp>
 #include <nibble/base/pool.hpp>
 #include <nibble/formats/format.hpp>
+#include <nibble/kernels/canonical.hpp>
 #include <nibble/kernels/numerics.hpp>
 #include <nibble/kernels/ops.hpp>
 #include <nibble/kernels/packed.hpp>
@@ -20,10 +21,23 @@ namespace nib::inline v0 {
 enum class ActivationLayout : std::uint8_t {
   floats,  // one f32 a step, 8 steps an octet (rounded to bf16 first under bf16 numerics)
   pairs,   // one dword of two bf16 a step, 4 steps an octet: (k, k + 4)
+  // For each group of 32 inputs (zeros past the last), q and scale as GroupInt8 has them: one dword of four
+  // bytes q + 128 a step, 2 steps an octet: of even k, of odd k, lowest first; then the scale; then its
+  // scaled_sum.
+  bytes,
 };
+inline constexpr std::int64_t kGroupDwords = 10;  // of a row and a group, in bytes
 // Bytes that one row of k_padded inputs takes.
 constexpr std::size_t activation_bytes(ActivationLayout layout, std::int64_t k_padded) {
+  if (layout == ActivationLayout::bytes)
+    return static_cast<std::size_t>(ceil_div(k_padded, kInt8Group) * kGroupDwords) * 4;
   return static_cast<std::size_t>(k_padded) * (layout == ActivationLayout::floats ? 4 : 2);
+}
+
+// The same in whatever layout takes most.
+constexpr std::size_t most_activation_bytes(std::int64_t k_padded) {
+  return std::max(activation_bytes(ActivationLayout::floats, k_padded),
+                  activation_bytes(ActivationLayout::bytes, k_padded));
 }
 
 // Rows of activations in blocks of at most `most`, as even as can be, the longer ones first: the few sums of
@@ -53,7 +67,8 @@ class RowBlocks {
 
 // out[row][16 * (strip - strip_begin) + lane] = sum over k of W[16 * strip + lane][k] * x[row][k], in
 // canonical order, for all rows and the strips [strip_begin, strip_end) of one group of four. Same bits for
-// every number of rows and every cut into strips.
+// every number of rows and every cut into strips. The order is that of chain_canonical, or where activations
+// are bytes that of chain_int8.
 struct MatmulCall {
   const PackedWeight* weight;
   std::int64_t strip_begin, strip_end;
@@ -80,13 +95,14 @@ struct Backend {
   const char* needs;                      // what `present` looks for, in words
   std::span<const MatmulKernel> kernels;  // in order of preference
   Ops ops;
-  // A run of `iterations` dependent-free dot instructions on one thread; returns floating-point operations
-  // done.
+  // A run of `iterations` dependent-free dot instructions on one thread; returns the operations done, two a
+  // product.
   double (*spin_dots)(Numerics, std::int64_t iterations);
 };
 
 // The first kernel of the backend that multiplies weights of this shape (format, k and scale_run matter, the
-// address does not) and this range of scales under these numerics. Null when there is none.
+// address does not) and this range of scales under these numerics: of int8 one that takes bytes, or where
+// there is none, one of bf16. Null when there is none at all.
 const MatmulKernel* find_kernel(const Backend& backend, const PackedWeight& shape, Numerics numerics,
                                 ScaleRange scales);
 

@@ -12,6 +12,7 @@
 
 #include <bit>
 #include <cstdint>
+#include <limits>
 
 namespace nib::inline v0 {
 
@@ -63,6 +64,66 @@ constexpr float activation_bf16(float value) {
   const float magnitude = value < 0 ? -value : value;
   if (magnitude < 0x1p-60f) return 0.0f;
   return to_float(to_bf16(value));
+}
+
+// ---- int8 numerics
+
+inline constexpr std::int64_t kInt8Group = 32;  // inputs that share a scale, from a multiple of it on
+
+// Up to 32 inputs as whole numbers of -127 .. 127 times a scale, the largest magnitude over 127. Where that
+// is below 2^-60 all are zero; where one is infinite or no number, so is the scale, and all outputs with it.
+struct GroupInt8 {
+  float scale = 0;
+  float scaled_sum = 0;  // the sum of the whole numbers, times the scale
+  std::int8_t codes[kInt8Group] = {};
+};
+constexpr GroupInt8 group_int8(const float* x, std::int64_t count) {
+  GroupInt8 group;
+  float largest = 0;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const float magnitude = x[i] < 0 ? -x[i] : x[i];
+    if (!(magnitude <= std::numeric_limits<float>::max())) {
+      group.scale = group.scaled_sum = std::numeric_limits<float>::quiet_NaN();
+      return group;
+    }
+    largest = magnitude > largest ? magnitude : largest;
+  }
+  if (largest < 0x1p-60f) return group;
+  group.scale = largest / 127.0f;
+  const float inverse = 127.0f / largest;
+  int sum = 0;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const float nearest = x[i] * inverse + 0x1.8p23f;  // to even: no bits are left below one
+    group.codes[i] = static_cast<std::int8_t>(nearest - 0x1.8p23f);
+    sum += group.codes[i];
+  }
+  group.scaled_sum = static_cast<float>(sum) * group.scale;
+  return group;
+}
+
+// Weights that share a scale: code * step + minimum, the code a whole number.
+struct StepsInt8 {
+  float step, minimum;
+};
+// One output of a matrix product: for each run of `run` inputs (32 or 16, which divide a group) an exact sum,
+// times the product of both scales, added to the chain; then, where the format has minima, the minimum times
+// the scaled sum of the whole group. `codes(k)` gives an int, `steps(k)` those of the run that begins at k.
+template <class Codes, class Steps>
+constexpr float chain_int8(std::int64_t k, int run, bool minima, const float* x, Codes&& codes,
+                           Steps&& steps) {
+  float sum = 0;
+  for (std::int64_t group = 0; group < k; group += kInt8Group) {
+    const std::int64_t end = k - group < kInt8Group ? k : group + kInt8Group;
+    const GroupInt8 inputs = group_int8(x + group, end - group);
+    for (std::int64_t first = group; first < end; first += run) {
+      int exact = 0;
+      for (std::int64_t i = first; i < end && i < first + run; ++i)
+        exact += codes(i) * inputs.codes[i - group];
+      sum = fma_canonical(static_cast<float>(exact), flush_subnormal(steps(first).step * inputs.scale), sum);
+    }
+    if (minima) sum = fma_canonical(steps(group).minimum, inputs.scaled_sum, sum);
+  }
+  return sum + 0.0f;
 }
 
 }  // namespace nib::inline v0

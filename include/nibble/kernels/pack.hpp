@@ -44,8 +44,9 @@ struct PackFindings {
 PackFindings pack_strip(Format stored, const PackedWeight& shape, std::int64_t strip, const StripRows& rows,
                         std::byte* out);
 
-// Writes the tile of `k` (1..128) inputs of a plain format, whose codes begin at the rows' beginning;
-// tile_bytes(format, k) bytes, all of them.
-void pack_plain_tile(Format format, std::int64_t k, const StripRows& rows, std::byte* tile);
+// Writes tile `tile` of one strip of a matrix in a plain format at `out`; its codes begin at the rows'
+// beginning.
+void pack_plain_tile(const PackedWeight& shape, std::int64_t strip, std::int64_t tile, const StripRows& rows,
+                     std::byte* out);
 
 }  // namespace nib::inline v0

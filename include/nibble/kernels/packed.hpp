@@ -3,16 +3,17 @@
 // Layout (the same for every instruction set, so that one prepared file serves every CPU):
 //   strip       16 output rows; lane r of every vector belongs to row r of the strip
 //   octet       8 consecutive k (inputs) of a strip; stored in the canonical order of summation, below
-//   tile        one strip x 128 k: the codes of these k, octet after octet, then their scales
-//   macro-tile  four strips x 128 k: four tiles one after another. The last group of strips may have one to
-//   three.
+//   tile        one strip x 128 k: the codes of these k, octet after octet, then their scales; whole lines of
+//               64 bytes
+//   macro-tile  four strips x 128 k: the first lines of four tiles, then their second lines, and so on. The
+//               last group of strips may have one to three.
 // A matrix is the sequence of its groups of four strips; a group is the sequence of its macro-tiles along k,
 // so that a thread reads one sequential stream. A short last tile holds the k that are left, rounded up to
 // whole octets.
 //
 //   nibbles     an octet is 16 dwords, dword r = the 8 codes of row r, code of k offset i at bits 4i..4i+3
-//   bytes       an octet is 2 x 16 dwords: dword r of vector j = the codes of k offsets 4j .. 4j + 3, lowest
-//               first; fp8: 8 x 16 bytes in chain order
+//   bytes       an octet is 2 x 16 dwords: dword r of vector j = the codes of k offsets j, j + 2, j + 4 and
+//               j + 6, lowest first; fp8: 8 x 16 bytes in chain order
 //   bf16        an octet is 4 x 16 dwords: dword r of vector j = (k offset j) | (k offset j + 4) << 16
 //   f16         an octet is 8 x 16 words in chain order; f32: 8 x 16 floats in chain order
 //   high bits   of codes of 5 and 6 bits, behind the nibbles of the tile: 16 dwords for 32 (16) k.
@@ -200,14 +201,17 @@ struct PackedWeight {
     return static_cast<std::size_t>(first) * strip_bytes() +
            static_cast<std::size_t>(strip - first) * header_bytes();
   }
-  // Offset of tile `tile` (of full_tiles() + 1) of a strip.
+  // Offset of the first line of tile `tile` (of full_tiles() + 1) of a strip; its lines are
+  // line_stride(strip) apart.
   [[gnu::always_inline]] constexpr std::size_t tile_offset(std::int64_t strip, std::int64_t tile) const {
     const std::int64_t first = strip / kGroupStrips * kGroupStrips;
     const auto in_group = static_cast<std::size_t>(strips_in_group(strip));
-    const std::size_t size = tile_bytes(format, tile < full_tiles() ? kTileK : tail_k(), run());
     return static_cast<std::size_t>(first) * strip_bytes() + in_group * header_bytes() +
            static_cast<std::size_t>(tile) * in_group * tile_bytes(format, kTileK, run()) +
-           static_cast<std::size_t>(strip - first) * size;
+           static_cast<std::size_t>(strip - first) * 64;
+  }
+  [[gnu::always_inline]] constexpr std::size_t line_stride(std::int64_t strip) const {
+    return static_cast<std::size_t>(strips_in_group(strip)) * 64;
   }
 };
 

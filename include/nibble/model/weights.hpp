@@ -98,6 +98,10 @@ class WeightLayout {
   // while the checkpoint is.
   std::vector<WeightPart> parts(const ModelConfig& config, const Weights& loaded) const;
 
+  // Whether int8 numerics can multiply every matrix but the routers, or bf16 holds its weights exactly. Error:
+  // unsupported, naming the first that is neither.
+  Status check_int8(const Checkpoint& checkpoint, const Backend& backend) const;
+
   // Reads and packs everything. The pool's threads read and pack; progress is called on the calling thread,
   // between tensors. Errors: those of reading (io), format (a scale that is not a number, by tensor), memory,
   // budget, stopped.

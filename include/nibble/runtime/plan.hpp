@@ -26,7 +26,10 @@ struct ModelOptions {
   // Rows whose logits are computed at once, at most those of a pass; 0: one for each session, which is what
   // generating needs. More make LogitSink faster.
   std::uint32_t logit_rows = 0;
-  bool vocabulary_only = false;  // open the tokenizer, no weights
+  bool vocabulary_only = false;    // open the tokenizer, no weights
+  // Under int8 numerics: matrices that these cannot multiply (weights that are no whole numbers times scales,
+  // and that bf16 does not hold exactly) are computed as under bf16 instead of refused.
+  bool allow_fallback = false;
   ProgressSink progress{};
   const Cancel* cancel = nullptr;
   const FileSystem* files = nullptr;  // null: the disk

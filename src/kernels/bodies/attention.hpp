@@ -204,7 +204,7 @@ template <class A, class Stored>
 void attend(const OpContext& context, const AttentionArgs& args) {
   const std::int64_t items = args.rows * args.kv.kv_heads;
   const int group = args.heads / args.kv.kv_heads;
-  const bool round = context.numerics == Numerics::bf16;
+  const bool round = rounds_to_bf16(context.numerics);
   context.pool->run([&](int index, int count) {
     for (std::int64_t i = index; i < items; i += count) {
       const auto kv_head = static_cast<int>(i % args.kv.kv_heads);
@@ -222,7 +222,7 @@ template <class A>
 void attention(const OpContext& context, const AttentionArgs& args) {
   const auto with = [&]<class Pairs, class Floats>(Stored<Pairs, Floats>) {
     if constexpr (A::kPairDot)
-      if (context.numerics == Numerics::bf16) return attend<A, Pairs>(context, args);
+      if (rounds_to_bf16(context.numerics)) return attend<A, Pairs>(context, args);
     attend<A, Floats>(context, args);
   };
   switch (args.kv.format) {

@@ -15,10 +15,18 @@
 
 namespace nib::inline v0::cpu {
 
-// One tile and what its strip has once.
+// One tile and what its strip has once. A pointer is to the first line of what it names, the next ones are
+// `stride` bytes further each: between them lie lines of the other strips of the group.
 struct Tile {
-  const std::byte *data, *high, *scales, *header;  // high: bits above the low four of codes
+  const std::byte *codes, *high, *scales, *header;  // high: bits above the low four of codes
+  std::size_t stride;
   int run_octets;  // octets that share a scale; of formats whose tensors say it
+
+  const std::byte* line(const std::byte* first, int index) const {
+    return first + static_cast<std::size_t>(index) * stride;
+  }
+  // Byte `offset` of the scales; what is read there lies in one line.
+  const std::byte* scale(int offset) const { return line(scales, offset / 64) + offset % 64; }
 };
 // The tiles of the strips from `strip` on, in one group; where they lie is worked out once.
 template <class D>
@@ -35,36 +43,48 @@ class Tiles {
     tail_k_ = shape.tail_k();
     run_octets_ = static_cast<int>(shape.run() / kOctet);
     bytes_ = tile_bytes(D::kFormat, kTileK, shape.run());
-    const std::size_t tail_bytes = tail_k_ ? tile_bytes(D::kFormat, tail_k_, shape.run()) : 0;
     stride_ = in_group * bytes_;
+    line_stride_ = in_group * 64;
     headers_ = group + first * shape.header_bytes();
-    tiles_ = group + in_group * shape.header_bytes() + first * bytes_;
-    tail_ = group + in_group * shape.header_bytes() + static_cast<std::size_t>(full_tiles_) * stride_ +
-            first * tail_bytes;
-    tail_bytes_ = tail_bytes;
+    tiles_ = group + in_group * shape.header_bytes() + first * 64;
   }
   [[gnu::always_inline]] std::int64_t count() const { return full_tiles_ + (tail_k_ ? 1 : 0); }
   [[gnu::always_inline]] int octets(std::int64_t tile) const {
     return static_cast<int>(tile < full_tiles_ ? kTileK / kOctet : ceil_div(tail_k_, kOctet));
   }
-  // Bytes from a tile to the next of its strip, and of an octet with what it has of the scales.
+  // Bytes from a tile to the next of its strip.
   [[gnu::always_inline]] std::size_t stride() const { return stride_; }
-  [[gnu::always_inline]] std::size_t octet_bytes() const { return bytes_ / (kTileK / kOctet); }
   [[gnu::always_inline]] Tile at(int strip, std::int64_t tile) const {
-    const bool full = tile < full_tiles_;
-    const auto s = static_cast<std::size_t>(strip);
-    const std::byte* data =
-        full ? tiles_ + static_cast<std::size_t>(tile) * stride_ + s * bytes_ : tail_ + s * tail_bytes_;
-    return {data, data + octets(tile) * 64,
-            data + code_plane_bytes(tile_info(D::kFormat), full ? kTileK : tail_k_), headers_ + s * 64,
+    const std::byte* codes =
+        tiles_ + static_cast<std::size_t>(tile) * stride_ + static_cast<std::size_t>(strip) * 64;
+    const std::size_t plane = code_plane_bytes(tile_info(D::kFormat), tile < full_tiles_ ? kTileK : tail_k_);
+    return {codes,
+            codes + static_cast<std::size_t>(octets(tile)) * line_stride_,
+            codes + plane / 64 * line_stride_,
+            headers_ + static_cast<std::size_t>(strip) * 64,
+            line_stride_,
             run_octets_};
   }
 
  private:
-  const std::byte *headers_, *tiles_, *tail_;
-  std::size_t bytes_, tail_bytes_, stride_;
+  const std::byte *headers_, *tiles_;
+  std::size_t bytes_, stride_, line_stride_;
   std::int64_t full_tiles_, tail_k_;
   int run_octets_;
+};
+
+// Lines of codes of one tile, from `first` on.
+class Lines {
+ public:
+  [[gnu::always_inline]] Lines(const Tile& tile, int first)
+      : first_(tile.line(tile.codes, first)), stride_(tile.stride) {}
+  [[gnu::always_inline]] const std::byte* operator[](int index) const {
+    return first_ + static_cast<std::size_t>(index) * stride_;
+  }
+
+ private:
+  const std::byte* first_;
+  std::size_t stride_;
 };
 
 // ---- steps
@@ -94,7 +114,7 @@ struct Mxfp4Floats : FloatSteps<A> {
     typename A::F step(int s) const { return A::mul(A::e2m1(raw, kChainOrder[s]), scale); }
   };
   static Octet open(const Tile& tile, int octet) {
-    return {A::load_pairs(tile.data + octet * 64), A::e8m0(tile.scales + octet / 4 * 16)};
+    return {A::load_pairs(tile.line(tile.codes, octet)), A::e8m0(tile.scale(octet / 4 * 16))};
   }
 };
 
@@ -108,7 +128,7 @@ struct Mxfp4Offsets : FloatSteps<A> {
     typename A::F step(int s) const { return offsets.level(kChainOrder[s]); }
   };
   static Octet open(const Tile& tile, int octet) {
-    return {typename A::Offsets(tile.data + octet * 64, tile.scales + octet / 4 * 16)};
+    return {typename A::Offsets(tile.line(tile.codes, octet), tile.scale(octet / 4 * 16))};
   }
 };
 
@@ -117,13 +137,13 @@ struct Bf16Floats : FloatSteps<A> {
   static constexpr Format kFormat = Format::bf16;
   static constexpr bool kDecodes = false;
   struct Octet {
-    const std::byte* at;
+    Lines lines;
     typename A::F step(int s) const {
-      const auto pairs = A::load_pairs(at + s / 2 * 64);
+      const auto pairs = A::load_pairs(lines[s / 2]);
       return s % 2 == 0 ? A::odd(pairs) : A::even(pairs);
     }
   };
-  static Octet open(const Tile& tile, int octet) { return {tile.data + octet * 256}; }
+  static Octet open(const Tile& tile, int octet) { return {Lines(tile, octet * 4)}; }
 };
 
 template <class A>
@@ -131,10 +151,10 @@ struct F16Floats : FloatSteps<A> {
   static constexpr Format kFormat = Format::f16;
   static constexpr bool kDecodes = false;
   struct Octet {
-    const std::byte* at;
-    typename A::F step(int s) const { return A::load_f16(at + s * 32); }
+    Lines lines;
+    typename A::F step(int s) const { return A::load_f16(lines[s / 2] + s % 2 * 32); }
   };
-  static Octet open(const Tile& tile, int octet) { return {tile.data + octet * 256}; }
+  static Octet open(const Tile& tile, int octet) { return {Lines(tile, octet * 4)}; }
 };
 
 template <class A>
@@ -142,10 +162,10 @@ struct F32Floats : FloatSteps<A> {
   static constexpr Format kFormat = Format::f32;
   static constexpr bool kDecodes = false;
   struct Octet {
-    const std::byte* at;
-    typename A::F step(int s) const { return A::load(reinterpret_cast<const float*>(at) + s * 16); }
+    Lines lines;
+    typename A::F step(int s) const { return A::load(reinterpret_cast<const float*>(lines[s])); }
   };
-  static Octet open(const Tile& tile, int octet) { return {tile.data + octet * 512}; }
+  static Octet open(const Tile& tile, int octet) { return {Lines(tile, octet * 8)}; }
 };
 
 // Weights as pairs of bf16, one step for two k. Only where A has the pair dot.
@@ -172,7 +192,7 @@ struct Mxfp4Pairs : PairSteps<A> {
     typename A::P step(int s) const { return A::e2m1_pairs(raw, s, exponents); }
   };
   static Octet open(const Tile& tile, int octet) {
-    return {A::load_pairs(tile.data + octet * 64), A::e8m0_pairs(tile.scales + octet / 4 * 16)};
+    return {A::load_pairs(tile.line(tile.codes, octet)), A::e8m0_pairs(tile.scale(octet / 4 * 16))};
   }
 };
 
@@ -181,20 +201,20 @@ struct Bf16Pairs : PairSteps<A> {
   static constexpr Format kFormat = Format::bf16;
   static constexpr bool kDecodes = false;
   struct Octet {
-    const std::byte* at;
-    typename A::P step(int s) const { return A::load_pairs(at + s * 64); }
+    Lines lines;
+    typename A::P step(int s) const { return A::load_pairs(lines[s]); }
   };
-  static Octet open(const Tile& tile, int octet) { return {tile.data + octet * 256}; }
+  static Octet open(const Tile& tile, int octet) { return {Lines(tile, octet * 4)}; }
 };
 
 // ---- codes: levels of k offset kChainOrder[s], or these times 1 / kUnit, a power of two
 
-// Eight nibbles a dword, and bytes made of them: those of even and of odd k.
+// The bytes of an octet, a dword a row: those of even and of odd k.
 template <class A>
-struct NibbleBytes {
+struct OctetBytes {
   typename A::P even, odd;
-  static NibbleBytes open(const Tile& tile, int octet) {
-    const auto raw = A::load_pairs(tile.data + octet * 64);
+  static OctetBytes of_nibbles(const Tile& tile, int octet) {
+    const auto raw = A::load_pairs(tile.line(tile.codes, octet));
     return {A::keep(raw, 0x0f0f'0f0fu), A::keep(A::shifted_right(raw, 4), 0x0f0f'0f0fu)};
   }
   typename A::F byte24(int s) const {
@@ -209,17 +229,17 @@ struct Integers {
   static constexpr float kUnit = 0x1p-24f;
   template <class A>
   struct Octet {
-    NibbleBytes<A> bytes;
+    OctetBytes<A> bytes;
     typename A::F level(int s) const { return bytes.byte24(s); }
   };
   template <class A>
   static Octet<A> open(const Tile& tile, int octet) {
-    auto bytes = NibbleBytes<A>::open(tile, octet);
+    auto bytes = OctetBytes<A>::of_nibbles(tile, octet);
     if constexpr (High > 0) {
       constexpr int kOctets = 4 / High;  // that share a dword of high bits
       constexpr std::uint32_t kMask = ((1u << High) - 1) * 0x0101'0101u;
-      const std::byte* plane = tile.high + octet / kOctets * 64;
-      const auto bits = A::shifted_right(A::load_pairs(plane), octet % kOctets * 2 * High);
+      const auto plane = A::load_pairs(tile.line(tile.high, octet / kOctets));
+      const auto bits = A::shifted_right(plane, octet % kOctets * 2 * High);
       bytes.even = A::joined(bytes.even, A::shifted_left(A::keep(bits, kMask), 4));
       bytes.odd = A::joined(bytes.odd, A::shifted_left(A::keep(A::shifted_right(bits, High), kMask), 4));
     }
@@ -237,12 +257,12 @@ struct IntegerTable {
   static constexpr float kUnit = 0x1p-24f / Parts;
   template <class A>
   struct Octet {
-    NibbleBytes<A> bytes;
+    OctetBytes<A> bytes;
     typename A::F level(int s) const { return bytes.byte24(s); }
   };
   template <class A>
   static Octet<A> open(const Tile& tile, int octet) {
-    const auto codes = NibbleBytes<A>::open(tile, octet);
+    const auto codes = OctetBytes<A>::of_nibbles(tile, octet);
     return {{A::looked_up(Levels, codes.even), A::looked_up(Levels, codes.odd)}};
   }
 };
@@ -258,7 +278,7 @@ struct FloatTable {
   };
   template <class A>
   static Octet<A> open(const Tile& tile, int octet) {
-    return {A::load_pairs(tile.data + octet * 64)};
+    return {A::load_pairs(tile.line(tile.codes, octet))};
   }
 };
 
@@ -268,16 +288,13 @@ struct Bytes {
   static constexpr float kUnit = 0x1p-24f / Parts;
   template <class A>
   struct Octet {
-    typename A::P low, high;
-    typename A::F level(int s) const {
-      const int k = kChainOrder[s];
-      return A::byte24(k < 4 ? low : high, k % 4);
-    }
+    OctetBytes<A> bytes;
+    typename A::F level(int s) const { return bytes.byte24(s); }
   };
   template <class A>
   static Octet<A> open(const Tile& tile, int octet) {
-    const std::byte* at = tile.data + octet * 128;
-    return {A::load_pairs(at), A::load_pairs(at + 64)};
+    const Lines lines(tile, octet * 2);
+    return {{A::load_pairs(lines[0]), A::load_pairs(lines[1])}};
   }
 };
 
@@ -287,30 +304,38 @@ struct FloatBytes {
   static constexpr float kUnit = 1;
   template <class A>
   struct Octet {
-    const std::byte* at;
+    Lines lines;
     typename A::F level(int s) const {
+      const std::byte* at = lines[s / 4] + s % 4 * 16;
       if constexpr (E4M3)
-        return A::load_e4m3(at + s * 16);
+        return A::load_e4m3(at);
       else
-        return A::load_e5m2(at + s * 16);
+        return A::load_e5m2(at);
     }
   };
   template <class A>
   static Octet<A> open(const Tile& tile, int octet) {
-    return {tile.data + octet * 128};
+    return {Lines(tile, octet * 2)};
   }
 };
 
-// ---- scales: from the level, in units of kUnit, to the weight
+// The same codes as whole numbers: what a product of bytes counts in.
+template <class Codes>
+struct Whole {
+  static constexpr float kUnit = Codes::kUnit * 0x1p24f;
+};
+
+// ---- scales: from the level, in units of kUnit, to the weight; step(): the weight of one whole number
 
 // Times an f16 for each 32 inputs. The unit goes into the scale: no f16 times 2^-25 is subnormal.
 template <class A, class Codes>
 struct HalfScale {
   typename A::F scale;
   static HalfScale open(const Tile& tile, int octet) {
-    return {A::mul(A::load_f16(tile.scales + octet / 4 * 32), A::set(Codes::kUnit))};
+    return {A::mul(A::load_f16(tile.scale(octet / 4 * 32)), A::set(Codes::kUnit))};
   }
   typename A::F weight(typename A::F level) const { return A::mul(level, scale); }
+  typename A::F step() const { return scale; }
 };
 
 // The same, and plus another f16. The product is exact, so that one rounding is as good as two.
@@ -318,10 +343,11 @@ template <class A, class Codes>
 struct HalfScaleAndMinimum {
   typename A::F scale, minimum;
   static HalfScaleAndMinimum open(const Tile& tile, int octet) {
-    const std::byte* line = tile.scales + octet / 4 * 64;
+    const std::byte* line = tile.scale(octet / 4 * 64);
     return {A::mul(A::load_f16(line), A::set(Codes::kUnit)), A::load_f16(line + 32)};
   }
   typename A::F weight(typename A::F level) const { return A::fma(level, scale, minimum); }
+  typename A::F step() const { return scale; }
 };
 
 // Levels that are brought to their unit first: such scales may be as small as f32 has them.
@@ -332,12 +358,13 @@ struct AnyScale {
     if constexpr (Codes::kUnit != 1) level = A::mul(level, A::set(Codes::kUnit));
     return A::mul(level, scale);
   }
+  typename A::F step() const { return weight(A::set(1.0f)); }
 };
 
 // Times a power of two for each 32 inputs.
 template <class A, class Codes>
 struct PowerScale : AnyScale<A, Codes> {
-  static PowerScale open(const Tile& tile, int octet) { return {{A::e8m0(tile.scales + octet / 4 * 16)}}; }
+  static PowerScale open(const Tile& tile, int octet) { return {{A::e8m0(tile.scale(octet / 4 * 16))}}; }
 };
 
 // Times an f32 for each run of inputs.
@@ -345,7 +372,7 @@ template <class A, class Codes>
 struct RunScale : AnyScale<A, Codes> {
   static RunScale open(const Tile& tile, int octet) {
     const std::byte* line = tile.header;
-    if (tile.run_octets > 0) line = tile.scales + octet / tile.run_octets * 64;
+    if (tile.run_octets > 0) line = tile.scale(octet / tile.run_octets * 64);
     return {{A::load(reinterpret_cast<const float*>(line))}};
   }
 };
@@ -357,6 +384,7 @@ struct RunScaleOf127 : RunScale<A, Codes> {
   typename A::F weight(typename A::F level) const {
     return A::mul(RunScale<A, Codes>::weight(level), A::set(1.0f / 127.0f));
   }
+  typename A::F step() const { return weight(A::set(1.0f)); }
 };
 
 // Times an E4M3 for each 16 inputs, which is exact, and times the row's factor.
@@ -364,10 +392,11 @@ template <class A, class Codes>
 struct SmallScaleAndFactor {
   typename A::F scale, factor;
   static SmallScaleAndFactor open(const Tile& tile, int octet) {
-    return {A::mul(A::load_e4m3(tile.scales + octet / 2 * 16), A::set(Codes::kUnit)),
+    return {A::mul(A::load_e4m3(tile.scale(octet / 2 * 16)), A::set(Codes::kUnit)),
             A::load(reinterpret_cast<const float*>(tile.header))};
   }
   typename A::F weight(typename A::F level) const { return A::mul(A::mul(level, scale), factor); }
+  typename A::F step() const { return A::mul(scale, factor); }
 };
 
 // Times an integer for each Group inputs, times the f16 of the tile; the product of these two is exact.
@@ -377,10 +406,11 @@ struct SuperScale {
   struct Of {
     typename A::F scale;
     static Of open(const Tile& tile, int octet) {
-      const auto super = A::mul(A::load_f16(tile.scales + kTileK / Group * 16), A::set(Codes::kUnit));
-      return {A::mul(super, A::load_i8(tile.scales + octet / (Group / 8) * 16))};
+      const auto super = A::mul(A::load_f16(tile.scale(kTileK / Group * 16)), A::set(Codes::kUnit));
+      return {A::mul(super, A::load_i8(tile.scale(octet / (Group / 8) * 16)))};
     }
     typename A::F weight(typename A::F level) const { return A::mul(level, scale); }
+    typename A::F step() const { return scale; }
   };
 };
 
@@ -389,11 +419,12 @@ template <class A, class Codes>
 struct SuperScaleAndMinimum {
   typename A::F scale, minimum;
   static SuperScaleAndMinimum open(const Tile& tile, int octet) {
-    const std::byte *line = tile.scales + octet / 4 * 32, *super = tile.scales + kTileK / 32 * 32;
+    const std::byte *line = tile.scale(octet / 4 * 32), *super = tile.scale(kTileK / 32 * 32);
     return {A::mul(A::mul(A::load_f16(super), A::set(Codes::kUnit)), A::load_i8(line)),
             A::mul(A::mul(A::load_f16(super + 32), A::set(-1.0f)), A::load_i8(line + 16))};
   }
   typename A::F weight(typename A::F level) const { return A::fma(level, scale, minimum); }
+  typename A::F step() const { return scale; }
 };
 
 // ---- the formats made of them
@@ -417,6 +448,14 @@ inline constexpr std::int8_t kE2m1Halves[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, 
 using E2m1Codes = IntegerTable<kE2m1Halves, 2>;
 using Iq4Codes = IntegerTable<kIq4Levels, 1>;
 
+// What is the same of both below.
+template <class A>
+struct CountsInScales {
+  static constexpr ScaleRange kScales = ScaleRange::narrow;
+  static constexpr bool kRescales = true;
+  static const std::byte* scales(const Tile& tile, int octet) { return tile.scale(octet / 4 * 16); }
+};
+
 // MXFP4 by levels alone: a sum is counted in units of the scale of the group it has come to, and multiplied
 // by the ratio of two scales between groups. That is a power of two, so that every rounding falls where that
 // of the canonical chain does, as long as neither of the two overflows or flushes what the other keeps:
@@ -424,24 +463,41 @@ using Iq4Codes = IntegerTable<kIq4Levels, 1>;
 // Then an input is a multiple of 2^-83, a weight of 2^-38, a sum of 2^-121: no subnormals. A sum is at most
 // 2^16 * 6 * 2^40 * 2^3 < 2^62, in units of the least scale and of kUnit < 2^(62 + 37 + 25).
 template <class A>
-struct Mxfp4Rescaled : FloatSteps<A> {
+struct Mxfp4Rescaled : FloatSteps<A>, CountsInScales<A> {
   using Otherwise = Mxfp4Offsets<A>;  // multiplies what this may not
+  using CountsInScales<A>::kScales, CountsInScales<A>::kRescales;
   static constexpr Format kFormat = Format::mxfp4;
-  static constexpr ScaleRange kScales = ScaleRange::narrow;
-  static constexpr bool kRescales = true;
   struct Octet {
     E2m1Codes::Octet<A> codes;
     typename A::F step(int s) const { return codes.level(s); }
   };
   static Octet open(const Tile& tile, int octet) { return {E2m1Codes::open<A>(tile, octet)}; }
 
-  static const std::byte* scales(const Tile& tile, int octet) { return tile.scales + octet / 4 * 16; }
   static typename A::F unit(const std::byte* scales) {
     return A::mul(A::e8m0(scales), A::set(E2m1Codes::kUnit));
   }
   static bool holds(const MatmulCall& call) {
     return call.weight->k <= 1 << 16 && A::all_within(static_cast<const float*>(call.x),
                                                       call.rows * call.weight->k_padded(), 0x1p-60f, 0x1p40f);
+  }
+};
+
+// The same by pairs of bf16, of which packing has left none below 2^-60 but zeros.
+template <class A>
+struct Mxfp4RescaledPairs : PairSteps<A>, CountsInScales<A> {
+  using Otherwise = Mxfp4Pairs<A>;
+  using CountsInScales<A>::kScales, CountsInScales<A>::kRescales;
+  static constexpr Format kFormat = Format::mxfp4;
+  struct Octet {
+    typename A::P raw;
+    typename A::P step(int s) const { return A::e2m1_pairs(raw, s); }
+  };
+  static Octet open(const Tile& tile, int octet) { return {A::load_pairs(tile.line(tile.codes, octet))}; }
+
+  static typename A::F unit(const std::byte* scales) { return A::e8m0(scales); }
+  static bool holds(const MatmulCall& call) {
+    return call.weight->k <= 1 << 16 &&
+           A::pairs_below(call.x, call.rows * call.weight->k_padded() / 2, 0x5380);  // 2^40
   }
 };
 

@@ -5,9 +5,9 @@
 // activation, residual) is applied while the tile is in cache.
 #pragma once
 
+#include "activations.hpp"
 #include "attention.hpp"
 #include "math.hpp"
-#include <nibble/base/float16.hpp>
 #include <nibble/kernels/backend.hpp>
 #include <nibble/kernels/ops.hpp>
 
@@ -23,54 +23,6 @@ inline constexpr std::int64_t kTileWidth = kGroupStrips * kStripRows;
 inline constexpr std::int64_t kFewRows = 4;
 
 // ---- packing of activations
-
-// Writes sixteen inputs of one row into the packed block it belongs to. `at` is the first input (a multiple
-// of 16), `row` its row in the block and `width` the block's rows.
-template <class A>
-void pack16(ActivationLayout layout, bool round, typename A::F x, std::byte* block, std::int64_t at, int row,
-            int width, std::int64_t k_padded) {
-  alignas(64) float lanes[16];
-  if (round) {
-    const auto tiny = A::set(0x1p-60f), minus_tiny = A::set(-0x1p-60f), zero = A::set(0.0f);
-    x = A::if_less(x, tiny, A::if_less(minus_tiny, x, zero, x), x);  // |x| < 2^-60 is zero
-    x = A::round_bf16(x);
-  }
-  A::store(lanes, x);
-  for (std::int64_t octet = 0; octet < 16 && at + octet < k_padded; octet += kOctet) {
-    const float* in = lanes + octet;
-    if (layout == ActivationLayout::floats) {
-      float* out = reinterpret_cast<float*>(block) + (at + octet) * width + row;
-      for (int s = 0; s < 8; ++s) out[s * width] = in[kChainOrder[s]];
-    } else {
-      std::uint32_t* out = reinterpret_cast<std::uint32_t*>(block) + (at + octet) / 2 * width + row;
-      for (int s = 0; s < 4; ++s)
-        out[s * width] = to_bf16(in[s]).bits | static_cast<std::uint32_t>(to_bf16(in[s + 4]).bits) << 16;
-    }
-  }
-}
-
-// Where the block that holds `row` of `rows` begins, and its width.
-struct Block {
-  std::byte* data;
-  int row, width;
-};
-template <class A>
-Block block_of(std::byte* packed, std::int64_t row, std::int64_t rows, std::size_t row_bytes) {
-  const Range block = RowBlocks(rows, A::kBlockRows).holding(row);
-  return {packed + static_cast<std::size_t>(block.begin) * row_bytes, static_cast<int>(row - block.begin),
-          static_cast<int>(block.size())};
-}
-
-// One row of f32 into packed rows [row of rows].
-template <class A>
-void pack_row(const OpContext& context, const PackedWeight& weight, const float* x, std::byte* packed,
-              std::int64_t row, std::int64_t rows) {
-  const ActivationLayout layout = weight.kernel->x;
-  const Block block = block_of<A>(packed, row, rows, activation_bytes(layout, weight.k_padded()));
-  for (std::int64_t at = 0; at < weight.k; at += 16)
-    pack16<A>(layout, context.numerics == Numerics::bf16, A::load(x + at), block.data, at, block.row,
-              block.width, weight.k_padded());
-}
 
 // All rows of a matrix [rows][stride], the rows dealt to the threads.
 template <class A>
@@ -374,7 +326,6 @@ void experts(const OpContext& context, const ExpertsArgs& args) {
   const PackedWeight& down_shape = args.down[0];
   const std::int64_t entries = args.rows * args.experts_per_token;
   const std::int64_t in_stride = row_stride(up_shape.k), out_stride = row_stride(down_shape.rows);
-  const bool round = context.numerics == Numerics::bf16;
   const auto entry_rows = [&](int e) { return std::int64_t{routing.first[e + 1] - routing.first[e]}; };
   // Packed rows of expert e begin where the rows of the experts before it end: blocks never mix experts.
   const auto packed_rows = [&](std::byte* all, const PackedWeight& weight, int e) {
@@ -394,25 +345,30 @@ void experts(const OpContext& context, const ExpertsArgs& args) {
 
   const int per_unit = is_gated(args.activation) ? 2 : 1;  // strips that make one strip of units
   const std::int64_t up_strips = up_shape.strips() * (args.up ? 2 : 1);
-  const ExpertDeal<A> up_deal(routing, args.experts, up_strips, per_unit);
+  // Inputs in bytes are rounded by 32: two strips of units.
+  const bool bytes = down_shape.kernel->x == ActivationLayout::bytes;
+  const ExpertDeal<A> up_deal(routing, args.experts, up_strips, per_unit * (bytes ? 2 : 1));
   context.pool->run([&](int index, int count) {  // gate, up, activation
     up_deal.for_each(index, count, [&](int e, Range strips) {
       const std::int64_t rows = entry_rows(e);
       const PackedWeight& next = args.down[e];
       std::byte* out = packed_rows(context.expert_inputs, next, e);
       const float* bias = args.gate_up_bias ? args.gate_up_bias + e * up_strips * kStripRows : nullptr;
-      const std::size_t row_bytes = activation_bytes(next.kernel->x, next.k_padded());
       const auto finish = [&](const float* tile, std::int64_t column, std::int64_t columns) {
+        const std::int64_t step = 16 * per_unit;
+        const auto units = [&](const float* at, std::int64_t c) {
+          const auto y = biased<A>(at, bias, column + c);
+          if (per_unit == 1) return ungated<A>(args.activation, y);
+          return gated<A>(args.activation, y, biased<A>(at + 16, bias, column + c + 16), args.gate);
+        };
         for (std::int64_t r = 0; r < rows; ++r) {
-          const Block block = block_of<A>(out, r, rows, row_bytes);
-          for (std::int64_t c = 0; c < columns; c += 16 * per_unit) {
-            const float* at = tile + r * kTileWidth + c;
-            auto y = biased<A>(at, bias, column + c);
-            y = per_unit == 2
-                    ? gated<A>(args.activation, y, biased<A>(at + 16, bias, column + c + 16), args.gate)
-                    : ungated<A>(args.activation, y);
-            pack16<A>(next.kernel->x, round, y, block.data, (column + c) / per_unit, block.row, block.width,
-                      next.k_padded());
+          const PackedRow to = packed_row<A>(next, out, r, rows);
+          const float* at = tile + r * kTileWidth;
+          for (std::int64_t c = 0; c < columns; c += 2 * step) {
+            const bool both = c + step < columns;
+            const auto first = units(at + c, c);
+            const typename A::F inputs[2] = {first, both ? units(at + c + step, c + step) : first};
+            pack_inputs<A>(to, context.numerics, inputs, both, (column + c) / per_unit);
           }
         }
       };

@@ -25,13 +25,34 @@
 namespace nib::inline v0::cpu {
 
 inline constexpr std::size_t kPanelBytes = 16 * 1024;
-inline constexpr std::size_t kPrefetchAhead = 8192;  // bytes; measured best between 4 and 16 KiB
+inline constexpr std::size_t kPrefetchAhead = 8192;  // bytes; between 4 and 32 KiB it makes no difference
 
 // What a chain may leave in memory: a sum of zero is positive (canonical.hpp).
 template <class A>
 void store_sum(float* out, typename A::F sum) {
   A::store(out, A::add(sum, A::set(0.0f)));
 }
+
+// Asks for the weights of a group of strips before they are read, in the order of memory whatever the order
+// of reading: the hardware follows such a stream beyond what it was asked for, and no other.
+class Ahead {
+ public:
+  // `strips` of the group's strips are read.
+  template <class D>
+  [[gnu::always_inline]] Ahead(const Tiles<D>& tiles, int strips)
+      : octet_(tiles.stride() / static_cast<std::size_t>(kTileK / kOctet * strips)),
+        next_(tiles.at(0, 0).codes + kPrefetchAhead),
+        due_(next_) {}
+  // As much as goes by while `octets` octets are read.
+  [[gnu::always_inline]] void ask(int octets) {
+    due_ += octet_ * static_cast<std::size_t>(octets);
+    for (; next_ < due_; next_ += 64) __builtin_prefetch(next_);
+  }
+
+ private:
+  std::size_t octet_;
+  const std::byte *next_, *due_;
+};
 
 // ---- direct: 1..4 rows
 
@@ -49,7 +70,7 @@ struct Octets {
 template <class D, int I, int T, int W>
 [[gnu::always_inline]] inline void direct_tiles(const Tiles<D>& tiles, int first, std::int64_t t,
                                                 const typename D::X* x, typename D::Arch::F (*sums)[W],
-                                                const std::byte** units) {
+                                                const std::byte** units, Ahead& ahead) {
   using A = typename D::Arch;
   typename A::F acc[I][W];
   Tile tile[I];
@@ -59,15 +80,13 @@ template <class D, int I, int T, int W>
 #pragma GCC unroll 4
     for (int r = 0; r < W; ++r) acc[s][r] = sums[s][r];
   }
-  const std::size_t line = tiles.octet_bytes(), ahead = round_up(kPrefetchAhead, tiles.stride());
   const int octets = tiles.octets(t);
-  for (int o = 0; o < octets; ++o, x += D::kSteps * W)
+  for (int o = 0; o < octets; ++o, x += D::kSteps * W) {
+    ahead.ask(I);
 #pragma GCC unroll 4
     for (int next = 0; next < I; next += T) {
 #pragma GCC unroll 4
       for (int s = next; s < next + T; ++s) {
-        for (std::size_t b = 0; b < line; b += 64)
-          __builtin_prefetch(tile[s].data + static_cast<std::size_t>(o) * line + b + ahead);
         if constexpr (D::kRescales)
           if (const std::byte* unit = D::scales(tile[s], o); unit != units[s]) {
             const auto ratio = A::e8m0_ratio(units[s], unit);
@@ -86,65 +105,56 @@ template <class D, int I, int T, int W>
           for (int r = 0; r < W; ++r) acc[next + s][r] = D::mac(acc[next + s][r], w, x[j * W + r]);
         }
     }
+  }
 #pragma GCC unroll 4
   for (int s = 0; s < I; ++s)
 #pragma GCC unroll 4
     for (int r = 0; r < W; ++r) sums[s][r] = acc[s][r];
 }
 
-// S strips of one group, W rows. Reads each tile once, from its beginning to its end.
+// The strips of a call, W rows. Reads each tile once, from its beginning to its end.
 //
 // Where reading is the work, all strips go together, so that as many lines as can be are on their way. Where
 // decoding is, a sum that waits for its last addition holds up what could be decoded: some strips are added
 // to in turn, as many as the registers hold with their codes.
-template <class D, int S, int W>
-void direct(const PackedWeight& weight, std::int64_t strip, const typename D::X* x, float* out,
-            std::int64_t stride) {
+template <class D, int W>
+void direct(const MatmulCall& call) {
   using A = typename D::Arch;
-  constexpr int kInTurn = D::kDecodes ? std::clamp(A::kChains / W, 1, S) : 1;
-  constexpr int kTogether = D::kDecodes ? kInTurn : S;
-  static_assert(S % kTogether == 0);
-  typename A::F sums[S][W];
+  constexpr int kMost = W > 1 && !D::kStripsOfRows ? 1 : std::clamp(A::kDirectStrips / W, 1, 4);
+  constexpr int kInTurn = D::kDecodes ? std::clamp(A::kChains / W, 1, kMost) : 1;
+  constexpr int kTogether = D::kDecodes ? kInTurn : kMost;
+  const auto strips = static_cast<int>(call.strip_end - call.strip_begin);
+  typename A::F sums[kGroupStrips][W];
   for (auto& row : sums)
     for (auto& sum : row) sum = A::set(0.0f);
-  const Tiles<D> tiles(weight, strip);
-  const std::byte* units[S] = {};
+  const Tiles<D> tiles(*call.weight, call.strip_begin);
+  Ahead ahead(tiles, strips);
+  const std::byte* units[kGroupStrips] = {};
   if constexpr (D::kRescales)
-    for (int s = 0; s < S; ++s) units[s] = D::scales(tiles.at(s, 0), 0);
-  for (std::int64_t t = 0; t < tiles.count(); ++t)
-    for (int s = 0; s < S; s += kTogether)
-      direct_tiles<D, kTogether, kInTurn, W>(tiles, s, t, x + t * 16 * D::kSteps * W, sums + s, units + s);
-  if constexpr (D::kRescales)
-    for (int s = 0; s < S; ++s)
-      for (auto& sum : sums[s]) sum = A::mul(sum, D::unit(units[s]));
-  for (int s = 0; s < S; ++s)
-    for (int r = 0; r < W; ++r) store_sum<A>(out + r * stride + s * 16, sums[s][r]);
-}
-
-// Whole groups of four together where the registers hold their sums, else one strip after another.
-template <class D, int W>
-void direct_rows(const MatmulCall& call) {
-  constexpr int kMost = W > 1 && !D::kStripsOfRows ? 1 : std::clamp(D::Arch::kDirectStrips / W, 1, 4);
+    for (int s = 0; s < strips; ++s) units[s] = D::scales(tiles.at(s, 0), 0);
   const auto* x = static_cast<const typename D::X*>(call.x);
-  for (std::int64_t strip = call.strip_begin; strip < call.strip_end;) {
-    float* out = call.out + (strip - call.strip_begin) * 16;
-    const bool most = call.strip_end - strip >= kMost;
-    if (most)
-      direct<D, kMost, W>(*call.weight, strip, x, out, call.out_stride);
-    else
-      direct<D, 1, W>(*call.weight, strip, x, out, call.out_stride);
-    strip += most ? kMost : 1;
+  for (std::int64_t t = 0; t < tiles.count(); ++t, x += kTileK / kOctet * D::kSteps * W) {
+    int s = 0;
+    for (; s + kTogether <= strips; s += kTogether)
+      direct_tiles<D, kTogether, kInTurn, W>(tiles, s, t, x, sums + s, units + s, ahead);
+    if constexpr (kTogether > 1)
+      for (; s < strips; ++s) direct_tiles<D, 1, 1, W>(tiles, s, t, x, sums + s, units + s, ahead);
   }
+  if constexpr (D::kRescales)
+    for (int s = 0; s < strips; ++s)
+      for (auto& sum : sums[s]) sum = A::mul(sum, D::unit(units[s]));
+  for (int s = 0; s < strips; ++s)
+    for (int r = 0; r < W; ++r) store_sum<A>(call.out + r * call.out_stride + s * kStripRows, sums[s][r]);
 }
 
 inline constexpr int kDirectRows = 4;
 
 template <class D>
 void direct_any(const MatmulCall& call) {
-  if (call.rows == 1) return direct_rows<D, 1>(call);
-  if (call.rows == 2) return direct_rows<D, 2>(call);
-  if (call.rows == 3) return direct_rows<D, 3>(call);
-  direct_rows<D, 4>(call);
+  if (call.rows == 1) return direct<D, 1>(call);
+  if (call.rows == 2) return direct<D, 2>(call);
+  if (call.rows == 3) return direct<D, 3>(call);
+  direct<D, 4>(call);
 }
 
 // ---- panel: many rows
@@ -181,17 +191,14 @@ constexpr auto micro_table(std::integer_sequence<int, W...>) {
 
 // Tiles [begin, end) of S strips, decoded: [octets][steps][S].
 template <class D, int S>
-void decode_panel(const Tiles<D>& tiles, std::int64_t begin, std::int64_t end, typename D::W* panel) {
-  // To the tile of the next panel that lies where this one does in its own.
-  const std::size_t ahead = static_cast<std::size_t>(end - begin) * tiles.stride(),
-                    line = tiles.octet_bytes();
+void decode_panel(const Tiles<D>& tiles, std::int64_t begin, std::int64_t end, typename D::W* panel,
+                  Ahead& ahead) {
   for (std::int64_t t = begin; t < end; ++t) {
     const int octets = tiles.octets(t);
     for (int s = 0; s < S; ++s) {
       const Tile tile = tiles.at(s, t);
       for (int o = 0; o < octets; ++o) {
-        for (std::size_t b = 0; b < line; b += 64)
-          __builtin_prefetch(tile.data + static_cast<std::size_t>(o) * line + b + ahead);
+        ahead.ask(1);
         const auto octet = D::open(tile, o);
 #pragma GCC unroll 8
         for (int j = 0; j < D::kSteps; ++j) panel[(o * D::kSteps + j) * S + s] = octet.step(j);
@@ -214,9 +221,10 @@ void panel_strips(const MatmulCall& call, std::int64_t strip, float* out) {
   const Tiles<D> tiles(weight, strip);
   const std::int64_t row_steps = weight.k_padded() / kOctet * D::kSteps;
   const RowBlocks blocks(call.rows, kBlock);
+  Ahead ahead(tiles, S);
   for (std::int64_t begin = 0; begin < tiles.count(); begin += kPanelTiles) {
     const std::int64_t end = std::min(begin + kPanelTiles, tiles.count());
-    decode_panel<D, S>(tiles, begin, end, panel);
+    decode_panel<D, S>(tiles, begin, end, panel, ahead);
     const std::int64_t first = begin * kTileK / kOctet * D::kSteps;
     const auto steps = static_cast<int>(std::min(end * kTileK / kOctet * D::kSteps, row_steps) - first);
     for (int b = 0; b < blocks.count(); ++b) {

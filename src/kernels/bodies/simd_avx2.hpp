@@ -189,7 +189,66 @@ struct Avx2 {
     return _mm256_movemask_epi8(good) == -1;
   }
 
+  // Sums of products of unsigned and signed bytes, exact: four inputs of sixteen outputs at a time, two of
+  // them to each half of a dword. Such a half wraps around and comes back: what counts is the sum that is
+  // left when the 128 that inputs are too large by are taken away, and this one fits.
+  //
+  // Narrow: the signed bytes are such that those of a run, a quarter of which meet in a byte, add up in it,
+  // and half of their products with 127 in 16 bits: |w| <= 16 in a run of 32, |w| <= 32 in one of 16.
+  struct NarrowSums {
+    static constexpr bool kCodesAddUp = true;
+    using Codes = P;
+    P sums;
+    static Codes codes(P bytes) { return bytes; }
+    static Codes plus(Codes a, Codes b) { return {_mm256_add_epi8(a.lo, b.lo), _mm256_add_epi8(a.hi, b.hi)}; }
+    static NarrowSums zero() { return {{_mm256_setzero_si256(), _mm256_setzero_si256()}}; }
+    void add(std::uint32_t x, const Codes& w) {
+      const __m256i four = _mm256_set1_epi32(static_cast<int>(x));
+      sums.lo = _mm256_add_epi16(sums.lo, _mm256_maddubs_epi16(four, w.lo));
+      sums.hi = _mm256_add_epi16(sums.hi, _mm256_maddubs_epi16(four, w.hi));
+    }
+    NarrowSums less(const NarrowSums& other) const {
+      return {{_mm256_sub_epi16(sums.lo, other.sums.lo), _mm256_sub_epi16(sums.hi, other.sums.hi)}};
+    }
+    // Times a factor, both halves of a dword together.
+    P integers(int factor) const {
+      const __m256i factors = _mm256_set1_epi16(static_cast<std::int16_t>(factor));
+      return {_mm256_madd_epi16(sums.lo, factors), _mm256_madd_epi16(sums.hi, factors)};
+    }
+    F value() const { return of_integers(integers(1)); }
+  };
+  // Any signed bytes, as 16 * high + low.
+  struct WideSums {
+    static constexpr bool kCodesAddUp = true;
+    struct Codes {
+      P low, high;
+    };
+    NarrowSums low, high;
+    static Codes codes(P bytes) {
+      const P upper = keep(shifted_right(bytes, 4), 0x0f0f'0f0fu);
+      const __m256i sign = _mm256_set1_epi8(8);
+      return {keep(bytes, 0x0f0f'0f0fu),
+              bytes_less({_mm256_xor_si256(upper.lo, sign), _mm256_xor_si256(upper.hi, sign)}, 8)};
+    }
+    static Codes plus(const Codes& a, const Codes& b) {
+      return {NarrowSums::plus(a.low, b.low), NarrowSums::plus(a.high, b.high)};
+    }
+    static WideSums zero() { return {NarrowSums::zero(), NarrowSums::zero()}; }
+    void add(std::uint32_t x, const Codes& w) {
+      low.add(x, w.low);
+      high.add(x, w.high);
+    }
+    WideSums less(const WideSums& other) const { return {low.less(other.low), high.less(other.high)}; }
+    F value() const {
+      const P a = low.integers(1), b = high.integers(16);
+      return of_integers({_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)});
+    }
+  };
+  static constexpr int kByteRows = 4;
+  static constexpr int kByteStrips = 1;
+
  private:
+  static F of_integers(P p) { return {_mm256_cvtepi32_ps(p.lo), _mm256_cvtepi32_ps(p.hi)}; }
   static F halves(__m256i words) {
     return {_mm256_cvtph_ps(_mm256_castsi256_si128(words)),
             _mm256_cvtph_ps(_mm256_extracti128_si256(words, 1))};

@@ -97,18 +97,21 @@ struct Avx512 {
     const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(levels));
     return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(table), p);
   }
-  static F byte24(P p, int byte) {
-    const P top =
-        _mm512_and_si512(shifted_left(p, 24 - 8 * byte), _mm512_set1_epi32(static_cast<int>(0xff000000u)));
+  static F of_integers(P p) {
 #if defined(NIB_EMULATE_AVX512)
     std::int32_t integers[16];
     float floats[16];
-    _mm512_storeu_si512(integers, top);
+    _mm512_storeu_si512(integers, p);
     for (int i = 0; i < 16; ++i) floats[i] = static_cast<float>(integers[i]);
     return load(floats);
 #else
-    return _mm512_cvtepi32_ps(top);
+    return _mm512_cvtepi32_ps(p);
 #endif
+  }
+  static F byte24(P p, int byte) {
+    const P top =
+        _mm512_and_si512(shifted_left(p, 24 - 8 * byte), _mm512_set1_epi32(static_cast<int>(0xff000000u)));
+    return of_integers(top);
   }
   static F table(const float* levels, P raw, int nibble) {
     return _mm512_permutexvar_ps(shifted_right(raw, 4 * nibble), _mm512_loadu_ps(levels));
@@ -155,25 +158,67 @@ struct Avx512 {
     return _mm512_dpbf16_ps(acc, (__m512bh)weights, (__m512bh)pair);
 #endif
   }
-  // Codes `nibble` (low half) and `nibble` + 4 (high half) of each dword as bf16, times 2^(e - 127) where
-  // `exponents` holds (e - 127) << 7 in both halves: the scale is folded in by adding to the exponent of what
-  // is not zero.
-  static P e2m1_pairs(P raw, int nibble, P exponents) {
+  // Codes `nibble` (low half) and `nibble` + 4 (high half) of each dword as bf16.
+  static P e2m1_pairs(P raw, int nibble) {
     alignas(64) static constexpr std::uint16_t kLevels[32] = {
         0x0000, 0x3f00, 0x3f80, 0x3fc0, 0x4000, 0x4040, 0x4080, 0x40c0, 0x8000, 0xbf00, 0xbf80,
         0xbfc0, 0xc000, 0xc040, 0xc080, 0xc0c0, 0x0000, 0x3f00, 0x3f80, 0x3fc0, 0x4000, 0x4040,
         0x4080, 0x40c0, 0x8000, 0xbf00, 0xbf80, 0xbfc0, 0xc000, 0xc040, 0xc080, 0xc0c0};
     // The permute reads five bits of each word: the table stands twice, so the fifth does not matter (a shift
     // of dwords brings it from the neighbour).
-    const P levels = _mm512_permutexvar_epi16(_mm512_srli_epi32(raw, static_cast<unsigned>(4 * nibble)),
-                                              _mm512_load_si512(kLevels));
+    return _mm512_permutexvar_epi16(_mm512_srli_epi32(raw, static_cast<unsigned>(4 * nibble)),
+                                    _mm512_load_si512(kLevels));
+  }
+  // The same times 2^(e - 127) where `exponents` holds (e - 127) << 7 in both halves: the scale is folded in
+  // by adding to the exponent of what is not zero.
+  static P e2m1_pairs(P raw, int nibble, P exponents) {
+    const P levels = e2m1_pairs(raw, nibble);
     const __mmask32 nonzero = _mm512_test_epi16_mask(levels, _mm512_set1_epi16(0x7fff));
     return _mm512_mask_add_epi16(levels, nonzero, levels, exponents);
+  }
+  // The first scales over the second ones; their bytes are at most 127 apart.
+  static F e8m0_ratio(const void* over, const void* under) {
+    const auto bytes = [](const void* from) { return _mm_loadu_si128(static_cast<const __m128i*>(from)); };
+    alignas(16) std::byte ratio[16];
+    _mm_store_si128(reinterpret_cast<__m128i*>(ratio),
+                    _mm_add_epi8(_mm_sub_epi8(bytes(over), bytes(under)), _mm_set1_epi8(127)));
+    return e8m0(ratio);
+  }
+  // Whether the magnitudes of all bf16 in `count` dwords (a multiple of 4) are at most that of the bits
+  // `most`.
+  static bool pairs_below(const void* x, std::int64_t count, int most) {
+    const auto* fours = static_cast<const __m128i*>(x);
+    __m128i highest = _mm_setzero_si128();
+    for (std::int64_t i = 0; i < count / 4; ++i)
+      highest = _mm_max_epu16(highest, _mm_and_si128(_mm_loadu_si128(fours + i), _mm_set1_epi16(INT16_MAX)));
+    const __m128i ceiling = _mm_set1_epi16(static_cast<std::int16_t>(most));
+    return _mm_movemask_epi8(_mm_cmpeq_epi16(_mm_max_epu16(highest, ceiling), ceiling)) == 0xffff;
   }
   static P e8m0_pairs(const void* from) {
     const P both = _mm512_mullo_epi32(widen(from), _mm512_set1_epi32(0x0080'0080));
     return _mm512_sub_epi16(both, _mm512_set1_epi16(127 << 7));
   }
+
+  // Sums of products of unsigned and signed bytes, exact: four inputs of sixteen outputs at a time. Narrow:
+  // the signed bytes of a run add up in a byte.
+  template <bool kNarrow>
+  struct ByteSums {
+    static constexpr bool kCodesAddUp = kNarrow;
+    using Codes = P;
+    P sums;
+    static Codes codes(P bytes) { return bytes; }
+    static Codes plus(Codes a, Codes b) { return _mm512_add_epi8(a, b); }
+    static ByteSums zero() { return {_mm512_setzero_si512()}; }
+    void add(std::uint32_t x, const Codes& w) {
+      sums = _mm512_dpbusd_epi32(sums, _mm512_set1_epi32(static_cast<int>(x)), w);
+    }
+    ByteSums less(const ByteSums& other) const { return {_mm512_sub_epi32(sums, other.sums)}; }
+    F value() const { return of_integers(sums); }
+  };
+  using NarrowSums = ByteSums<true>;
+  using WideSums = ByteSums<false>;
+  static constexpr int kByteRows = 6;  // two strips: 12 sums and 12 floats of 32 registers
+  static constexpr int kByteStrips = 2;
 
  private:
   static F pair(__m256 low, __m256 high) {

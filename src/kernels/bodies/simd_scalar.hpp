@@ -157,6 +157,34 @@ struct Scalar {
     return map([&](int i) { return std::bit_cast<float>(static_cast<std::uint32_t>(bytes[i]) << 23); });
   }
 
+  // Sums of products of unsigned and signed bytes, exact: four inputs of sixteen outputs at a time.
+  struct ByteSums {
+    static constexpr bool kCodesAddUp = false;
+    using Codes = P;
+    P sums;
+    static Codes codes(P bytes) { return bytes; }
+    static ByteSums zero() { return {}; }
+    void add(std::uint32_t x, const Codes& w) {
+      for (int i = 0; i < 16; ++i) {
+        int sum = 0;
+        for (int byte = 0; byte < 32; byte += 8)
+          sum += static_cast<int>(x >> byte & 0xffu) * static_cast<std::int8_t>(w.v[i] >> byte & 0xffu);
+        sums.v[i] += static_cast<std::uint32_t>(sum);
+      }
+    }
+    ByteSums less(ByteSums other) const {
+      for (int i = 0; i < 16; ++i) other.sums.v[i] = sums.v[i] - other.sums.v[i];
+      return other;
+    }
+    F value() const {
+      return map([&](int i) { return static_cast<float>(static_cast<std::int32_t>(sums.v[i])); });
+    }
+  };
+  using NarrowSums = ByteSums;  // a CPU that adds in 16 bits has two kinds (simd_avx2.hpp)
+  using WideSums = ByteSums;
+  static constexpr int kByteRows = 4;
+  static constexpr int kByteStrips = 1;
+
  private:
   // Under FloatScope conversions flush subnormals themselves. A double sum that is no midpoint of two floats
   // rounds correctly; the others take the exact road.
