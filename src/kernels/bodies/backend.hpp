@@ -6,6 +6,7 @@
 #include "matmul.hpp"
 #include <nibble/kernels/backend.hpp>
 
+#include <algorithm>
 #include <cstdint>
 
 namespace nib::inline v0::cpu {
@@ -26,45 +27,54 @@ struct Kernels {
       Int8Formats<A, ScaledFormats<A, With>::template And>::list;
 };
 
-// Steps of independent chains from registers: the peak that prefill is judged by. Enough chains to cover the
-// latency, few enough to stay in registers.
-template <class A, class Acc, class Step>
-void spin(Acc& chains, std::int64_t iterations, Step&& step) {
+// Independent chains of steps: the peak that prefill is judged by. Enough chains to cover the latency, few
+// enough to stay in registers.
+template <class A>
+inline constexpr int kSpinChains = A::kPairDot ? 12 : 6;
+template <class A, class Sum, class Step>
+[[gnu::always_inline]] inline void spin(Sum (&sums)[kSpinChains<A>], std::int64_t iterations, Step&& step) {
+  Sum chains[kSpinChains<A>];
+  std::copy_n(sums, kSpinChains<A>, chains);
   for (std::int64_t i = 0; i < iterations; ++i) {
 #pragma GCC unroll 12
-    for (auto& chain : chains) step(chain);
+    for (auto& chain : chains) chain = step(chain);
   }
+  std::copy_n(chains, kSpinChains<A>, sums);
 }
 
 // The operands are opaque to the compiler, the sums stay zero.
 template <class A>
 double spin_dots(Numerics numerics, std::int64_t iterations) {
-  constexpr int kChains = A::kPairDot ? 12 : 6;
   volatile float opaque_zero = 0.0f;
   const auto zero = A::set(opaque_zero), one = A::set(opaque_zero + 1.0f);
-  float lanes[16];
+  alignas(64) float lanes[16];
   A::store(lanes, zero);
-  const auto bytes = A::load_pairs(lanes);
-  const double chains = 16.0 * kChains * static_cast<double>(iterations);  // outputs that a step adds to
-  typename A::F acc[kChains];
+  typename A::F acc[kSpinChains<A>];
   for (auto& a : acc) a = zero;
-  double flops = 2 * chains;  // of a product each
+  double products = 1;  // of a step and an output
   if (numerics == Numerics::int8) {
-    typename A::NarrowSums sums[kChains];
-    for (auto& sum : sums) sum = A::NarrowSums::zero();
-    spin<A>(sums, iterations, [&](auto& sum) { sum.add(kFourOffsets, bytes); });
-    for (int i = 0; i < kChains; ++i) acc[i] = sums[i].value();
-    flops *= 4;
+    using Sums = typename A::NarrowSums;
+    Sums sums[kSpinChains<A>];
+    for (auto& sum : sums) sum = Sums::zero();
+    spin<A>(sums, iterations, [&](Sums sum) {
+      asm volatile("" : "+m"(lanes));  // else one product would serve all chains
+      sum.add(kFourOffsets, A::load_pairs(lanes));
+      return sum;
+    });
+    std::transform(sums, sums + kSpinChains<A>, acc, [](const Sums& sum) { return sum.value(); });
+    products = 4;
   } else if constexpr (A::kPairDot) {
+    const auto pairs = A::load_pairs(lanes);
     if (numerics == Numerics::bf16) {
-      spin<A>(acc, iterations, [&](auto& a) { a = A::dot(a, bytes, 0x3f803f80u); });
-      flops *= 2;
+      spin<A>(acc, iterations, [&](auto a) { return A::dot(a, pairs, 0x3f803f80u); });
+      products = 2;
     } else {
-      spin<A>(acc, iterations, [&](auto& a) { a = A::fma(zero, one, a); });
+      spin<A>(acc, iterations, [&](auto a) { return A::fma(zero, one, a); });
     }
   } else {
-    spin<A>(acc, iterations, [&](auto& a) { a = A::fma(zero, one, a); });
+    spin<A>(acc, iterations, [&](auto a) { return A::fma(zero, one, a); });
   }
+  double flops = 2 * products * 16 * kSpinChains<A> * static_cast<double>(iterations);
   for (const auto& a : acc) flops += static_cast<double>(A::sum(a));
   return flops;
 }

@@ -79,12 +79,13 @@ struct InputGroup {
 };
 static_assert(kGroupDwords == kGroupSteps + 2);
 
-// What a run adds to the chains of W rows.
+// What a run adds to the chains of rows [begin, end) of W.
 template <class A, int W, class Sums>
 [[gnu::always_inline]] inline void add_run(typename A::F (&acc)[W], const Sums (&sums)[W], typename A::F step,
-                                           InputGroup<W> x) {
+                                           InputGroup<W> x, int begin = 0, int end = W) {
 #pragma GCC unroll 16
-  for (int r = 0; r < W; ++r) acc[r] = A::fma(sums[r].value(), A::mul(step, A::set(x.scale(r))), acc[r]);
+  for (int r = begin; r < end; ++r)
+    acc[r] = A::fma(sums[r].value(), A::mul(step, A::set(x.scale(r))), acc[r]);
 }
 template <class A, int W>
 [[gnu::always_inline]] inline void add_minimum(typename A::F (&acc)[W], typename A::F minimum,
@@ -198,21 +199,25 @@ void micro_int8(const Group* panel, int groups, const std::uint32_t* inputs, flo
   InputGroup<W> x{inputs};
   for (const Group* group = panel; group < panel + groups; ++group, x.at += kGroupDwords * W) {
 #pragma GCC unroll 2
-    for (int run = 0; run < kRuns; ++run) {
-      Sums sums[S][W];
+    for (int run = 0; run < kRuns; ++run)
+#pragma GCC unroll 4
+      for (int begin = 0; begin < W; begin += Sums::kTogether) {
+        const int end = std::min(begin + Sums::kTogether, W);
+        Sums sums[S][W];
 #pragma GCC unroll 2
-      for (int s = 0; s < S; ++s)
+        for (int s = 0; s < S; ++s)
 #pragma GCC unroll 16
-        for (int r = 0; r < W; ++r) sums[s][r] = group->start[run][s];
-#pragma GCC unroll 8
-      for (int i = run * kRunSteps; i < (run + 1) * kRunSteps; ++i)
+          for (int r = begin; r < end; ++r) sums[s][r] = group->start[run][s];
+            // Not unrolled: compilers would first multiply all, then have no registers for what they add up.
+#pragma GCC unroll 1
+        for (int i = run * kRunSteps; i < (run + 1) * kRunSteps; ++i)
 #pragma GCC unroll 16
-        for (int r = 0; r < W; ++r)
+          for (int r = begin; r < end; ++r)
 #pragma GCC unroll 2
-          for (int s = 0; s < S; ++s) sums[s][r].add(x.step(i, r), group->codes[i][s]);
+            for (int s = 0; s < S; ++s) sums[s][r].add(x.step(i, r), group->codes[i][s]);
 #pragma GCC unroll 2
-      for (int s = 0; s < S; ++s) add_run<A, W>(acc[s], sums[s], group->steps[run][s], x);
-    }
+        for (int s = 0; s < S; ++s) add_run<A, W>(acc[s], sums[s], group->steps[run][s], x, begin, end);
+      }
     if constexpr (kMinima)
 #pragma GCC unroll 2
       for (int s = 0; s < S; ++s) add_minimum<A, W>(acc[s], group->minima[s], x);

@@ -197,6 +197,7 @@ struct Avx2 {
   // and half of their products with 127 in 16 bits: |w| <= 16 in a run of 32, |w| <= 32 in one of 16.
   struct NarrowSums {
     static constexpr bool kCodesAddUp = true;
+    static constexpr int kTogether = 4;  // rows that the registers hold
     using Codes = P;
     P sums;
     static Codes codes(P bytes) { return bytes; }
@@ -220,6 +221,7 @@ struct Avx2 {
   // Any signed bytes, as 16 * high + low.
   struct WideSums {
     static constexpr bool kCodesAddUp = true;
+    static constexpr int kTogether = 2;
     struct Codes {
       P low, high;
     };

@@ -204,6 +204,7 @@ struct Avx512 {
   template <bool kNarrow>
   struct ByteSums {
     static constexpr bool kCodesAddUp = kNarrow;
+    static constexpr int kTogether = 6;  // rows that the registers hold
     using Codes = P;
     P sums;
     static Codes codes(P bytes) { return bytes; }

@@ -160,6 +160,7 @@ struct Scalar {
   // Sums of products of unsigned and signed bytes, exact: four inputs of sixteen outputs at a time.
   struct ByteSums {
     static constexpr bool kCodesAddUp = false;
+    static constexpr int kTogether = 4;
     using Codes = P;
     P sums;
     static Codes codes(P bytes) { return bytes; }
