@@ -72,8 +72,13 @@ Result<Opened> open_for(const ModelFlags& flags, const Cancel* cancel, std::stri
   options.progress = progress.sink();
   options.cancel = cancel;
   options.logit_rows = needs.logit_rows;
-  NIB_ASSIGN(const Plan plan,
-             make_plan(*opened.runtime, found->path, options, {.context = flags.context}, needs.sessions));
+  auto planned = make_plan(*opened.runtime, found->path, options, {.context = flags.context}, needs.sessions);
+  if (!planned.ok()) {
+    if (planned.status().code() == Code::unsupported && options.numerics == Numerics::int8)
+      advice = "--allow-fallback allows it.";
+    return planned.status();
+  }
+  const Plan plan = std::move(planned).take();
   if (!plan.summary.fits) {
     advice = advice_about(plan);
     return too_large(plan);

@@ -423,8 +423,8 @@ Status WeightLayout::check_int8(const Checkpoint& checkpoint, const Backend& bac
     if (!m.exists() || bf16_holds(m.format) || WeightLoader::takes_bytes(backend, m)) return {};
     return Status(Code::unsupported,
                   concat(checkpoint.path, ": tensor ", m.stored.tensors[0]->name, " is ",
-                         format_name(m.format), ", which int8 numerics cannot multiply; open it with bf16 ",
-                         "numerics, or allow that such tensors are computed as under these"));
+                         format_name(m.format), ", which int8 numerics cannot multiply; bf16 numerics can, ",
+                         "or int8 where such tensors are allowed to be computed as under bf16"));
   };
   for (const Layer& layer : layers_) {
     for (const Matrix& m : layer.qkv) NIB_TRY(check(m));

@@ -175,6 +175,33 @@ TEST_CASE("explain: a token's reads add up, and the generic kernel is named wher
   CHECK(tensors.find("model.layers.3.self_attn.{q,k,v}_proj.weight") != std::string::npos);
 }
 
+TEST_CASE("int8 numerics: what they multiply is shown, what they cannot is refused with advice") {
+  const Folder folder;
+  const std::string whole = (folder.path() / "q4.gguf").string(), levels = (folder.path() / "nf4").string();
+  REQUIRE(nibble({"quantize", NIBBLE_TALES, whole, "--format", "q4_0"}).code == 0);
+  REQUIRE(nibble({"quantize", NIBBLE_TALES, levels, "--format", "nf4"}).code == 0);
+  int bytes = 0;
+  const Json told = report({"explain", "--json", "-m", whole, "--numerics", "int8"});
+  for (const Json& item : told.find("items")->items())
+    bytes += item.find("computed")->as_string() == "int8";
+  CHECK(bytes > 10);
+  const auto refused = nibble({"run", "-m", levels, "--numerics", "int8", "-p", "Once", "-n", "3"});
+  CHECK(refused.code == 6);
+  for (const char* part :
+       {"tensor model.layers.0.", "is nf4, which int8 numerics cannot multiply", "--allow-fallback"}) {
+    CAPTURE(part);
+    CHECK(refused.err.find(part) != std::string::npos);
+  }
+  const auto story = [&](std::vector<std::string> more) {
+    std::vector<std::string> all = {"run", "-m", levels, "-p", "Once upon", "-n", "12", "--temp", "0"};
+    all.insert(all.end(), more.begin(), more.end());
+    const auto run = nibble(all);
+    CHECK(run.code == 0);
+    return run.out;
+  };
+  CHECK(story({"--numerics", "int8", "--allow-fallback"}) == story({"--numerics", "bf16"}));
+}
+
 // The shipped model as a GGUF file of which one matrix calls itself q3_K: fewer bytes than it has, so that it
 // opens.
 TEST_CASE("explain: a format without a kernel of its own") {
