@@ -100,6 +100,8 @@ int main(int argc, char** argv) {
                       measure_dot_rate(*runtime, *info.backend, Numerics::int8, 0.2)};
     std::printf("%s multiplies %.1f GFLOP/s in f32, %.1f in bf16, %.1f in int8\n", info.name.c_str(),
                 peaks[0] * 1e-9, peaks[1] * 1e-9, peaks[2] * 1e-9);
+    for (const std::size_t layout : {0, 1, 2})  // for roofline.py
+      benchmark::AddCustomContext(info.name + kLayoutNames[layout], std::to_string(peaks[layout] * 1e-9));
     for (const MatmulKernel& kernel : info.backend->kernels) {
       const auto layout = static_cast<std::size_t>(kernel.x);
       for (const int rows : {1, 2, 4, 8, 32, 128}) {
@@ -113,5 +115,8 @@ int main(int argc, char** argv) {
       }
     }
   }
+  benchmark::AddCustomContext("read", std::to_string(read * 1e-9));
+  benchmark::AddCustomContext("processor", runtime->machine().cpu);
+  benchmark::AddCustomContext("threads", std::to_string(runtime->pool().threads()));
   benchmark::RunSpecifiedBenchmarks();
 }

@@ -285,6 +285,41 @@ TEST_CASE("matmul: the canonical chain is as close to the sum in double as f32 a
   }
 }
 
+// Sums of 16 bits that wrap must come back: every code the largest or the least that there is, against inputs
+// that are all +-127 steps.
+TEST_CASE("matmul: int8 sums at their limits") {
+  NIB_RANDOM(random);
+  constexpr std::int64_t kFewRows[] = {1, 2, 5, 13};
+  for (const Format format : stored_formats(true)) {
+    if (!is_whole_numbers(format)) continue;
+    CAPTURE(std::string(format_name(format)));
+    const std::int64_t k = format_info(format).group == 256 ? 512 : 192;
+    for (const int pattern : {0x00, 0xff, 0x77, 0x88, 0x7f, 0x80, 0x81, 0x0f, 0xf0})
+      for (const int high : {0x00, 0xff}) {
+        CAPTURE(pattern);
+        CAPTURE(high);
+        Problem p(
+            format, 13, 32, k, random, Scales::usual, [] { return 0.0f; }, k);
+        const auto fields = one_fields(format);
+        for (std::size_t at = 0; at < p.w.codes.size(); at += format_info(format).code_bytes)
+          for (std::size_t i = 0; i < fields.size(); ++i) {
+            // The plane of high bits comes second in q6_k, first in the others that have one.
+            const int fill = fields.size() > 1 && i == (format == Format::q6_k ? 1u : 0u) ? high : pattern;
+            std::fill_n(p.w.codes.begin() + static_cast<std::ptrdiff_t>(at + fields[i].from),
+                        fields[i].to - fields[i].from, static_cast<std::byte>(fill));
+          }
+        p.packed = Packed(p.w);
+        for (std::int64_t r = 0; r < p.x.rows; ++r)
+          for (std::int64_t i = 0; i < k; ++i)
+            p.x.row(r)[i] = r % 4 == 0   ? 1.0f
+                            : r % 4 == 1 ? -1.0f
+                            : r % 4 == 2 ? (i % 2 ? 1.0f : -1.0f)
+                                         : (i % 8 < 4 ? 1.0f : -1.0f);
+        check_problem(p, random, kFewRows);
+      }
+  }
+}
+
 // What rounding to bytes loses: half a scale for each input, and the roundings of a chain over groups.
 TEST_CASE("matmul: the chain of int8 is as close to the sum in double as its inputs are") {
   NIB_RANDOM(random);
