@@ -100,6 +100,7 @@ TEST_CASE("matmul: every kernel equals the canonical chain, all row counts and r
     const bool many = format == Format::mxfp4 || is_plain(format);
     std::vector<std::int64_t> ks = lengths(format);
     if (format_info(format).group == 32) ks.insert(ks.end(), {32, 96, 160});
+    if (format_info(format).group == 16) ks.insert(ks.end(), {16, 48, 144, 208});
     for (const std::int64_t k : ks)
       for (const std::int64_t n : many ? std::vector<std::int64_t>{1, 16, 17, 48, 64, 80, 200}
                                        : std::vector<std::int64_t>{1, 40, 80}) {

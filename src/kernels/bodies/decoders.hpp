@@ -22,11 +22,13 @@ struct Tile {
   std::size_t stride;
   int run_octets;  // octets that share a scale; of formats whose tensors say it
 
-  const std::byte* line(const std::byte* first, int index) const {
+  [[gnu::always_inline]] const std::byte* line(const std::byte* first, int index) const {
     return first + static_cast<std::size_t>(index) * stride;
   }
   // Byte `offset` of the scales; what is read there lies in one line.
-  const std::byte* scale(int offset) const { return line(scales, offset / 64) + offset % 64; }
+  [[gnu::always_inline]] const std::byte* scale(int offset) const {
+    return line(scales, offset / 64) + offset % 64;
+  }
 };
 // The tiles of the strips from `strip` on, in one group; where they lie is worked out once.
 template <class D>

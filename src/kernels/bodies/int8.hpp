@@ -3,7 +3,7 @@
 //
 // Inputs are bytes without a sign, q + 128, because that is what the instructions multiply signed bytes with.
 // What is too much by that, 128 times the sum of a group's weights, is the same for all rows of activations:
-// with few rows (direct) it is one more row, with many (panel) sums begin with it.
+// with few rows (direct) it is summed up beside them, with many (panel) sums begin with it.
 #pragma once
 
 #include "matmul.hpp"
@@ -49,13 +49,10 @@ template <class Sums>
 class Offset {
  public:
   [[gnu::always_inline]] void add(const typename Sums::Codes& codes) {
-    if constexpr (!Sums::kCodesAddUp)
-      total_.add(kFourOffsets, codes);
-    else if (any_)
+    if constexpr (Sums::kCodesAddUp)
       codes_ = Sums::plus(codes_, codes);
     else
-      codes_ = codes;
-    any_ = true;
+      total_.add(kFourOffsets, codes);
   }
   [[gnu::always_inline]] Sums sums() const {
     Sums sums = total_;
@@ -65,17 +62,20 @@ class Offset {
 
  private:
   Sums total_ = Sums::zero();
-  typename Sums::Codes codes_;
-  bool any_ = false;
+  typename Sums::Codes codes_{};
 };
 
 // One group of W rows of activations.
 template <int W>
 struct InputGroup {
   const std::uint32_t* at;
-  std::uint32_t step(int i, int row) const { return at[i * W + row]; }
-  float scale(int row) const { return std::bit_cast<float>(at[kGroupSteps * W + row]); }
-  float scaled_sum(int row) const { return std::bit_cast<float>(at[(kGroupSteps + 1) * W + row]); }
+  [[gnu::always_inline]] std::uint32_t step(int i, int row) const { return at[i * W + row]; }
+  [[gnu::always_inline]] float scale(int row) const {
+    return std::bit_cast<float>(at[kGroupSteps * W + row]);
+  }
+  [[gnu::always_inline]] float scaled_sum(int row) const {
+    return std::bit_cast<float>(at[(kGroupSteps + 1) * W + row]);
+  }
 };
 static_assert(kGroupDwords == kGroupSteps + 2);
 
@@ -96,58 +96,35 @@ template <class A, int W>
 
 // ---- direct: 1..4 rows
 
-// The sums of a run for W rows, and the offset.
-template <class Sums, int W>
-struct RunSums {
-  Sums rows[W];
-  Offset<Sums> offset;
-  [[gnu::always_inline]] void clear() {
-    for (Sums& sum : rows) sum = Sums::zero();
-    offset = Offset<Sums>();
-  }
-};
-
-// Adds the octets [begin, end) of a group that begins at octet `group`, of which `octets` exist.
-template <class D, int W>
-[[gnu::always_inline]] inline void add_octets(RunSums<typename D::Sums, W>& sums, const Tile& tile, int group,
-                                              int begin, int end, int octets, InputGroup<W> x) {
-#pragma GCC unroll 4
-  for (int o = begin; o < end; ++o) {
-    if (o >= octets) break;
-    const auto codes = D::open(tile, group + o);
-    sums.offset.add(codes.even);
-    sums.offset.add(codes.odd);
-#pragma GCC unroll 4
-    for (int r = 0; r < W; ++r) {
-      sums.rows[r].add(x.step(2 * o, r), codes.even);
-      sums.rows[r].add(x.step(2 * o + 1, r), codes.odd);
-    }
-  }
-}
-
-// What the run that begins at octet `octet` of a tile adds to the chains.
-template <class D, int W>
-[[gnu::always_inline]] inline void finish_run(typename D::Arch::F (&acc)[W],
-                                              RunSums<typename D::Sums, W>& sums, const Tile& tile, int octet,
-                                              InputGroup<W> x) {
-  const auto offset = sums.offset.sums();
-  for (auto& sum : sums.rows) sum = sum.less(offset);
-  add_run<typename D::Arch, W>(acc, sums.rows, D::steps(tile, octet).step(), x);
-}
-
-// A whole group of one strip, of which `octets` exist.
+// One group of a strip, of which `octets` exist.
 template <class D, int W>
 [[gnu::always_inline]] inline void direct_group(typename D::Arch::F (&acc)[W], const Tile& tile, int group,
                                                 int octets, InputGroup<W> x) {
+  using A = typename D::Arch;
+  using Sums = typename D::Sums;
 #pragma GCC unroll 2
   for (int run = 0; run < D::kRuns; ++run) {
-    RunSums<typename D::Sums, W> sums;
-    const int from = run * D::kRunOctets;
-    sums.clear();
-    add_octets<D, W>(sums, tile, group, from, from + D::kRunOctets, octets, x);
-    finish_run<D, W>(acc, sums, tile, group + std::min(from, octets - 1), x);
+    Sums sums[W];
+    Offset<Sums> offset;
+    for (Sums& sum : sums) sum = Sums::zero();
+    const int first = run * D::kRunOctets;
+#pragma GCC unroll 4
+    for (int o = first; o < first + D::kRunOctets; ++o) {
+      if (o >= octets) break;
+      const auto codes = D::open(tile, group + o);
+      offset.add(codes.even);
+      offset.add(codes.odd);
+#pragma GCC unroll 4
+      for (int r = 0; r < W; ++r) {
+        sums[r].add(x.step(2 * o, r), codes.even);
+        sums[r].add(x.step(2 * o + 1, r), codes.odd);
+      }
+    }
+    const Sums too_much = offset.sums();
+    for (Sums& sum : sums) sum = sum.less(too_much);
+    add_run<A, W>(acc, sums, D::steps(tile, group + std::min(first, octets - 1)).step(), x);
   }
-  if constexpr (D::kMinima) add_minimum<typename D::Arch, W>(acc, D::steps(tile, group).minimum, x);
+  if constexpr (D::kMinima) add_minimum<A, W>(acc, D::steps(tile, group).minimum, x);
 }
 
 // All strips of a call, W rows.
@@ -208,7 +185,8 @@ void micro_int8(const Group* panel, int groups, const std::uint32_t* inputs, flo
         for (int s = 0; s < S; ++s)
 #pragma GCC unroll 16
           for (int r = begin; r < end; ++r) sums[s][r] = group->start[run][s];
-            // Not unrolled: compilers would first multiply all, then have no registers for what they add up.
+            // Steps are not unrolled: compilers would first multiply all, and have no registers for the
+            // products.
 #pragma GCC unroll 1
         for (int i = run * kRunSteps; i < (run + 1) * kRunSteps; ++i)
 #pragma GCC unroll 16
