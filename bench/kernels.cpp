@@ -1,8 +1,9 @@
 // Every matrix kernel of this machine's backends beside its ceilings: bench_kernels [benchmark options]
 //
 // A row named avx2/mxfp4/floats/1 multiplies one row of activations with weights that no cache holds, on all
-// processors. GB/s counts packed weights; of_read is that rate over the read bandwidth and of_peak the
-// floating-point rate over the dot instruction's, both measured when the program starts.
+// processors. GB/s counts packed weights; of_read is that rate over `read`, the rate at which the same memory
+// is read right after, and of_peak the rate of operations over the dot instruction's, measured when the
+// program starts.
 #include "machine.hpp"
 #include <nibble/base/float_scope.hpp>
 #include <nibble/base/memory.hpp>
@@ -25,10 +26,6 @@ constexpr std::size_t kWeightBytes = std::size_t{512} << 20;
 constexpr const char* kLayoutNames[] = {"/floats", "/pairs", "/bytes"};         // by ActivationLayout
 constexpr const char* kScaleNames[] = {"/narrow_scales", "/usual_scales", ""};  // by ScaleRange
 
-struct Ceilings {
-  double read, peak;
-};
-
 // Bytes that are weights of ordinary size in this format, whatever the order: 0x7b is two codes of MXFP4 and
 // its scale 2^-4, 0x2c2c is 0.065 in f16, which many formats have as scales, 0x3c3c is 0.011 in bf16 and f32.
 int filler(Format format) {
@@ -44,7 +41,7 @@ Format format_of(const MatmulKernel& kernel) {
 
 // `rows` rows of activations through as many matrices as fill kWeightBytes.
 void multiply(benchmark::State& state, const Runtime& runtime, const MatmulKernel& kernel, int rows,
-              Ceilings ceilings) {
+              double peak) {
   const Format format = format_of(kernel);
   const std::int64_t group = format_info(format).group, k = kK / group * group;
   PackedWeight weight{format, kRows, k, nullptr, &kernel, 128};
@@ -83,8 +80,11 @@ void multiply(benchmark::State& state, const Runtime& runtime, const MatmulKerne
   const double flops = 2.0 * static_cast<double>(matrices) * static_cast<double>(kRows * k * rows);
   state.counters["GB/s"] = bench::by_the_second(bytes * 1e-9);
   state.counters["GFLOP/s"] = bench::by_the_second(flops * 1e-9);
-  state.counters["of_read"] = bench::by_the_second(bytes / ceilings.read);
-  state.counters["of_peak"] = bench::by_the_second(flops / ceilings.peak);
+  // Beside what the same memory is read at in the same moment: neighbours come and go.
+  const double read = measure_read_bandwidth(runtime, {weights.data(), weights.size()}, 0.1);
+  state.counters["read"] = read * 1e-9;
+  state.counters["of_read"] = bench::by_the_second(bytes / read);
+  state.counters["of_peak"] = bench::by_the_second(flops / peak);
 }
 
 }  // namespace
@@ -109,7 +109,7 @@ int main(int argc, char** argv) {
                                  kScaleNames[static_cast<std::size_t>(kernel.scales)] + "/" +
                                  std::to_string(rows);
         benchmark::RegisterBenchmark(name.c_str(), multiply, std::cref(*runtime), std::cref(kernel), rows,
-                                     Ceilings{read, peaks[layout]})
+                                     peaks[layout])
             ->UseRealTime()
             ->Unit(benchmark::kMillisecond);
       }

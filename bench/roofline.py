@@ -23,7 +23,7 @@ LAYOUTS = {"floats": ("f32", "#4c78a8"), "pairs": ("bf16", "#f58518"), "bytes": 
 
 
 class Machine:
-    """The best of all rounds: floors, and for each kernel {rows: (GB/s, GFLOP/s)}."""
+    """The best of all rounds: floors, and for each kernel {rows: (GB/s, GFLOP/s, share of the read rate beside it)}."""
 
     def __init__(self):
         self.read, self.processor, self.threads, self.rounds = 0.0, "", "", 0
@@ -43,8 +43,9 @@ class Machine:
                 continue
             backend, weights, layout, *scales, rows, _ = row["name"].split("/")
             kernel = self.kernels.setdefault((backend, layout, weights, scales[0] if scales else ""), {})
-            best = kernel.get(int(rows), (0.0, 0.0))
-            kernel[int(rows)] = (max(best[0], row["GB/s"]), max(best[1], row["GFLOP/s"]))
+            self.read = max(self.read, row["read"])
+            best, new = kernel.get(int(rows), (0.0, 0.0, 0.0)), (row["GB/s"], row["GFLOP/s"], row["of_read"])
+            kernel[int(rows)] = tuple(map(max, best, new))
 
     def roof(self, backend, layout, intensity):
         return min(self.read * intensity, self.peaks[backend, layout])
@@ -53,8 +54,8 @@ class Machine:
         return list(dict.fromkeys(kernel[0] for kernel in self.kernels))
 
 
-def percent(part, whole):
-    return f"{100 * part / whole:.0f} %"
+def percent(share):
+    return f"{100 * share:.0f} %"
 
 
 def table(machine, backend):
@@ -64,15 +65,17 @@ def table(machine, backend):
         if owner != backend:
             continue
         cells = [f"`{weights}`", LAYOUTS[layout][0], scales.replace("_scales", "") or "any"]
-        for count, of in ((1, "read"), (8, "roof"), (128, "peak")):
+        for count in (1, 8, 128):
             if count not in rows:
                 cells += ["–", "–"]
                 continue
-            bandwidth, rate = rows[count]
-            ceiling = {"read": machine.read, "peak": machine.peaks[backend, layout],
-                       "roof": machine.roof(backend, layout, rate / bandwidth)}[of]
-            shown = bandwidth if of == "read" else rate
-            cells += [f"{shown:.1f}" if of == "read" else f"{shown:.0f}", percent(shown, ceiling)]
+            bandwidth, rate, of_read = rows[count]
+            if count == 1:
+                cells += [f"{bandwidth:.1f}", percent(of_read)]
+            elif count == 8:
+                cells += [f"{rate:.0f}", percent(rate / machine.roof(backend, layout, rate / bandwidth))]
+            else:
+                cells += [f"{rate:.0f}", percent(rate / machine.peaks[backend, layout])]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
@@ -113,12 +116,12 @@ def panel(machine, backend, axes):
         corners = [(axes.xs[0], machine.roof(backend, layout, axes.xs[0])), (peak / machine.read, peak), (axes.xs[1], peak)]
         path = " ".join(f"{axes.x(x):.1f},{axes.y(y):.1f}" for x, y in corners)
         out.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>'
-                   f'<text x="{axes.x(axes.xs[1]) - 4}" y="{axes.y(peak) - 5:.1f}" class="tick" text-anchor="end" '
+                   f'<text x="{axes.x(peak / machine.read) + 4:.1f}" y="{axes.y(peak) - 5:.1f}" class="tick" '
                    f'fill="{colour}">{LAYOUTS[layout][0]}: {peak:.0f} GFLOP/s</text>')
     for (owner, layout, weights, scales), rows in machine.kernels.items():
         if owner != backend:
             continue
-        for count, (bandwidth, rate) in rows.items():
+        for count, (bandwidth, rate, _) in rows.items():
             name = f"{weights}, {count} rows in {LAYOUTS[layout][0]}{', ' + scales if scales else ''}: {rate:.0f} GFLOP/s"
             out.append(f'<circle cx="{axes.x(rate / bandwidth):.1f}" cy="{axes.y(rate):.1f}" r="3" fill="{LAYOUTS[layout][1]}" '
                        f'fill-opacity="0.65"><title>{name}</title></circle>')
@@ -126,7 +129,7 @@ def panel(machine, backend, axes):
 
 
 def picture(machine):
-    points = [(rate / bandwidth, rate) for rows in machine.kernels.values() for bandwidth, rate in rows.values()]
+    points = [(rate / bandwidth, rate) for rows in machine.kernels.values() for bandwidth, rate, _ in rows.values()]
     xs = (min(x for x, _ in points) / 1.3, max(x for x, _ in points) * 1.3)
     ys = (min(y for _, y in points) / 1.5, max(list(machine.peaks.values()) + [y for _, y in points]) * 1.5)
     step = Axes.LEFT + Axes.WIDTH + 24
@@ -142,9 +145,9 @@ def picture(machine):
 def page(machine, image):
     out = ["# Every matrix kernel against its ceiling", "",
            f"Made by `bench/roofline.py` on {machine.processor}, {machine.threads} threads, best of {machine.rounds} rounds. Memory is",
-           f"read at {machine.read:.1f} GB/s. A matrix is 2880 x 2880, and there are as many as fill 512 MiB. Of read: packed bytes",
-           "by the second over that bandwidth. Of peak: operations over the peak of the dot instruction that the kernel multiplies",
-           "with. Of roof: over the lower of both at so many operations for a byte.", "",
+           f"read at {machine.read:.1f} GB/s at best. A matrix is 2880 x 2880, and there are as many as fill 512 MiB. Of read: packed",
+           "bytes over those that all threads read of the same memory a moment later. Of peak: operations over the peak of the dot",
+           "instruction that the kernel multiplies with. Of roof: over the lower of that and what the best bandwidth allows.", "",
            f"![GFLOP/s over operations for a byte of weights, one panel for each instruction set]({image})", ""]
     for backend in machine.backends():
         peaks = ", ".join(f"{machine.peaks[backend, layout]:.0f} in {LAYOUTS[layout][0]}" for layout in LAYOUTS)
@@ -155,9 +158,10 @@ def page(machine, image):
 def measured(command):
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "results.json")
-        done = subprocess.run(command + [f"--benchmark_out={path}", "--benchmark_out_format=json"], stdout=subprocess.DEVNULL)
+        done = subprocess.run(command + [f"--benchmark_out={path}", "--benchmark_out_format=json"],
+                              stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         if done.returncode != 0:
-            sys.exit(f"roofline.py: {' '.join(command)}: exit status {done.returncode}")
+            sys.exit(f"roofline.py: {' '.join(command)}: exit status {done.returncode}\n{done.stderr}")
         with open(path) as stream:
             return json.load(stream)
 

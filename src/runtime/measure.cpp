@@ -43,17 +43,22 @@ Result<double> measure_read_bandwidth(const Runtime& runtime, double seconds, st
     std::memset(block.data() + static_cast<std::size_t>(mine.begin) * kLine, 1,
                 static_cast<std::size_t>(mine.size()) * kLine);
   });
+  return measure_read_bandwidth(runtime, {block.data(), block.size()}, seconds);
+}
+
+double measure_read_bandwidth(const Runtime& runtime, std::span<const std::byte> block, double seconds) {
+  const auto lines = static_cast<std::int64_t>(block.size() / 64);
+  const auto* words = reinterpret_cast<const std::uint64_t*>(block.data());
   std::atomic<std::uint64_t> sink{0};
   double best = 0;
   const auto begin = Clock::now();
   do {
     const auto start = Clock::now();
-    pool.run([&](int index, int count) {
+    runtime.pool().run([&](int index, int count) {
       const Range mine = split(lines, index, count);
-      const auto* words = reinterpret_cast<const std::uint64_t*>(block.data());
       sink.fetch_xor(read_lines(words + mine.begin * 8, words + mine.end * 8), std::memory_order_relaxed);
     });
-    best = std::max(best, static_cast<double>(block.size()) / seconds_since(start));
+    best = std::max(best, static_cast<double>(lines * 64) / seconds_since(start));
   } while (seconds_since(begin) < seconds);
   return best;
 }

@@ -21,8 +21,8 @@ def run(*arguments):
 def report(read, peak, rows):
     return {"context": {"processor": "abacus", "threads": "2", "read": str(read), "avx2/floats": str(peak),
                         "avx2/pairs": str(peak), "avx2/bytes": str(4 * peak)},
-            "benchmarks": [{"name": f"avx2/{name}/real_time", "run_type": "iteration", "GB/s": bandwidth, "GFLOP/s": rate}
-                           for name, bandwidth, rate in rows]
+            "benchmarks": [{"name": f"avx2/{name}/real_time", "run_type": "iteration", "GB/s": bandwidth, "GFLOP/s": rate,
+                            "read": read, "of_read": bandwidth / read} for name, bandwidth, rate in rows]
             + [{"name": "avx2/mxfp4/floats/1/real_time_mean", "run_type": "aggregate", "GB/s": 99.0, "GFLOP/s": 99.0}]}
 
 
