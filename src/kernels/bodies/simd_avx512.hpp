@@ -178,11 +178,7 @@ struct Avx512 {
   }
   // The first scales over the second ones; their bytes are at most 127 apart.
   static F e8m0_ratio(const void* over, const void* under) {
-    const auto bytes = [](const void* from) { return _mm_loadu_si128(static_cast<const __m128i*>(from)); };
-    alignas(16) std::byte ratio[16];
-    _mm_store_si128(reinterpret_cast<__m128i*>(ratio),
-                    _mm_add_epi8(_mm_sub_epi8(bytes(over), bytes(under)), _mm_set1_epi8(127)));
-    return e8m0(ratio);
+    return e8m0(ratio_of_scales(over, under).bytes);
   }
   // Whether the magnitudes of all bf16 in `count` dwords (a multiple of 4) are at most that of the bits
   // `most`.

@@ -1,7 +1,8 @@
-// Sixteen bytes that are floats, as words of f16: what AVX2 and AVX-512 share. Included behind the names of
-// the intrinsics, by files compiled for them only, each of which has its own copy.
+// What AVX2 and AVX-512 share of sixteen bytes: floats as words of f16, and scales. Included behind the names
+// of the intrinsics, by files compiled for them only, each of which has its own copy.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #if defined(NIB_EMULATE_AVX512)
@@ -22,6 +23,19 @@ namespace nib::inline v0::cpu {
       _mm256_and_si256(_mm256_add_epi16(magnitude, _mm256_set1_epi16(0x0080)), _mm256_set1_epi16(0x4000));
   const __m256i sign = _mm256_and_si256(words, _mm256_set1_epi16(INT16_MIN));
   return _mm256_or_si256(_mm256_add_epi16(magnitude, carry), sign);
+}
+
+// The scale bytes (E8M0) of the first scales over the second ones, which are at most 127 apart.
+struct ScaleBytes {
+  alignas(16) std::byte bytes[16];
+};
+[[gnu::always_inline]] inline ScaleBytes ratio_of_scales(const void* over, const void* under) {
+  const __m128i a = _mm_loadu_si128(static_cast<const __m128i*>(over)),
+                b = _mm_loadu_si128(static_cast<const __m128i*>(under));
+  ScaleBytes ratio;
+  _mm_store_si128(reinterpret_cast<__m128i*>(ratio.bytes),
+                  _mm_add_epi8(_mm_sub_epi8(a, b), _mm_set1_epi8(127)));
+  return ratio;
 }
 
 // E5M2 is the upper byte of an f16.
