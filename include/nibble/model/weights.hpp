@@ -111,6 +111,7 @@ class WeightLayout {
 
  private:
   friend class WeightLoader;
+  friend class WeightPacker;
   // What follows is the same for all layers: how rows of the file become rows of a packed matrix or values of
   // a vector.
   struct RowMap {
