@@ -604,12 +604,15 @@ enum {
  * longjmp. */
 typedef int32_t (*nib_choose_fn)(void* user, const char* tensor, size_t tensor_size);
 
-enum { NIB_QUANTIZE_OVERWRITE = 1 }; /* what stands at the target is replaced, once all is written */
+enum {
+  NIB_QUANTIZE_OVERWRITE = 1, /* what stands at the target is replaced, once all is written */
+  NIB_QUANTIZE_PREPARE = 2    /* no format: a directory for nibble alone, that opens without packing */
+};
 
 typedef struct nib_quantize_options {
   uint32_t struct_size;
   uint32_t flags;     /* NIB_QUANTIZE_... */
-  const char* format; /* a name from nib_quantize_get_target; it must be given */
+  const char* format; /* a name from nib_quantize_get_target; it must be given, unless it is to be prepared */
   size_t format_size;
   uint32_t scale_rule;  /* NIB_SCALE_RULE_... */
   uint32_t reserved;    /* zero */
@@ -642,8 +645,8 @@ typedef struct nib_quantize_report {
  * untouched. Strings are static. Errors: ARGUMENT. [any] */
 NIB_API nib_status nib_quantize_get_target(uint32_t index, nib_target_info* out);
 /* Writes the model at `path` (a directory as on Hugging Face, or a GGUF file) to `target`: a GGUF file when
- * that name ends in ".gguf", else a directory. A few MiB for each thread; the runtime's sessions take turns
- * with it. Files appear whole or not at all: after a failure or NIB_STOPPED nothing is left behind. `out` may
+ * that name ends in ".gguf", else a directory. A few MiB for each thread (to prepare, one expert or 64 MiB
+ * more); the runtime's sessions take turns with it. Files appear whole or not at all: after a failure or NIB_STOPPED nothing is left behind. `out` may
  * be NULL. Errors: ARGUMENT (an unknown format, a rule that it does not have, nothing to quantize, `target`
  * exists or is `path`), UNSUPPORTED (what the container cannot hold, GGUF to safetensors), NOT_FOUND and
  * FORMAT of reading, IO, MEMORY, VERSION, STATE. [any], blocks for minutes */

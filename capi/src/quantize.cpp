@@ -2,6 +2,7 @@
 #include "handles.hpp"
 #include "versioned.hpp"
 #include <nibble/io/checkpoint.hpp>
+#include <nibble/model/prepare.hpp>
 #include <nibble/model/quantize.hpp>
 
 #include <memory>
@@ -24,16 +25,21 @@ struct QuantizeRequest {
 
   // Errors: argument, version.
   Status read(const nib_quantize_options* options_given);
+  bool prepare() const { return !options.format; }
 };
 
 Status QuantizeRequest::read(const nib_quantize_options* options_given) {
   nib_quantize_options given;
   NIB_TRY(read_struct(options_given, "nib_quantize_options", given));
-  NIB_TRY(check_flags(given.flags, NIB_QUANTIZE_OVERWRITE, "nib_quantize_options"));
+  NIB_TRY(check_flags(given.flags, NIB_QUANTIZE_OVERWRITE | NIB_QUANTIZE_PREPARE, "nib_quantize_options"));
   NIB_TRY(check_reserved(given.reserved, "nib_quantize_options"));
   NIB_ASSIGN(const std::string_view name, read_text(given.format, given.format_size, "format"));
+  const bool prepare = (given.flags & NIB_QUANTIZE_PREPARE) != 0;
+  if (prepare && (!name.empty() || given.scale_rule != NIB_SCALE_RULE_USUAL || given.choose))
+    return {Code::argument,
+            "NIB_QUANTIZE_PREPARE keeps every format; format, scale_rule and choose must not be given"};
   options.format = find_target_format(name);
-  if (!options.format)
+  if (!options.format && !prepare)
     return {Code::argument, concat("format is \"", name, "\", expected a name from nib_quantize_get_target")};
   if (given.scale_rule > NIB_SCALE_RULE_LEAST_ERROR)
     return {Code::argument,
@@ -65,6 +71,15 @@ void give(const QuantizeReport& report, nib_quantize_report* out) {
   value.signal = report.signal;
   value.noise = report.noise;
   write_struct(value, out);
+}
+
+// Of a model that was prepared.
+void give(const PrepareReport& report, const Checkpoint& checkpoint, nib_quantize_report* out) {
+  QuantizeReport as;
+  as.tensors = report.matrices + report.others;
+  for (const CheckpointTensor& tensor : checkpoint.tensors) as.bytes_before += stored_bytes(tensor);
+  as.bytes_after = report.bytes;
+  give(as, out);
 }
 
 }  // namespace
@@ -106,8 +121,17 @@ nib_status nib_quantize(nib_runtime* runtime, const char* path, size_t path_size
     NIB_TRY(request.read(options));
     NIB_ASSIGN(const Checkpoint checkpoint, open_checkpoint(std::string(from)));
     const Host& host = *runtime->host;
+    Pool& pool = host.runtime->pool();
+    if (request.prepare()) {
+      const QuantizeOptions& with = request.options;
+      NIB_ASSIGN(const PrepareReport report,
+                 prepare_checkpoint(checkpoint, std::string(to), {with.overwrite, with.progress, with.cancel},
+                                    pool));
+      if (out) give(report, checkpoint, out);
+      return {};
+    }
     NIB_ASSIGN(const QuantizeReport report,
-               quantize_checkpoint(checkpoint, std::string(to), request.options, host.runtime->pool()));
+               quantize_checkpoint(checkpoint, std::string(to), request.options, pool));
     for (const std::string& note : report.notes) host.log(NIB_LOG_WARNING, note);
     if (out) give(report, out);
     return {};

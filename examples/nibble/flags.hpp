@@ -109,6 +109,7 @@ struct QuantizeFlags {
   std::string format;
   std::string only;  // an extended regular expression over names of tensors; empty: the usual ones
   std::string scale_rule;
+  bool prepare = false;  // instead of another format
   bool overwrite = false;
   int threads = 0;
 };

@@ -57,9 +57,6 @@ Result<Checkpoint> open_anything(const std::string& path) {
 std::uint64_t parameters(const CheckpointTensor& tensor) {
   return std::accumulate(tensor.shape.begin(), tensor.shape.end(), std::uint64_t{1}, std::multiplies<>());
 }
-std::uint64_t stored_bytes(const CheckpointTensor& tensor) {
-  return tensor.codes.bytes + tensor.scales.bytes + tensor.scaling.nested_scales.bytes;
-}
 
 double bits_per_weight(std::uint64_t bytes, std::uint64_t count) {
   return count ? 8.0 * static_cast<double>(bytes) / static_cast<double>(count) : 0;
@@ -200,6 +197,11 @@ void describe_vocabulary(const Findings& findings, Table& table) {
   table.row({"ends with", stops_text(vocabulary)});
 }
 
+std::string container(const Checkpoint& checkpoint) {
+  if (checkpoint.prepared) return concat("prepared in layout ", checkpoint.prepared->layout);
+  return checkpoint.gguf ? "GGUF" : "safetensors";
+}
+
 void describe_model(const Findings& findings, Table& table) {
   const Stored all = all_tensors(findings.checkpoint);
   table.row({"path", findings.checkpoint.path});
@@ -210,7 +212,7 @@ void describe_model(const Findings& findings, Table& table) {
     model += " (not supported)";
   if (findings.has_weights())
     model += concat(", ", count_text(all.parameters), " parameters, ", bytes_text(all.bytes), " in ",
-                    counted(all.tensors, "tensor"), ", ", findings.checkpoint.gguf ? "GGUF" : "safetensors");
+                    counted(all.tensors, "tensor"), ", ", container(findings.checkpoint));
   else
     model += ", a vocabulary alone: there are no weights";
   table.row({"model", model});
@@ -316,7 +318,9 @@ std::string json_report(const Findings& findings, bool every_tensor) {
   members.emplace_back("path", json(findings.checkpoint.path));
   const std::string name = architecture(findings);
   members.emplace_back("architecture", name.empty() ? Json() : json(name));
-  members.emplace_back("container", json(findings.checkpoint.gguf ? "gguf" : "safetensors"));
+  members.emplace_back("container", json(findings.checkpoint.prepared ? "prepared"
+                                         : findings.checkpoint.gguf   ? "gguf"
+                                                                      : "safetensors"));
   members.emplace_back("weights", json(findings.has_weights()));
   members.emplace_back("parameters", json(all.parameters));
   members.emplace_back("bytes", json(all.bytes));

@@ -1,4 +1,4 @@
-// nibble quantize: a model written anew, in another format and maybe the other container.
+// nibble quantize: a model written anew: in another format, in the other container, or prepared.
 #include "exit_code.hpp"
 #include "interrupt.hpp"
 #include "numbers.hpp"
@@ -9,6 +9,7 @@
 #include <nibble/base/concat.hpp>
 #include <nibble/base/machine.hpp>
 #include <nibble/io/checkpoint.hpp>
+#include <nibble/model/prepare.hpp>
 #include <nibble/model/quantize.hpp>
 
 #include <cmath>
@@ -67,7 +68,9 @@ Result<const TargetFormat*> find_format(const std::string& name) {
 
 Result<QuantizeOptions> options_of(const QuantizeFlags& flags) {
   QuantizeOptions options;
-  NIB_ASSIGN(options.format, find_format(flags.format));
+  if (!flags.prepare) {
+    NIB_ASSIGN(options.format, find_format(flags.format));
+  }
   if (!flags.only.empty()) {
     NIB_ASSIGN(const std::shared_ptr<const NamePattern> pattern, NamePattern::compile(flags.only));
     options.only = [pattern](std::string_view name) { return pattern->finds(name); };
@@ -105,6 +108,31 @@ void say_notes(const QuantizeReport& report) {
     say(concat("nibble: and ", report.notes.size() - kMostNotes, " more of the kind\n"));
 }
 
+// What was written, as text.
+using Written = Result<std::string>;
+
+Written quantized(const Checkpoint& checkpoint, const QuantizeFlags& flags, const QuantizeOptions& options,
+                  Pool& pool, ProgressLine& line) {
+  auto report = quantize_checkpoint(checkpoint, flags.to, options, pool);
+  line.clear();
+  if (!report.ok()) return report.status();
+  say_notes(*report);
+  return summary_text(flags, *report);
+}
+
+Written prepared(const Checkpoint& checkpoint, const QuantizeFlags& flags, const QuantizeOptions& options,
+                 Pool& pool, ProgressLine& line) {
+  const PrepareOptions how{options.overwrite, options.progress, options.cancel};
+  const auto report = prepare_checkpoint(checkpoint, flags.to, how, pool);
+  line.clear();
+  if (!report.ok()) return report.status();
+  Table table("ll");
+  table.row({"written", concat(flags.to, ", ", report->matrices, " matrices packed, ", report->others,
+                               " tensors as they were")});
+  table.row({"size", bytes_text(report->bytes)});
+  return table.text();
+}
+
 }  // namespace
 
 int quantize(const QuantizeFlags& flags) {
@@ -122,14 +150,12 @@ int quantize(const QuantizeFlags& flags) {
   QuantizeOptions with = *options;
   with.progress = line.sink();
   with.cancel = interrupts.cancel();
-  const auto report = quantize_checkpoint(*checkpoint, flags.to, with, **pool);
-  line.clear();
-  if (!report.ok())
-    return fail(report.status(), report.status().message().find("overwriting was not") == std::string::npos
-                                     ? ""
-                                     : "--overwrite replaces it.");
-  say_notes(*report);
-  const Status written = put(summary_text(flags, *report));
+  const Written text = (flags.prepare ? prepared : quantized)(*checkpoint, flags, with, **pool, line);
+  if (!text.ok())
+    return fail(text.status(), text.status().message().find("overwriting was not") == std::string::npos
+                                   ? ""
+                                   : "--overwrite replaces it.");
+  const Status written = put(*text);
   return written.ok() ? kSuccess : fail(written);
 }
 

@@ -3,6 +3,7 @@
 #include <nibble/base/bits.hpp>
 #include <nibble/base/within_memory.hpp>
 #include <nibble/io/checkpoint.hpp>
+#include <nibble/io/prepared.hpp>
 
 #include <algorithm>
 #include <map>
@@ -57,9 +58,12 @@ class Opener {
     NIB_TRY(read_config());
     NIB_TRY(read_tokenizer_parts());
     if (needs_.weights) {
+      NIB_TRY(read_headers());
+      for (const SafetensorsHeader& header : headers_)
+        if (is_prepared(header)) return prepared();
+      if (out_.gguf) return no_config();
       NIB_ASSIGN(const QuantizationConfig quantization,
                  read_quantization_config(out_.config, in_directory("config.json")));
-      NIB_TRY(read_headers());
       NIB_TRY(collect());
       NIB_TRY(join_tensors(stored_, quantization, out_));
     }
@@ -103,6 +107,15 @@ class Opener {
 
   // --- configuration and tokenizer
 
+  // The packed file of a prepared model is its only one. What was a GGUF file keeps its metadata.
+  Result<Checkpoint> prepared() {
+    if (headers_.size() != 1)
+      return Status(Code::format, concat(out_.path, ": one of its ", headers_.size(),
+                                         " files is prepared, and prepared models have one file"));
+    NIB_TRY(open_prepared(headers_[0], static_cast<std::uint32_t>(out_.files.size() - 1), out_));
+    return std::move(out_);
+  }
+
   // Where a file of the tokenizer is: in the directory or, for "original", which holds the same model once
   // more, in the one above. Empty when it is nowhere.
   std::string tokenizer_part(const std::string& name) const {
@@ -129,13 +142,20 @@ class Opener {
     return std::optional<Json>(std::move(json));
   }
 
+  Status no_config() const {
+    return {Code::not_found, concat(in_directory("config.json"), ": no such file; a model needs it")};
+  }
+
   Status read_config() {
     const std::string path = in_directory("config.json");
     NIB_ASSIGN(std::optional<Json> config, read_object(path));
+    const std::string metadata = in_directory(kPreparedGguf);
     if (config)
       out_.config = std::move(*config);
+    else if (file_system_.exists(metadata))
+      return open_gguf(file_system_, metadata, {.config = needs_.config, .weights = false}, out_);
     else if (needs_.config)
-      return {Code::not_found, concat(path, ": no such file; a model needs it")};
+      return no_config();
     NIB_ASSIGN(out_.generation_config, read_object(tokenizer_part("generation_config.json")));
     return {};
   }
@@ -314,6 +334,9 @@ Status read_plane(const Checkpoint& checkpoint, const Plane& plane, std::uint64_
   if (offset_in_plane > plane.bytes || out.size() > plane.bytes - offset_in_plane)
     return {Code::argument, concat(checkpoint.path, ": ", out.size(), " bytes at byte ", offset_in_plane,
                                    " were asked of a tensor's plane of ", plane.bytes, " bytes")};
+  if (plane.file == Plane::kNowhere)
+    return {Code::unsupported,
+            concat(checkpoint.path, ": was prepared, its values are packed; read the model it was made of")};
   return checkpoint.files[plane.file]->read_at(plane.offset + offset_in_plane, out);
 }
 

@@ -41,6 +41,11 @@ Status join_tensors(const StoredTensors& stored, const QuantizationConfig& quant
 Status open_gguf(const FileSystem& file_system, const std::string& path, CheckpointNeeds needs,
                  Checkpoint& checkpoint);
 
+// Whether this is the header of a prepared file; and fills checkpoint.prepared and checkpoint.tensors from
+// it, the header of checkpoint.files[file]. Errors: format, memory, io.
+bool is_prepared(const SafetensorsHeader& header);
+Status open_prepared(const SafetensorsHeader& header, std::uint32_t file, Checkpoint& checkpoint);
+
 // Which file of how many, when the name says so: "...-00002-of-00003.gguf" is {2, 3}.
 struct SplitPlace {
   std::uint32_t number, count;

@@ -29,7 +29,8 @@ Result<std::uint64_t> data_bytes(std::span<const TensorSpec> tensors) {
 
 Json json_of(std::uint64_t value) { return Json::of(static_cast<std::int64_t>(value)); }
 
-Result<std::string> make_header(std::span<const TensorSpec> tensors, const SafetensorsMetadata& metadata) {
+Result<std::string> make_header(std::span<const TensorSpec> tensors, const SafetensorsMetadata& metadata,
+                                std::uint64_t alignment = 8) {
   NIB_ASSIGN(const std::uint64_t total, data_bytes(tensors));
   std::vector<Json::Member> members;
   if (!metadata.empty()) {
@@ -49,7 +50,7 @@ Result<std::string> make_header(std::span<const TensorSpec> tensors, const Safet
     begin = end;
   }
   std::string json = write_json(Json::object(std::move(members)));
-  const std::uint64_t length = round_up<std::uint64_t>(json.size(), 8);
+  const std::uint64_t length = round_up<std::uint64_t>(8 + json.size(), alignment) - 8;
   json.resize(length, ' ');
   // What the reader would refuse (a name twice, reserved, too long or no UTF-8, too many dimensions) is not
   // written.
@@ -89,10 +90,10 @@ SafetensorsWriter::~SafetensorsWriter() = default;
 
 Result<SafetensorsWriter> SafetensorsWriter::create(const std::string& path,
                                                     std::span<const TensorSpec> tensors,
-                                                    const SafetensorsMetadata& metadata,
-                                                    Overwrite overwrite) {
+                                                    const SafetensorsMetadata& metadata, Overwrite overwrite,
+                                                    std::uint64_t alignment) {
   return within_memory(path, [&]() -> Result<SafetensorsWriter> {
-    NIB_ASSIGN(const std::string header, make_header(tensors, metadata));
+    NIB_ASSIGN(const std::string header, make_header(tensors, metadata, alignment));
     NIB_ASSIGN(WholeFile file, WholeFile::create(path, overwrite));
     NIB_TRY(file.write(std::as_bytes(std::span(header))));
     auto output = std::make_unique<Output>(Output{std::move(file), data_bytes(tensors).take(), {}});

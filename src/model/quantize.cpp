@@ -1,11 +1,11 @@
 #include "conversion.hpp"
+#include "model_directory.hpp"
 #include <nibble/base/concat.hpp>
 #include <nibble/base/float_scope.hpp>
 #include <nibble/base/within_memory.hpp>
 #include <nibble/model/quantize.hpp>
 
 #include <algorithm>
-#include <filesystem>
 #include <utility>
 
 namespace nib::inline v0 {
@@ -48,12 +48,6 @@ constexpr TargetFormat kTargets[] = {
 
 bool is_gguf(const std::string& path) { return path.ends_with(".gguf"); }
 
-// Whatever `path` leads to, by any name.
-bool same_file(const std::string& a, const std::string& b) {
-  std::error_code error;
-  return std::filesystem::equivalent(a, b, error) && !error;
-}
-
 Status check(const Checkpoint& checkpoint, const std::string& path, const QuantizeOptions& options) {
   if (!options.format) return {Code::argument, "no format to quantize to was given"};
   const TargetFormat& format = *options.format;
@@ -68,11 +62,7 @@ Status check(const Checkpoint& checkpoint, const std::string& path, const Quanti
                    ": is a GGUF file, of which only others are made; give a name that ends in .gguf")};
   if (!has_scale_rule(inside, options.scale_rule))
     return {Code::argument, concat(format.name, " has a scale rule of its own, another cannot be chosen")};
-  bool same = same_file(path, checkpoint.directory) && !is_gguf(path);
-  for (const auto& file : checkpoint.files) same = same || same_file(path, file->name());
-  if (same)
-    return {Code::argument, concat(path, ": is where the model is read from; write it to another place")};
-  return {};
+  return check_rewritable(checkpoint, path, !is_gguf(path));
 }
 
 }  // namespace
@@ -169,8 +159,7 @@ Result<QuantizeReport> quantize_checkpoint(const Checkpoint& checkpoint, const s
     NIB_ASSIGN(const ModelConfig config, read_config(checkpoint));
     Conversion conversion{checkpoint, config, options, pool, files};
     conversion.format = is_gguf(path) ? options.format->gguf : options.format->safetensors;
-    for (const CheckpointTensor& tensor : checkpoint.tensors)
-      conversion.total += tensor.codes.bytes + tensor.scales.bytes + tensor.scaling.nested_scales.bytes;
+    for (const CheckpointTensor& tensor : checkpoint.tensors) conversion.total += stored_bytes(tensor);
     conversion.report.bytes_before = conversion.total;
     NIB_TRY(is_gguf(path) ? write_gguf(conversion, path) : write_safetensors(conversion, path));
     conversion.finish_notes();

@@ -1,5 +1,6 @@
 // The Hugging Face side of quantize_checkpoint: shards, their index, config.json, and what lies beside them.
 #include "conversion.hpp"
+#include "model_directory.hpp"
 #include <nibble/base/concat.hpp>
 #include <nibble/io/output.hpp>
 #include <nibble/io/quantized_parts.hpp>
@@ -16,25 +17,7 @@
 namespace nib::inline v0 {
 namespace {
 
-constexpr std::uint64_t kMostCompanionBytes = std::uint64_t{256} << 20;
 constexpr std::string_view kWeight = ".weight";
-
-// What a model's directory holds beside its weights and config.json, and goes over as it is.
-constexpr const char* kCompanions[] = {"generation_config.json",
-                                       "tokenizer.json",
-                                       "tokenizer_config.json",
-                                       "chat_template.jinja",
-                                       "chat_template.json",
-                                       "special_tokens_map.json",
-                                       "added_tokens.json",
-                                       "vocab.json",
-                                       "merges.txt",
-                                       "tokenizer.model",
-                                       "LICENSE",
-                                       "LICENSE.txt",
-                                       "USE_POLICY.md",
-                                       "USAGE_POLICY",
-                                       "NOTICE"};
 
 bool is_matrix(const WeightPlan& plan) { return plan.shape.size() >= 2; }
 
@@ -128,7 +111,7 @@ class SafetensorsConversion {
     NIB_TRY(plan());
     // Before anything is computed: whether it may be written at all.
     NIB_ASSIGN(OutputDirectory directory, OutputDirectory::create(path, all_.options.overwrite));
-    NIB_TRY(write_companions(directory));
+    NIB_TRY(copy_companions(checkpoint_, all_.files, directory));
     NIB_TRY(write_config(directory));
     cut_into_shards();
     for (std::size_t shard = 0; shard < shards_; ++shard) NIB_TRY(write_shard(shard, directory));
@@ -226,20 +209,6 @@ class SafetensorsConversion {
   }
 
   // --- what lies beside the weights
-
-  Status write_companions(const OutputDirectory& directory) const {
-    std::string beside = checkpoint_.directory;
-    if (checkpoint_.tokenizer_path) beside = directory_of(*checkpoint_.tokenizer_path);
-    for (const char* name : kCompanions) {
-      std::string from = join_path(checkpoint_.directory, name);
-      if (!all_.files.exists(from)) from = join_path(beside, name);
-      if (!all_.files.exists(from) || all_.files.is_directory(from)) continue;
-      NIB_ASSIGN(const std::unique_ptr<File> file, all_.files.open(from));
-      NIB_ASSIGN(const std::string content, read_all(*file, kMostCompanionBytes));
-      NIB_TRY(write_file(directory.at(name), content));
-    }
-    return {};
-  }
 
   Status write_config(const OutputDirectory& directory) {
     Json quantization;

@@ -72,8 +72,7 @@ std::int64_t WeightPlan::rows() const {
 
 std::uint64_t WeightPlan::stored_bytes() const {
   std::uint64_t bytes = 0;
-  for (const CheckpointTensor* part : parts)
-    bytes += part->codes.bytes + part->scales.bytes + part->scaling.nested_scales.bytes;
+  for (const CheckpointTensor* part : parts) bytes += nib::stored_bytes(*part);
   return bytes;
 }
 

@@ -138,6 +138,8 @@ class WeightLayout::Builder {
                                        " values, and ", info.name, " stores ", info.group, " together"));
     }
     if (!ok()) return m;
+    check_prepared(m);
+    if (!ok()) return m;
     m.offset = reserve(m.bytes());
     WeightGroup& group = group_of(concat(kind, " (", format_name(m.format), ")"));
     group.bytes += m.bytes();
@@ -218,6 +220,21 @@ class WeightLayout::Builder {
   }
 
  private:
+  // Whether a prepared file holds this matrix, in as many bytes as it has here.
+  void check_prepared(const Matrix& m) {
+    if (!checkpoint_.prepared) return;
+    const std::string& name = m.stored.tensors[0]->name;
+    const PreparedMatrix* found = m.prepared_in(checkpoint_);
+    if (!found) return static_cast<void>(fail(Code::format, concat("tensor ", name, " is not prepared")));
+    const std::uint64_t bytes = m.shape().bytes();
+    if (found->records != static_cast<std::uint64_t>(m.stored.experts) || found->record_bytes < bytes)
+      fail(Code::format, concat("tensor ", name, " is prepared as ", found->records, " records of ",
+                                found->record_bytes, " bytes, expected ", m.stored.experts, " of ", bytes));
+    if (found->finding > static_cast<std::uint8_t>(ScaleRange::any))
+      fail(Code::format, concat("tensor ", name, " is prepared with the finding ", found->finding,
+                                ", expected at most ", static_cast<int>(ScaleRange::any)));
+  }
+
   std::uint64_t reserve(std::uint64_t bytes) {
     const std::uint64_t offset = layout_.bytes_;
     layout_.bytes_ = round_up(offset + bytes, std::uint64_t{64});
@@ -228,7 +245,7 @@ class WeightLayout::Builder {
     for (const CheckpointTensor* tensor : stored.tensors) {
       if (!counted_.insert(tensor).second) continue;
       group.parameters += values(*tensor);
-      group.stored_bytes += tensor->codes.bytes + tensor->scales.bytes + tensor->scaling.nested_scales.bytes;
+      group.stored_bytes += stored_bytes(*tensor);
     }
   }
   WeightGroup& group_of(std::string_view name) {
@@ -322,6 +339,10 @@ bool WeightLayout::has(const Builder& builder, Presence presence, std::string_vi
 }
 
 Result<WeightLayout> WeightLayout::make(const Checkpoint& checkpoint, const ModelConfig& config) {
+  if (checkpoint.prepared && checkpoint.prepared->layout != kPackedLayout)
+    return Status(Code::unsupported,
+                  concat(checkpoint.path, ": is prepared in layout ", checkpoint.prepared->layout,
+                         ", this version reads layout ", kPackedLayout, "; prepare it again"));
   WeightLayout layout;
   Builder builder(layout, checkpoint, config);
   const TensorNames& names = dialect_of(checkpoint, *config.architecture);

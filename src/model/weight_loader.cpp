@@ -54,7 +54,7 @@ class WeightLoader {
 
   Status load_rows(const CheckpointTensor& tensor, std::uint64_t offset) {
     NIB_TRY(begin(tensor.name));
-    return packer_.read(tensor.codes, 0, tensor.codes.bytes, base_ + offset);
+    return packer_.read(tensor.codes, base_ + offset);
   }
 
   // The numerics under which the kernels of matrices that share packed activations want them in one layout:
@@ -75,13 +75,17 @@ class WeightLoader {
     return kernel && kernel->x == ActivationLayout::bytes;
   }
 
-  // Packs a matrix and returns its experts' PackedWeights, kernels chosen for these numerics.
+  // Packs a matrix, or reads what was packed, and returns its experts' PackedWeights, kernels chosen for
+  // these numerics.
   Result<std::vector<PackedWeight>> load_matrix(const Matrix& m, Numerics numerics) {
     std::vector<PackedWeight> packed;
     if (!m.exists()) return packed;
     const CheckpointTensor& named = *m.stored.tensors[0];
     NIB_TRY(begin(named.name));
-    NIB_ASSIGN(const ScaleRange scales, packer_.pack(m, {0, m.stored.experts}, base_ + m.offset));
+    std::byte* out = base_ + m.offset;
+    const PreparedMatrix* prepared = m.prepared_in(checkpoint_);
+    NIB_ASSIGN(const ScaleRange scales,
+               prepared ? packer_.read(m, *prepared, out) : packer_.pack(m, {0, m.stored.experts}, out));
     for (const CheckpointTensor* tensor : m.stored.tensors)
       done_ += tensor->codes.bytes + tensor->scales.bytes;
     const MatmulKernel* kernel = find_kernel(backend_, m.shape(), numerics, scales);
@@ -144,17 +148,8 @@ class WeightLoader {
 
 std::uint64_t WeightLayout::staging_bytes(int threads) const {
   std::uint64_t most = 64 * 1024;
-  const auto look = [&](const Matrix& m) {
-    if (m.exists()) most = std::max(most, WeightPacker::staging_of(m));
-  };
-  for (const Layer& layer : layers_) {
-    for (const Matrix& m : layer.qkv) look(m);
-    for (const Matrix* m : {&layer.output, &layer.router, &layer.gate_up, &layer.up, &layer.down}) look(*m);
-    for (const Vector* v :
-         {&layer.attention_norm, &layer.qkv_bias, &layer.router_bias, &layer.gate_up_bias, &layer.down_bias})
-      most = std::max(most, WeightLoader::staging_of(*v));
-  }
-  look(head_);
+  each_matrix([&](const Matrix& m) { most = std::max(most, WeightPacker::staging_of(m)); });
+  each_vector([&](const Vector& v) { most = std::max(most, WeightLoader::staging_of(v)); });
   return round_up(most, std::uint64_t{64}) * static_cast<std::uint64_t>(threads);
 }
 

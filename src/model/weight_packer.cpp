@@ -55,13 +55,24 @@ Result<ScaleRange> WeightPacker::pack(const Matrix& m, Range experts, std::byte*
   return scales_.load();
 }
 
-Status WeightPacker::read(const Plane& plane, std::uint64_t begin, std::uint64_t bytes, std::byte* out) {
-  return in_parallel(static_cast<std::int64_t>(ceil_div(bytes, kPieceBytes)),
-                     [&](std::int64_t piece, std::byte*) {
-                       const std::uint64_t at = static_cast<std::uint64_t>(piece) * kPieceBytes;
-                       const std::uint64_t size = std::min(kPieceBytes, bytes - at);
-                       return read_plane(checkpoint_, plane, begin + at, {out + at, size});
-                     });
+Result<ScaleRange> WeightPacker::read(const Matrix& m, const PreparedMatrix& prepared, std::byte* out) {
+  const std::uint64_t each = m.shape().bytes(), pieces = ceil_div(each, kPieceBytes);
+  NIB_TRY(
+      in_parallel(m.stored.experts * static_cast<std::int64_t>(pieces), [&](std::int64_t piece, std::byte*) {
+        const std::uint64_t record = static_cast<std::uint64_t>(piece) / pieces;
+        const std::uint64_t at = static_cast<std::uint64_t>(piece) % pieces * kPieceBytes;
+        return read_plane(checkpoint_, prepared.plane, record * prepared.record_bytes + at,
+                          {out + record * each + at, std::min(kPieceBytes, each - at)});
+      }));
+  return static_cast<ScaleRange>(prepared.finding);
+}
+
+Status WeightPacker::read(const Plane& plane, std::byte* out) {
+  return in_parallel(
+      static_cast<std::int64_t>(ceil_div(plane.bytes, kPieceBytes)), [&](std::int64_t piece, std::byte*) {
+        const std::uint64_t at = static_cast<std::uint64_t>(piece) * kPieceBytes;
+        return read_plane(checkpoint_, plane, at, {out + at, std::min(kPieceBytes, plane.bytes - at)});
+      });
 }
 
 // The rows of the file that a piece needs, staged: where each row of the result finds its codes and scales.

@@ -42,8 +42,11 @@ class WeightPacker {
   // able to take. Errors: format (a scale that is not a number, by tensor), stopped, those of reading.
   Result<ScaleRange> pack(const Matrix& m, Range experts, std::byte* out);
 
-  // Bytes of a plane from `begin` on, to `out`.
-  Status read(const Plane& plane, std::uint64_t begin, std::uint64_t bytes, std::byte* out);
+  // The same of a prepared matrix, all experts.
+  Result<ScaleRange> read(const Matrix& m, const PreparedMatrix& prepared, std::byte* out);
+
+  // A whole plane, to `out`.
+  Status read(const Plane& plane, std::byte* out);
 
  private:
   // How a matrix is cut into pieces of work: `count` groups of strips (or, transposed, k tiles) of one

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <map>
 #include <string>
+#include <vector>
 
 using namespace nib::test;
 
@@ -208,4 +209,48 @@ TEST_CASE("what is asked wrongly is said, and what is stopped leaves nothing") {
                      &error) == NIB_E_NOT_FOUND);
   CHECK(nib_quantize(runtime.get(), model_path(), NIB_NUL, "", 0, &options, nullptr, &error) ==
         NIB_E_ARGUMENT);
+}
+
+TEST_CASE("a prepared model opens and lists what the model does; nothing else can be wished of it") {
+  const RuntimeHandle runtime = make_runtime();
+  const Folder folder;
+  Heard heard;
+  Error error;
+  nib_quantize_options options = NIB_QUANTIZE_OPTIONS_INIT;
+  options.flags = NIB_QUANTIZE_PREPARE;
+  options.on_progress = Heard::on_progress;
+  options.on_progress_user = &heard;
+  nib_quantize_report report = NIB_QUANTIZE_REPORT_INIT;
+  const std::string target = folder / "out";
+  REQUIRE_MESSAGE(quantize(runtime.get(), target, options, &report, error) == NIB_OK, error.text());
+  CHECK(heard.done == heard.total);
+  CHECK(report.quantized == 0);
+  CHECK(report.tensors > 20);
+  CHECK(report.bytes_after > report.bytes_before / 2);
+  CHECK(std::filesystem::file_size(target + "/model.safetensors") > report.bytes_after);
+  const auto explained = [&](const std::string& path) {
+    nib_model* model = nullptr;
+    REQUIRE_MESSAGE(
+        nib_model_open(runtime.get(), path.data(), path.size(), nullptr, &model, &error) == NIB_OK,
+        error.text());
+    const ModelHandle opened(model);
+    std::vector<std::string> items;
+    nib_explain_item item = NIB_EXPLAIN_ITEM_INIT;
+    for (std::uint32_t i = 0; nib_model_explain(model, i, &item) == NIB_OK; ++i)
+      items.push_back(std::string(item.format) + " " + std::to_string(item.bytes));
+    return items;
+  };
+  CHECK(explained(target) == explained(model_path()));
+
+  const auto refused = [&](nib_quantize_options with, nib_status status) {
+    with.flags |= NIB_QUANTIZE_PREPARE;
+    CHECK(quantize(runtime.get(), folder / "other", with, nullptr, error) == status);
+    CHECK_MESSAGE(error.says("NIB_QUANTIZE_PREPARE"), error.text());
+  };
+  refused(to_format("bf16"), NIB_E_ARGUMENT);
+  options.scale_rule = NIB_SCALE_RULE_FLOOR;
+  refused(options, NIB_E_ARGUMENT);
+  options.scale_rule = NIB_SCALE_RULE_USUAL;
+  options.choose = Heard::choose;
+  refused(options, NIB_E_ARGUMENT);
 }

@@ -50,6 +50,26 @@ TEST_CASE("quantize: the summary, notes, and --only") {
   CHECK(has(fp8.err, "stays mxfp4"));
 }
 
+TEST_CASE("quantize --prepare: the same text, and inspect tells") {
+  const Folder folder;
+  const std::string out = (folder.path() / "prepared").string();
+  const Finished made = nibble({"quantize", NIBBLE_TALES, out, "--prepare"});
+  CHECK(made.code == 0);
+  CHECK(has(made.out, "31 matrices packed, 62 tensors as they were"));
+  const std::vector<std::string> story = {"run", "-n", "40", "--temp", "0", "-p", "Once upon a time"};
+  std::vector<std::string> prepared = story;
+  prepared.insert(prepared.end(), {"-m", out});
+  CHECK(nibble(prepared).out == nibble(story).out);
+  CHECK(has(nibble({"inspect", out}).out, "105 tensors, prepared in layout 1"));
+  const Finished again = nibble({"quantize", out, out + "-2", "--format", "bf16"});
+  CHECK(again.code == 6);
+  CHECK(has(again.err, "was prepared"));
+  CHECK(nibble({"quantize", NIBBLE_TALES, out, "--prepare"}).code == 2);  // it exists
+  CHECK(nibble({"quantize", NIBBLE_TALES, out, "--prepare", "--overwrite"}).code == 0);
+  CHECK(nibble({"quantize", NIBBLE_TALES, out, "--prepare", "--format", "bf16"}).code == 2);
+  CHECK(nibble({"quantize", NIBBLE_TALES, out, "--prepare", "--only", "x"}).code == 2);
+}
+
 TEST_CASE("quantize: exit codes") {
   const Folder folder;
   const std::string out = (folder.path() / "out").string(), gguf = out + ".gguf";

@@ -28,6 +28,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -39,7 +41,8 @@ namespace nib::inline v0 {
 
 // A run of bytes in one of a checkpoint's files.
 struct Plane {
-  std::uint32_t file = 0;    // index into Checkpoint::files
+  static constexpr std::uint32_t kNowhere = UINT32_MAX;
+  std::uint32_t file = 0;    // index into Checkpoint::files, or kNowhere: its bytes are in a prepared matrix
   std::uint64_t offset = 0;  // from the beginning of that file
   std::uint64_t bytes = 0;   // 0: there is no such plane
 };
@@ -72,6 +75,24 @@ struct CheckpointTensor {
   Scaling scaling;
 };
 
+// Bytes of all planes.
+constexpr std::uint64_t stored_bytes(const CheckpointTensor& tensor) {
+  return tensor.codes.bytes + tensor.scales.bytes + tensor.scaling.nested_scales.bytes;
+}
+
+// A matrix, or all experts of one, in the order in which kernels read it: records of which each is one
+// expert, padded to record_bytes.
+struct PreparedMatrix {
+  Plane plane;
+  std::uint64_t records = 0, record_bytes = 0;
+  std::uint8_t finding = 0;  // 0..9: what was seen while packing, as those who pack mean it
+};
+struct Prepared {
+  std::uint32_t layout = 0;  // version of the packed order
+  // By the name of the first of the tensors that were packed into it.
+  std::map<std::string, PreparedMatrix, std::less<>> matrices;
+};
+
 // What the caller cannot do without. A vocabulary alone needs neither.
 struct CheckpointNeeds {
   bool config = true;
@@ -96,6 +117,10 @@ struct Checkpoint {
   // Its tensors have their names of that file.
   std::optional<GgufMetadata> gguf;
 
+  // Of a prepared model (see prepared.hpp); then tensors are described, and those without a file are packed
+  // in one of the matrices.
+  std::optional<Prepared> prepared;
+
   // Null pointer when there is no such tensor.
   const CheckpointTensor* find(std::string_view name) const;
 };
@@ -115,7 +140,8 @@ struct Checkpoint {
 Result<Checkpoint> open_checkpoint(const std::string& path, const FileSystem& files = disk_file_system(),
                                    CheckpointNeeds needs = {});
 
-// Bytes of a plane from `offset_in_plane` on. Errors: argument (past the end of the plane), those of read_at.
+// Bytes of a plane from `offset_in_plane` on. Errors: argument (past the end of the plane), unsupported (the
+// plane is packed in a prepared file), those of read_at.
 Status read_plane(const Checkpoint& checkpoint, const Plane& plane, std::uint64_t offset_in_plane,
                   std::span<std::byte> out);
 

@@ -38,11 +38,11 @@ Result<std::string> safetensors_header(std::span<const TensorSpec> tensors,
 // One thread at a time.
 class SafetensorsWriter {
  public:
-  // Creates a temporary file beside `path` and writes the header. Errors: argument (as above; `path` exists
-  // and `overwrite` is no), io.
+  // Creates a temporary file beside `path` and writes the header. The data begins at a multiple of
+  // `alignment`, itself one of 8. Errors: argument (as above; `path` exists and `overwrite` is no), io.
   static Result<SafetensorsWriter> create(const std::string& path, std::span<const TensorSpec> tensors,
                                           const SafetensorsMetadata& metadata = {},
-                                          Overwrite overwrite = Overwrite::no);
+                                          Overwrite overwrite = Overwrite::no, std::uint64_t alignment = 8);
 
   SafetensorsWriter(SafetensorsWriter&&) noexcept;
   SafetensorsWriter& operator=(SafetensorsWriter&&) noexcept;

@@ -39,6 +39,9 @@
 
 namespace nib::inline v0 {
 
+// The version of all that is said above: what prepared files were written in.
+inline constexpr std::uint32_t kPackedLayout = 1;
+
 inline constexpr std::int64_t kStripRows = 16;
 inline constexpr std::int64_t kTileK = 128;
 inline constexpr std::int64_t kOctet = 8;

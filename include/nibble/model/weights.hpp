@@ -16,6 +16,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <span>
 #include <string>
 #include <string_view>
@@ -64,12 +65,12 @@ struct Weights {
 
 // What a plan reports: bytes by kind of tensor.
 struct WeightGroup {
-  std::string name;     // "experts (mxfp4)", "attention (bf16)", "embedding (bf16)", "head (bf16)",
-                        // "norms, biases, sinks"
-  std::uint64_t bytes;  // in memory
-  std::uint64_t decode_bytes;       // of these, read for one token at batch 1
-  std::uint64_t stored_bytes;       // in the files, each tensor counted once
-  std::uint64_t parameters;         // of the same tensors
+  std::string name;            // "experts (mxfp4)", "attention (bf16)", "embedding (bf16)", "head (bf16)",
+                               // "norms, biases, sinks"
+  std::uint64_t bytes;         // in memory
+  std::uint64_t decode_bytes;  // of these, read for one token at batch 1
+  std::uint64_t stored_bytes;  // in the files, each tensor counted once
+  std::uint64_t parameters;    // of the same tensors
   std::uint64_t active_parameters;  // multiplied for one token
 };
 
@@ -98,8 +99,8 @@ class WeightLayout {
   // while the checkpoint is.
   std::vector<WeightPart> parts(const ModelConfig& config, const Weights& loaded) const;
 
-  // Whether int8 numerics can multiply every matrix but the routers, or bf16 holds its weights exactly. Error:
-  // unsupported, naming the first that is neither.
+  // Whether int8 numerics can multiply every matrix but the routers, or bf16 holds its weights exactly.
+  // Error: unsupported, naming the first that is neither.
   Status check_int8(const Checkpoint& checkpoint, const Backend& backend) const;
 
   // Reads and packs everything. The pool's threads read and pack; progress is called on the calling thread,
@@ -112,6 +113,7 @@ class WeightLayout {
  private:
   friend class WeightLoader;
   friend class WeightPacker;
+  friend class Preparation;
   // What follows is the same for all layers: how rows of the file become rows of a packed matrix or values of
   // a vector.
   struct RowMap {
@@ -163,6 +165,12 @@ class WeightLayout {
     std::uint64_t offset = 0;    // of expert 0; the others follow
     std::int64_t active = 1;     // experts that one token reads
     bool exists() const { return !stored.tensors.empty(); }
+    // Null where the checkpoint is not prepared, or lacks this one.
+    const PreparedMatrix* prepared_in(const Checkpoint& checkpoint) const {
+      if (!checkpoint.prepared) return nullptr;
+      const auto found = checkpoint.prepared->matrices.find(stored.tensors[0]->name);
+      return found == checkpoint.prepared->matrices.end() ? nullptr : &found->second;
+    }
     PackedWeight shape() const {
       return {tile_format(format), stored.map.rows(), k, nullptr, nullptr, scale_run};
     }
@@ -188,6 +196,31 @@ class WeightLayout {
     std::vector<Matrix> qkv;  // one, or parts in a format each
     Matrix output, router, gate_up, up, down;
   };
+  // Every matrix that the model has, in the order of the graph.
+  template <class Visit>
+  void each_matrix(Visit&& visit) const {
+    const auto one = [&](const Matrix& m) {
+      if (m.exists()) visit(m);
+    };
+    for (const Layer& layer : layers_) {
+      for (const Matrix& m : layer.qkv) one(m);
+      for (const Matrix* m : {&layer.output, &layer.router, &layer.gate_up, &layer.up, &layer.down}) one(*m);
+    }
+    one(head_);
+  }
+  // And every vector.
+  template <class Visit>
+  void each_vector(Visit&& visit) const {
+    const auto all = [&](std::initializer_list<const Vector*> vectors) {
+      for (const Vector* v : vectors)
+        if (v->exists()) visit(*v);
+    };
+    for (const Layer& layer : layers_)
+      all({&layer.attention_norm, &layer.attention_norm_bias, &layer.qkv_bias, &layer.q_norm, &layer.k_norm,
+           &layer.sinks, &layer.output_bias, &layer.mlp_norm, &layer.mlp_norm_bias, &layer.router_bias,
+           &layer.gate_up_bias, &layer.down_bias});
+    all({&final_norm_, &final_norm_bias_, &rope_divisors_});
+  }
   class Builder;
   static void add_attention(Builder& builder, const TensorNames& names, const ModelConfig& config,
                             unsigned index, Layer& layer);
