@@ -1,5 +1,6 @@
 // nibble bench: how fast a model computes prompts and decodes on this computer, beside what the computer can
 // do.
+#include "bench_account.hpp"
 #include "exit_code.hpp"
 #include "interrupt.hpp"
 #include "numbers.hpp"
@@ -23,7 +24,17 @@ struct Findings {
   std::uint64_t stored_bytes = 0;           // of the tensors that were loaded
   std::uint64_t cache_bytes_per_token = 0;  // that decoding reads for each token of the context
   MachineRates machine;
+  double phase_seconds = 0;  // of threads that meet for nothing
   std::vector<Speed> speeds;
+
+  // Where the time of a token goes, when one session decodes.
+  static bool has_account(const Speed& speed) {
+    return speed.kind == Speed::Kind::decode && speed.sessions == 1;
+  }
+  TokenAccount account(const Speed& speed) const {
+    return account_of(speed, model->explain(), std::uint64_t{speed.context} * cache_bytes_per_token,
+                      machine.read_bytes_per_second, phase_seconds);
+  }
 
   // Bytes or operations per second of a measurement by those of the machine; 0 where it is not known.
   double share(const Speed& speed) const {
@@ -72,6 +83,7 @@ Status measure(const BenchFlags& flags, const Cancel* cancel, Findings& findings
     options.progress = progress.sink();
     NIB_ASSIGN(findings.speeds, measure_speed(opened.model, options));
   }
+  findings.phase_seconds = measure_phase(*opened.runtime);
   return measure_machine(opened, findings.machine);
 }
 
@@ -84,7 +96,7 @@ std::string ceiling(const Findings& findings, const Speed& speed) {
                                             : byte_rate_text(findings.machine.read_bytes_per_second);
 }
 
-std::string text_report(const Findings& findings) {
+std::string text_report(const Findings& findings, bool accounts) {
   const ModelInfo& info = findings.model->info();
   Table about("ll");
   about.row({"model", concat(info.path, ", ", count_text(info.parameters), " parameters")});
@@ -104,7 +116,11 @@ std::string text_report(const Findings& findings) {
                number_text(speed.tokens_per_second()),
                share > 0 ? concat(number_text(100 * share), " % of ", ceiling(findings, speed)) : ""});
   }
-  return about.text() + "\n" + rates.text();
+  std::string text = about.text() + "\n" + rates.text();
+  for (const Speed& speed : findings.speeds)
+    if (accounts && Findings::has_account(speed))
+      text += concat("\nDecoding after ", speed.context, " tokens:\n", account_text(findings.account(speed)));
+  return text;
 }
 
 // For programs: keys are part of what the command line promises.
@@ -115,13 +131,15 @@ std::string json_report(const Findings& findings) {
     std::vector<Json> seconds;
     for (const double each : speed.seconds) seconds.push_back(json(each));
     const double share = findings.share(speed);
-    results.push_back(Json::object({{"kind", json(kind_name(speed))},
-                                    {"tokens", json(speed.tokens)},
-                                    {"context", json(speed.context)},
-                                    {"sessions", json(speed.sessions)},
-                                    {"seconds", Json::array(std::move(seconds))},
-                                    {"tokens_per_second", json(speed.tokens_per_second())},
-                                    {"share_of_machine", share > 0 ? json(share) : Json()}}));
+    results.push_back(Json::object(
+        {{"kind", json(kind_name(speed))},
+         {"tokens", json(speed.tokens)},
+         {"context", json(speed.context)},
+         {"sessions", json(speed.sessions)},
+         {"seconds", Json::array(std::move(seconds))},
+         {"tokens_per_second", json(speed.tokens_per_second())},
+         {"share_of_machine", share > 0 ? json(share) : Json()},
+         {"account", Findings::has_account(speed) ? account_json(findings.account(speed)) : Json()}}));
   }
   const Machine& machine = findings.model->runtime()->machine();
   return write_json(
@@ -152,7 +170,7 @@ int bench(const BenchFlags& flags) {
   std::string advice;
   if (Status status = measure(flags, interrupts.cancel(), findings, advice); !status.ok())
     return fail(status, advice);
-  const Status written = put(flags.json ? json_report(findings) : text_report(findings));
+  const Status written = put(flags.json ? json_report(findings) : text_report(findings, flags.account));
   return written.ok() ? kSuccess : fail(written);
 }
 

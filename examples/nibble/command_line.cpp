@@ -106,7 +106,7 @@ measured in the same run. What experts a batch reads is not known beforehand, so
 
 Examples:
   nibble bench
-  nibble bench -m openai/gpt-oss-20b --contexts 0,4096,16384
+  nibble bench -m openai/gpt-oss-20b --contexts 0,4096,16384 --account
   nibble bench -m model.gguf --batches 1,2,4,8,16 --decode 32 --json
 )";
 
@@ -401,7 +401,8 @@ void add_bench(CLI::App& program, std::function<int()>& chosen) {
   section.value("--rounds", "N", flags->rounds, "of each measurement (default: 3)")
       ->check(CLI::Range(1u, 1000u));
   Section report(*verb, "Report");
-  report.flag("--json", flags->json, "as one JSON object, with the time of every round");
+  report.flag("--account", flags->account, "where the time of a decoded token goes, op by op");
+  report.flag("--json", flags->json, "as one JSON object, with accounts and the time of every round");
   add_model(*verb, flags->model, nullptr);
   verb->callback([=, &chosen] { chosen = [flags] { return bench(*flags); }; });
 }

@@ -88,6 +88,7 @@ struct BenchFlags {
   ModelFlags model;  // its context follows from the others
   std::vector<std::uint32_t> contexts{0}, batches{1};
   std::uint32_t prompt = 512, decode = 128, rounds = 3;
+  bool account = false;  // of every decoded token
   bool json = false;
 };
 

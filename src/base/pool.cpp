@@ -127,6 +127,7 @@ Pool::~Pool() {
 void Pool::run_task(Task task, void* arg) {
   Team& team = *team_;
   const std::lock_guard lock(team.one_caller);
+  phases_.fetch_add(1, std::memory_order_relaxed);
   team.task = task;
   team.arg = arg;
   if (runner_.run) {

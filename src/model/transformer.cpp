@@ -5,6 +5,7 @@
 #include <nibble/model/transformer.hpp>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -24,6 +25,18 @@ Transformer::Transformer(const ModelConfig& config, const Weights& weights, cons
   rope_frequencies(config.rope_theta, static_cast<int>(config.rotary_dim), config.rope, frequencies_);
   for (std::size_t i = 0; weights.rope_divisors && i < frequencies_.size(); ++i)
     frequencies_[i] /= weights.rope_divisors[i];
+}
+
+template <class Work>
+void Transformer::timed(Op op, Work&& work) const {
+  if (!times_) return work();
+  const auto start = std::chrono::steady_clock::now();
+  const std::uint64_t phases = pool_.phases();
+  work();
+  OpTimes::Entry& entry = (*times_)[op];
+  entry.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  entry.phases += pool_.phases() - phases;
+  ++entry.calls;
 }
 
 // x = the tokens' rows of the embedding, widened.
@@ -72,92 +85,104 @@ void Transformer::attend(std::uint32_t layer, std::int64_t rows, const OpContext
   const std::size_t kind = kv_.kind_of_layer[layer], offset = kv_.layer_offset(layer);
   const KvRow* kv_rows = workspace.kv_rows.data() + kind * static_cast<std::size_t>(rows);
   const int heads = static_cast<int>(config_.heads);
-  backend_.ops.qkv(context, {.x = workspace.x,
-                             .rows = rows,
-                             .norm = norm(w.attention_norm, w.attention_norm_bias),
-                             .weight = w.qkv.data(),
-                             .bias = w.qkv_bias,
-                             .heads = heads,
-                             .kv = kv_.layout,
-                             .layer_offset = offset,
-                             .kv_rows = kv_rows,
-                             .cos = workspace.cos,
-                             .sin = workspace.sin,
-                             .normed = workspace.normed,
-                             .qkv = workspace.qkv,
-                             .rotary = static_cast<int>(config_.rotary_dim),
-                             .q_norm = w.q_norm,
-                             .k_norm = w.k_norm,
-                             .parts = static_cast<int>(w.qkv.size())});
-  backend_.ops.attention(context, {.qkv = workspace.qkv,
-                                   .qkv_stride = row_stride(config_.qkv_rows()),
-                                   .rows = rows,
-                                   .heads = heads,
-                                   .kv = kv_.layout,
-                                   .layer_offset = offset,
-                                   .kv_rows = kv_rows,
-                                   .window = kv_.kinds[kind].window,
-                                   .scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim)),
-                                   .sinks = w.sinks,
-                                   .out = workspace.attention,
-                                   .out_stride = row_stride(w.output.k)});
+  timed(Op::qkv, [&] {
+    backend_.ops.qkv(context, {.x = workspace.x,
+                               .rows = rows,
+                               .norm = norm(w.attention_norm, w.attention_norm_bias),
+                               .weight = w.qkv.data(),
+                               .bias = w.qkv_bias,
+                               .heads = heads,
+                               .kv = kv_.layout,
+                               .layer_offset = offset,
+                               .kv_rows = kv_rows,
+                               .cos = workspace.cos,
+                               .sin = workspace.sin,
+                               .normed = workspace.normed,
+                               .qkv = workspace.qkv,
+                               .rotary = static_cast<int>(config_.rotary_dim),
+                               .q_norm = w.q_norm,
+                               .k_norm = w.k_norm,
+                               .parts = static_cast<int>(w.qkv.size())});
+  });
+  timed(Op::attention, [&] {
+    backend_.ops.attention(context, {.qkv = workspace.qkv,
+                                     .qkv_stride = row_stride(config_.qkv_rows()),
+                                     .rows = rows,
+                                     .heads = heads,
+                                     .kv = kv_.layout,
+                                     .layer_offset = offset,
+                                     .kv_rows = kv_rows,
+                                     .window = kv_.kinds[kind].window,
+                                     .scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim)),
+                                     .sinks = w.sinks,
+                                     .out = workspace.attention,
+                                     .out_stride = row_stride(w.output.k)});
+  });
 }
 
 void Transformer::project(std::uint32_t layer, std::int64_t rows, const OpContext& context,
                           Workspace& workspace) const {
   const LayerWeights& w = weights_.layers[layer];
-  backend_.ops.project(context, {.in = workspace.attention,
-                                 .rows = rows,
-                                 .weight = &w.output,
-                                 .bias = w.output_bias,
-                                 .x = workspace.x});
+  timed(Op::project, [&] {
+    backend_.ops.project(context, {.in = workspace.attention,
+                                   .rows = rows,
+                                   .weight = &w.output,
+                                   .bias = w.output_bias,
+                                   .x = workspace.x});
+  });
 }
 
 void Transformer::route(std::uint32_t layer, std::int64_t rows, const OpContext& context,
                         Workspace& workspace) const {
   const LayerWeights& w = weights_.layers[layer];
-  backend_.ops.route(context, {.x = workspace.x,
-                               .rows = rows,
-                               .norm = norm(w.mlp_norm, w.mlp_norm_bias),
-                               .weight = config_.routed ? &w.router : nullptr,
-                               .bias = w.router_bias,
-                               .experts = static_cast<int>(config_.experts),
-                               .experts_per_token = static_cast<int>(config_.experts_per_token),
-                               .normed = workspace.normed,
-                               .logits = workspace.router_logits,
-                               .routing = workspace.routing,
-                               .weights_of_all = config_.weights_of_all,
-                               .width = config_.hidden});
+  timed(Op::route, [&] {
+    backend_.ops.route(context, {.x = workspace.x,
+                                 .rows = rows,
+                                 .norm = norm(w.mlp_norm, w.mlp_norm_bias),
+                                 .weight = config_.routed ? &w.router : nullptr,
+                                 .bias = w.router_bias,
+                                 .experts = static_cast<int>(config_.experts),
+                                 .experts_per_token = static_cast<int>(config_.experts_per_token),
+                                 .normed = workspace.normed,
+                                 .logits = workspace.router_logits,
+                                 .routing = workspace.routing,
+                                 .weights_of_all = config_.weights_of_all,
+                                 .width = config_.hidden});
+  });
 }
 
 void Transformer::mix_experts(std::uint32_t layer, std::int64_t rows, const OpContext& context,
                               Workspace& workspace) const {
   const LayerWeights& w = weights_.layers[layer];
-  backend_.ops.experts(context, {.normed = workspace.normed,
-                                 .rows = rows,
-                                 .experts = static_cast<int>(config_.experts),
-                                 .experts_per_token = static_cast<int>(config_.experts_per_token),
-                                 .routing = workspace.routing,
-                                 .gate_up = w.gate_up.data(),
-                                 .gate_up_bias = w.gate_up_bias,
-                                 .down = w.down.data(),
-                                 .down_bias = w.down_bias,
-                                 .width = config_.expert_width,
-                                 .gate = config_.gate,
-                                 .outputs = workspace.expert_outputs,
-                                 .x = workspace.x,
-                                 .activation = config_.activation,
-                                 .up = w.up.empty() ? nullptr : w.up.data()});
+  timed(Op::experts, [&] {
+    backend_.ops.experts(context, {.normed = workspace.normed,
+                                   .rows = rows,
+                                   .experts = static_cast<int>(config_.experts),
+                                   .experts_per_token = static_cast<int>(config_.experts_per_token),
+                                   .routing = workspace.routing,
+                                   .gate_up = w.gate_up.data(),
+                                   .gate_up_bias = w.gate_up_bias,
+                                   .down = w.down.data(),
+                                   .down_bias = w.down_bias,
+                                   .width = config_.expert_width,
+                                   .gate = config_.gate,
+                                   .outputs = workspace.expert_outputs,
+                                   .x = workspace.x,
+                                   .activation = config_.activation,
+                                   .up = w.up.empty() ? nullptr : w.up.data()});
+  });
 }
 
 void Transformer::head(const OpContext& context, Workspace& workspace) const {
-  backend_.ops.head(context, {.x = workspace.x,
-                              .picked = workspace.picked.data(),
-                              .count = static_cast<std::int64_t>(workspace.picked.size()),
-                              .norm = norm(weights_.final_norm, weights_.final_norm_bias),
-                              .weight = &weights_.head,
-                              .normed = workspace.normed,
-                              .logits = workspace.logits});
+  timed(Op::head, [&] {
+    backend_.ops.head(context, {.x = workspace.x,
+                                .picked = workspace.picked.data(),
+                                .count = static_cast<std::int64_t>(workspace.picked.size()),
+                                .norm = norm(weights_.final_norm, weights_.final_norm_bias),
+                                .weight = &weights_.head,
+                                .normed = workspace.normed,
+                                .logits = workspace.logits});
+  });
 }
 
 OpContext Transformer::context(Workspace& workspace) const {
@@ -170,8 +195,10 @@ Status Transformer::forward(std::span<const BatchRow> batch, Workspace& workspac
   const FloatScope scope;
   const auto rows = static_cast<std::int64_t>(batch.size());
   const OpContext context = this->context(workspace);
-  embed(batch, workspace);
-  place(batch, workspace);
+  timed(Op::embed, [&] {
+    embed(batch, workspace);
+    place(batch, workspace);
+  });
   for (std::uint32_t layer = 0; layer < config_.layers; ++layer) {
     if (cancel && cancel->triggered()) return Status(Code::stopped, "the computation was cancelled");
     attend(layer, rows, context, workspace);

@@ -63,6 +63,13 @@ double measure_read_bandwidth(const Runtime& runtime, std::span<const std::byte>
   return best;
 }
 
+double measure_phase(const Runtime& runtime) {
+  constexpr int kPhases = 20'000;
+  const auto start = Clock::now();
+  for (int i = 0; i < kPhases; ++i) runtime.pool().run([](int, int) {});
+  return seconds_since(start) / kPhases;
+}
+
 double measure_dot_rate(const Runtime& runtime, const Backend& backend, Numerics numerics, double seconds) {
   double best = 0;
   const auto begin = Clock::now();

@@ -54,6 +54,11 @@ const Memory& Model::memory() const { return state_->memory; }
 std::span<const ExplainItem> Model::explain() const { return state_->explained; }
 const std::shared_ptr<Runtime>& Model::runtime() const { return state_->runtime; }
 
+void Model::time_ops(OpTimes* times) {
+  const std::lock_guard lock(state_->forward);
+  if (state_->transformer) state_->transformer->time_ops(times);
+}
+
 Result<std::shared_ptr<Model>> Model::open(std::shared_ptr<Runtime> runtime, std::string_view path,
                                            const ModelOptions& options, const SessionOptions& session) {
   NIB_ASSIGN(const Plan plan, make_plan(*runtime, path, options, session));

@@ -19,12 +19,22 @@ std::uint32_t most_of(const std::vector<std::uint32_t>& counts) {
 // A session cannot decode from nothing: it holds a token at least.
 std::uint32_t held(std::uint32_t context) { return std::max(context, 1u); }
 
-class Stopwatch {
+// From its making on: the clock, and that of each op.
+class Timing {
  public:
+  Timing(Model& model, OpTimes& ops) : model_(model) {
+    ops = {};
+    model.time_ops(&ops);
+    start_ = Clock::now();
+  }
+  ~Timing() { model_.time_ops(nullptr); }
+  Timing(const Timing&) = delete;
+  Timing& operator=(const Timing&) = delete;
   double seconds() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
 
  private:
-  Clock::time_point start_ = Clock::now();
+  Model& model_;
+  Clock::time_point start_;
 };
 
 class SpeedMeasurement {
@@ -41,9 +51,10 @@ class SpeedMeasurement {
     NIB_TRY(check());
     for (std::uint32_t i = 0; i < options_.sessions(); ++i) NIB_TRY(add_session(i));
     for (const std::uint32_t context : contexts_) {
-      if (options_.prompt > 0) NIB_TRY(measure({Speed::Kind::prefill, context, 1, options_.prompt, {}}));
+      if (options_.prompt > 0) NIB_TRY(measure({Speed::Kind::prefill, context, 1, options_.prompt, {}, {}}));
       for (const std::uint32_t batch : batches_)
-        if (options_.decode > 0) NIB_TRY(measure({Speed::Kind::decode, context, batch, options_.decode, {}}));
+        if (options_.decode > 0)
+          NIB_TRY(measure({Speed::Kind::decode, context, batch, options_.decode, {}, {}}));
     }
     return std::move(measured_);
   }
@@ -80,6 +91,8 @@ class SpeedMeasurement {
     for (std::uint32_t round = 0; round < options_.rounds; ++round) {
       for (std::uint32_t i = 0; i < speed.sessions; ++i) NIB_TRY(hold(speakers_[i], held(speed.context)));
       NIB_ASSIGN(const double seconds, speed.kind == Speed::Kind::prefill ? prefill(speed) : decode(speed));
+      if (speed.seconds.empty() || seconds < *std::min_element(speed.seconds.begin(), speed.seconds.end()))
+        speed.ops = ops_;
       speed.seconds.push_back(seconds);
       done_ += std::uint64_t{speed.tokens} * speed.sessions;
       if (options_.progress({Stage::prefill, done_, total_, "benchmark"}))
@@ -97,9 +110,9 @@ class SpeedMeasurement {
   Result<double> prefill(const Speed& speed) {
     Speaker& speaker = speakers_.front();
     const auto prompt = std::span(speaker.tokens).subspan(held(speed.context), speed.tokens);
-    const Stopwatch watch;
+    const Timing timing(*model_, ops_);
     NIB_TRY(speaker.session->append(prompt, options_.cancel));
-    return watch.seconds();
+    return timing.seconds();
   }
 
   Result<double> decode(const Speed& speed) {
@@ -112,9 +125,9 @@ class SpeedMeasurement {
       return {};
     };
     NIB_TRY(step());  // the first samples from the logits that are there
-    const Stopwatch watch;
+    const Timing timing(*model_, ops_);
     for (std::uint32_t i = 0; i < speed.tokens; ++i) NIB_TRY(step());
-    return watch.seconds();
+    return timing.seconds();
   }
 
   const std::shared_ptr<Model>& model_;
@@ -122,6 +135,7 @@ class SpeedMeasurement {
   std::vector<std::uint32_t> contexts_, batches_;
   std::vector<Speaker> speakers_;
   std::vector<Speed> measured_;
+  OpTimes ops_;  // of the round at hand
   std::uint64_t done_ = 0, total_ = 0;
 };
 

@@ -93,6 +93,14 @@ TEST_CASE("run: each index once, for any number of threads") {
   for (const int none : {0, -3}) CHECK(pool_of(none)->threads() == 1);
 }
 
+TEST_CASE("phases: every call of run is one, and those on the caller alone are none") {
+  const auto pool = Pool::start(2).take();
+  CHECK(pool->phases() == 0);
+  for (int i = 0; i < 5; ++i) pool->run([](int, int) {});
+  pool->run_if(false, [](int, int) {});
+  CHECK(pool->phases() == 5);
+}
+
 TEST_CASE("run: the threads work at the same time") {
   const auto pool = pool_of(3);
   std::barrier meeting(3);  // who works after another never comes past it

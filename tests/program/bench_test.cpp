@@ -33,8 +33,45 @@ TEST_CASE("bench: a line for each measurement, and the same as JSON") {
     CHECK(result.find("seconds")->items().size() == 2);
     const bool batch = result.find("sessions")->as_integer() > 1;
     CHECK(result.find("share_of_machine")->is_null() == batch);
+    const bool decode = result.find("kind")->as_string() == "decode";
+    CHECK(result.find("account")->is_null() == (batch || !decode));
     CHECK((result.find("kind")->as_string() == "prefill" || result.find("kind")->as_string() == "decode"));
   }
+}
+
+// Ops and what lies between them make up the token; of each, what it reads is what explain says.
+TEST_CASE("bench --account: where the time of a token goes") {
+  const std::vector<std::string> few = {"bench", "-p", "0", "-n", "8", "--contexts", "0,64", "--rounds", "2"};
+  auto arguments = few;
+  arguments.push_back("--account");
+  const Finished text = nibble(arguments);
+  CHECK(text.code == 0);
+  for (const char* word : {"Decoding after 64 tokens", "experts", "attention", "rest", "at best of taken"}) {
+    CAPTURE(word);
+    CHECK(text.out.find(word) != std::string::npos);
+  }
+  arguments = few;
+  arguments.push_back("--json");
+  const Json json = parse_json(nibble(arguments).out, "stdout").take();
+  const double rate = json.find("machine")->find("read_bytes_per_second")->as_double();
+  std::vector<double> bytes;
+  for (const Json& result : json.find("results")->items()) {
+    const Json& account = *result.find("account");
+    double ops = 0, read = 0, phases = 0;
+    REQUIRE(account.find("ops")->items().size() == 7);
+    for (const Json& op : account.find("ops")->items()) {
+      CHECK(op.find("seconds")->as_double() > 0);
+      CHECK(op.find("floor_seconds")->as_double() * rate == doctest::Approx(op.find("bytes")->as_double()));
+      ops += op.find("seconds")->as_double();
+      read += op.find("bytes")->as_double();
+      phases += op.find("phases")->as_double();
+    }
+    CHECK(ops <= account.find("seconds")->as_double());
+    CHECK(phases == doctest::Approx(6 * 6 + 1));  // of tales: six in each of six layers, and the head's
+    bytes.push_back(read);
+  }
+  REQUIRE(bytes.size() == 2);
+  CHECK(bytes[1] > bytes[0]);  // keys and values
 }
 
 // As llama.cpp's tools write it. Ids are all that a bench needs.

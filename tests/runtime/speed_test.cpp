@@ -2,6 +2,8 @@
 #include "support/tales.hpp"
 #include <nibble/runtime/speed.hpp>
 
+#include <algorithm>
+
 #include <doctest/doctest.h>
 
 namespace nib::test {
@@ -34,9 +36,21 @@ TEST_CASE("speed: every context is measured with its prefill and every batch, co
       CHECK(speed.tokens == (i % 3 == 0 ? 9 : 5));
       REQUIRE(speed.seconds.size() == 2);
       for (const double seconds : speed.seconds) CHECK(seconds > 0);
+      // One pass for a prompt, and one for each token that is decoded, for all sessions together.
+      const std::uint64_t passes = i % 3 == 0 ? 1 : 5, layers = model->info().layers;
+      double ops = 0;
+      for (std::size_t op = 0; op < kOpNames.size(); ++op) {
+        const OpTimes::Entry& entry = speed.ops.of[op];
+        const bool once =
+            op == static_cast<std::size_t>(Op::embed) || op == static_cast<std::size_t>(Op::head);
+        CHECK(entry.calls == passes * (once ? 1 : layers));
+        CHECK(entry.seconds > 0);
+        ops += entry.seconds;
+      }
+      CHECK(ops < *std::min_element(speed.seconds.begin(), speed.seconds.end()));
     }
   }
-  const Speed speed{Speed::Kind::decode, 0, 3, 10, {0.5, 0.25, 2}};
+  const Speed speed{Speed::Kind::decode, 0, 3, 10, {0.5, 0.25, 2}, {}};
   CHECK(speed.tokens_per_second() == 120);
 }
 

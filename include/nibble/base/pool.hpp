@@ -9,6 +9,7 @@
 #include <nibble/base/float_scope.hpp>
 #include <nibble/base/status.hpp>
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <utility>
@@ -50,6 +51,8 @@ class Pool {
   Pool& operator=(const Pool&) = delete;
 
   int threads() const { return threads_; }
+  // Calls of run so far that woke the threads.
+  std::uint64_t phases() const { return phases_.load(std::memory_order_relaxed); }
 
   // Calls body(index, threads()) once for each index, in parallel, and returns when all are done. The body
   // may not throw and may not call run of the same pool. Any thread may call run: phases of several callers
@@ -77,6 +80,7 @@ class Pool {
   void run_task(Task task, void* arg);
 
   int threads_ = 1;
+  std::atomic<std::uint64_t> phases_{0};
   ThreadRunner runner_;
   std::unique_ptr<Team> team_;
 };

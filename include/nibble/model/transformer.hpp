@@ -12,6 +12,7 @@
 #include <nibble/kernels/backend.hpp>
 #include <nibble/model/config.hpp>
 #include <nibble/model/kv_cache.hpp>
+#include <nibble/model/op_times.hpp>
 #include <nibble/model/weights.hpp>
 
 #include <cstdint>
@@ -76,7 +77,13 @@ class Transformer {
 
   std::int64_t logit_stride() const { return row_stride(config_.vocabulary); }
 
+  // From now on the time of every op is added to `times`, which is borrowed; null: of none. Not during a
+  // pass.
+  void time_ops(OpTimes* times) { times_ = times; }
+
  private:
+  template <class Work>
+  void timed(Op op, Work&& work) const;
   void embed(std::span<const BatchRow> batch, Workspace& workspace) const;
   void place(std::span<const BatchRow> batch, Workspace& workspace) const;
   void attend(std::uint32_t layer, std::int64_t rows, const OpContext& context, Workspace& workspace) const;
@@ -95,6 +102,7 @@ class Transformer {
   Numerics numerics_;
   Pool& pool_;
   std::vector<float> frequencies_;
+  OpTimes* times_ = nullptr;
 };
 
 }  // namespace nib::inline v0

@@ -23,4 +23,7 @@ double measure_read_bandwidth(const Runtime& runtime, std::span<const std::byte>
 double measure_dot_rate(const Runtime& runtime, const Backend& backend, Numerics numerics,
                         double seconds = 0.3);
 
+// Seconds that the pool's threads need to meet for nothing: the mean of many phases that follow each other.
+double measure_phase(const Runtime& runtime);
+
 }  // namespace nib::inline v0

@@ -3,6 +3,7 @@
 
 #include <nibble/base/cancel.hpp>
 #include <nibble/base/status.hpp>
+#include <nibble/model/op_times.hpp>
 #include <nibble/runtime/explain.hpp>
 #include <nibble/runtime/plan.hpp>
 #include <nibble/runtime/runtime.hpp>
@@ -66,6 +67,9 @@ class Model {
   // alone.
   std::span<const ExplainItem> explain() const;
   const std::shared_ptr<Runtime>& runtime() const;
+  // From now on forward passes add the time of their ops to `times`, which outlives that; null: to none. Any
+  // thread; waits for a pass that is at work. Not for a vocabulary alone.
+  void time_ops(OpTimes* times);
 
  private:
   friend class Session;

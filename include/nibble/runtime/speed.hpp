@@ -2,7 +2,7 @@
 //
 // Tokens are random ones, the same in every run; nothing is sampled but the likeliest token. Before a clock
 // starts, the sessions hold their context and one pass has been made, so that neither filling a context nor
-// first touches of memory are in the time.
+// first touches of memory are in the time. Clocks around ops add some microseconds to a pass.
 #pragma once
 
 #include <nibble/base/cancel.hpp>
@@ -35,6 +35,7 @@ struct Speed {
   std::uint32_t context = 0, sessions = 1;
   std::uint32_t tokens = 0;     // of each session
   std::vector<double> seconds;  // of each round
+  OpTimes ops;                  // of the round that took least
 
   // Tokens of all sessions together, in the round that nothing disturbed.
   double tokens_per_second() const;
