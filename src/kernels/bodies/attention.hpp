@@ -131,9 +131,7 @@ class HeadGroup {
         if (round_) p = A::round_bf16(p);
         sum = A::add(sum, p);
       }
-      float lanes[16];
-      A::store(lanes, p);
-      for (int j = 0; j < 8; ++j) p_[n][i / 2 + j] = Stored::join(lanes[2 * j], lanes[2 * j + 1]);
+      Stored::join(p, &p_[n][i / 2]);
     }
     chunk_sum_[n] = A::sum(sum);
     return max;

@@ -72,6 +72,14 @@ struct Avx512 {
   }
 
   static P load_pairs(const void* from) { return _mm512_loadu_si512(from); }
+  // Of numbers that bf16 holds: words 1, 3, 5 and so on.
+  static void store_bf16(void* to, F x) {
+    alignas(64) static constexpr std::uint16_t kUpper[32] = {1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21,
+                                                             23, 25, 27, 29, 31, 1,  3,  5,  7,  9,  11,
+                                                             13, 15, 17, 19, 21, 23, 25, 27, 29, 31};
+    const P words = _mm512_permutexvar_epi16(_mm512_load_si512(kUpper), _mm512_castps_si512(x));
+    _mm256_storeu_si256(static_cast<__m256i*>(to), _mm512_castsi512_si256(words));
+  }
   static F even(P p) { return _mm512_castsi512_ps(_mm512_slli_epi32(p, 16)); }
   static F odd(P p) {
     return _mm512_castsi512_ps(_mm512_and_si512(p, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));

@@ -20,6 +20,8 @@ struct StoredBf16Pairs {  // both sides bf16, multiplied by the pair dot
   static Q join(float even, float odd) {
     return to_bf16(even).bits | static_cast<std::uint32_t>(to_bf16(odd).bits) << 16;
   }
+  // The pairs of sixteen numbers of bf16.
+  static void join(typename A::F x, Q* to) { A::store_bf16(to, x); }
   using Raw = typename A::P;
   static Raw load(const std::byte* block, std::int64_t pair, std::int64_t width, std::int64_t lane) {
     return A::load_pairs(block + (pair * width + lane) * 4);
@@ -33,12 +35,17 @@ struct StoredBf16Pairs {  // both sides bf16, multiplied by the pair dot
 struct EvenOdd {
   float even, odd;
 };
+template <class A>
+struct JoinFloats {
+  using Q = EvenOdd;
+  static Q join(float even, float odd) { return {even, odd}; }
+  static void join(typename A::F x, Q* to) { A::store(&to->even, x); }
+};
 
 template <class A>
-struct StoredBf16Floats {
+struct StoredBf16Floats : JoinFloats<A> {
   using Q = EvenOdd;
   static constexpr bool kScaled = false;
-  static Q join(float even, float odd) { return {even, odd}; }
   using Raw = typename A::P;
   static Raw load(const std::byte* block, std::int64_t pair, std::int64_t width, std::int64_t lane) {
     return A::load_pairs(block + (pair * width + lane) * 4);
@@ -52,10 +59,9 @@ struct StoredBf16Floats {
 };
 
 template <class A>
-struct StoredF32 {
+struct StoredF32 : JoinFloats<A> {
   using Q = EvenOdd;
   static constexpr bool kScaled = false;
-  static Q join(float even, float odd) { return {even, odd}; }
   struct Raw {
     typename A::F even, odd;
   };
