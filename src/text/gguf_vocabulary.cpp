@@ -1,5 +1,6 @@
 // A vocabulary in the keys of a GGUF file, checked by reading it back.
 #include "gguf_token_type.hpp"
+#include "same_cuts.hpp"
 #include "splitter.hpp"
 #include "tokenizer_file.hpp"
 #include <nibble/base/concat.hpp>
@@ -120,16 +121,10 @@ class Writer {
     NIB_ASSIGN(const TokenizerData again, tokenizer_data_from_gguf(out_, name_));
     NIB_ASSIGN(const Tokenizer before, Tokenizer::from(data_, name_));
     NIB_ASSIGN(const Tokenizer after, Tokenizer::from(again, name_));
-    std::vector<Token> expected, found;
-    for (Token id = 0; id < before.size(); ++id) {
-      expected.clear();
-      found.clear();
-      NIB_TRY(before.encode(before.bytes(id), Specials::recognised, expected));
-      NIB_TRY(after.encode(before.bytes(id), Specials::recognised, found));
-      if (expected != found)
-        return refuse(concat("cuts the spelling of token ", id, ", ", quoted(before.bytes(id)),
-                             ", into other tokens than its GGUF form"));
-    }
+    NIB_ASSIGN(const std::optional<Token> id, first_other_cut(before, after));
+    if (id)
+      return refuse(concat("cuts the spelling of token ", *id, ", ", quoted(before.bytes(*id)),
+                           ", into other tokens than its GGUF form"));
     return {};
   }
 
