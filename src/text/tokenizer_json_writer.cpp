@@ -72,11 +72,7 @@ class Writer {
     }
     StringTable seen;
     for (Token id = 0; id < spellings_.size(); ++id) {
-      for (std::string_view rest = spellings_[id]; !rest.empty();) {
-        const Utf8Step step = step_utf8(rest);
-        if (step.kind != Utf8Step::Kind::character) return refuse(concat("token ", id, " is no UTF-8"));
-        rest.remove_prefix(step.length);
-      }
+      if (!is_utf8(spellings_[id])) return refuse(concat("token ", id, " is no UTF-8"));
       if (spellings_[id].empty()) continue;
       if (seen.find(spellings_[id]) != StringTable::kNone)
         return refuse(concat("token ", id, ", ", quoted(spellings_[id]), ", is spelled as another is"));
