@@ -33,7 +33,7 @@ class FileWriter {
     NIB_TRY(ask_tensors());
     NIB_TRY(find_ids());
     NIB_TRY(write_config());
-    if (!ids_.empty()) add("generation_config.json", ids_);
+    write_generation_config();
     NIB_TRY(write_tokenizer());
     return std::move(out_);
   }
@@ -120,12 +120,19 @@ class FileWriter {
         if (token.name == name) ids_.emplace_back(concat(name, "_token_id"), number(token.id));
     };
     id_of("bos");
-    std::vector<Json> ends;
     for (const std::uint32_t stop : stops)
-      if (stop < config_.vocabulary) ends.push_back(number(stop));
-    if (!ends.empty()) ids_.emplace_back("eos_token_id", ends.size() == 1 ? ends.front() : Json::array(ends));
+      if (stop < config_.vocabulary) stops_.push_back(number(stop));
+    if (!stops_.empty()) ids_.emplace_back("eos_token_id", stops_.front());
     id_of("pad");
     return {};
+  }
+
+  // All ids that end a text, of which config.json has the first.
+  void write_generation_config() {
+    Members members = ids_;
+    for (auto& [name, id] : members)
+      if (name == "eos_token_id" && stops_.size() > 1) id = Json::array(stops_);
+    if (!members.empty()) add("generation_config.json", std::move(members));
   }
 
   Status write_tokenizer() {
@@ -168,7 +175,8 @@ class FileWriter {
   ModelConfig config_;  // with what the tensors show
   const Format plain_;
   std::vector<std::string>& notes_;
-  Members ids_;
+  Members ids_;              // of tokens with a name
+  std::vector<Json> stops_;  // ids that end a text
   HuggingFaceFiles out_;
 };
 
