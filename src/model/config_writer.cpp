@@ -148,6 +148,12 @@ std::string_view rope_difference(const RopeScaling& a, const RopeScaling& b) {
 
 std::vector<Json::Member> config_members(const ModelConfig& config) { return Writer(config).write(); }
 
+Json dtype_json(Format plain) {
+  return Json::of(std::string(plain == Format::f16    ? "float16"
+                              : plain == Format::bf16 ? "bfloat16"
+                                                      : "float32"));
+}
+
 std::string_view first_difference(const ModelConfig& a, const ModelConfig& b) {
   if (a.layers != b.layers) return "num_hidden_layers";
   if (a.hidden != b.hidden) return "hidden_size";

@@ -81,9 +81,7 @@ class FileWriter {
       if (const auto width = of_architecture("feed_forward_length"))
         members.emplace_back("intermediate_size", number(*width));
     members.insert(members.end(), ids_.begin(), ids_.end());
-    members.emplace_back("torch_dtype", text(plain_ == Format::f16   ? "float16"
-                                             : plain_ == Format::f32 ? "float32"
-                                                                     : "bfloat16"));
+    members.emplace_back("torch_dtype", dtype_json(plain_));
     members.emplace_back("use_cache", Json::of(true));
     std::sort(members.begin(), members.end(),
               [](const Json::Member& a, const Json::Member& b) { return a.first < b.first; });

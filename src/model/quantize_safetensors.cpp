@@ -1,4 +1,5 @@
 // The Hugging Face side of quantize_checkpoint: shards, their index, config.json, and what lies beside them.
+#include "config_writer.hpp"
 #include "conversion.hpp"
 #include "hugging_face_files.hpp"
 #include "stored_parts.hpp"
@@ -11,7 +12,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <map>
 #include <memory>
 #include <set>
 #include <utility>
@@ -294,18 +294,25 @@ class SafetensorsConversion {
   }
 
   Status write_config(const OutputDirectory& directory) {
+    const bool plain = is_plain(all_.format);
+    const auto first = [&](const auto& is) {
+      const auto found = std::find_if(items_.begin(), items_.end(), is);
+      return found == items_.end() ? nullptr : &*found;
+    };
+    const Item* asked = first([](const Item& item) {
+      return item.way == Item::quantize || (item.way == Item::copy && item.already);
+    });
+    const Item* other = first([](const Item& item) {  // MXFP4 of a GGUF file, which it still is
+      return item.way == Item::copy && !is_plain(item.layout.format);
+    });
     Json quantization;
-    bool plain = is_plain(all_.format), any = false;
-    for (const Item& item : items_) {
-      if (item.way != Item::quantize && !(item.way == Item::copy && item.already)) continue;
-      if (any) continue;
-      any = true;
-      NIB_ASSIGN(quantization, quantization_config(item.layout, plain_modules_));
+    if (const Item* described = asked && !plain ? asked : other) {
+      NIB_ASSIGN(quantization, quantization_config(described->layout, plain_modules_));
     }
     // A copy of what was so already keeps what is said of it, and so does what is left of another kind.
     const Json* old = config_.find("quantization_config");
     if (old && quantized_before_ && quantization.is_null()) quantization = *old;
-    if (other_kinds_ && any && !plain)
+    if (other_kinds_ && asked && !plain)
       all_.report.notes.push_back(
           "weights of several formats are in the directory, and config.json has room for one; nibble reads "
           "them all");
@@ -315,17 +322,11 @@ class SafetensorsConversion {
       if (key == "quantization_config") continue;
       const bool type = key == "dtype" || key == "torch_dtype";
       typed = typed || type;
-      members.emplace_back(key, type && plain && !all_.options.only ? dtype_json() : value);
+      members.emplace_back(key, type && plain && !all_.options.only ? dtype_json(all_.format) : value);
     }
-    if (!typed && plain && !all_.options.only) members.emplace_back("torch_dtype", dtype_json());
+    if (!typed && plain && !all_.options.only) members.emplace_back("torch_dtype", dtype_json(all_.format));
     if (!quantization.is_null()) members.emplace_back("quantization_config", std::move(quantization));
     return write_file(directory.at("config.json"), write_json(Json::object(std::move(members)), true) + "\n");
-  }
-
-  Json dtype_json() const {
-    return Json::of(std::string(all_.format == Format::f16    ? "float16"
-                                : all_.format == Format::bf16 ? "bfloat16"
-                                                              : "float32"));
   }
 
   // --- the weights
