@@ -109,12 +109,14 @@ class FileWriter {
   // The ids that begin and end a text, and what fills one up.
   Status find_ids() {
     NIB_ASSIGN(const std::vector<std::uint32_t> stops, read_stop_ids(checkpoint_));
-    for (const auto& [name, id] : gguf_named_tokens(keys_))
-      if (id >= config_.vocabulary)
-        return {Code::format, concat(checkpoint_.path, ": the id of the token called ", name, " is ", id,
-                                     ", but the model has ", config_.vocabulary)};
+    for (const NamedToken& token : gguf_named_tokens(keys_))
+      if (token.id < config_.vocabulary)
+        named_.push_back(token);
+      else
+        notes_.push_back(concat("the id of the token called ", token.name, " is ", token.id,
+                                ", which is none of ", config_.vocabulary, ", and is left out"));
     const auto id_of = [&](std::string_view name) {
-      for (const auto& token : gguf_named_tokens(keys_))
+      for (const NamedToken& token : named_)
         if (token.name == name) ids_.emplace_back(concat(name, "_token_id"), number(token.id));
     };
     id_of("bos");
@@ -145,7 +147,7 @@ class FileWriter {
     out_.companions.push_back({"tokenizer.json", json.take()});
     NIB_ASSIGN(const Tokenizer tokenizer, Tokenizer::from(*data, checkpoint_.path));
     Members members;
-    for (const auto& [name, id] : gguf_named_tokens(keys_))
+    for (const auto& [name, id] : named_)
       if (const std::string_view spelling = tokenizer.bytes(id); !spelling.empty())
         members.emplace_back(concat(name, "_token"), text(spelling));
     if (checkpoint_.chat_template) {
@@ -173,7 +175,8 @@ class FileWriter {
   ModelConfig config_;  // with what the tensors show
   const Format plain_;
   std::vector<std::string>& notes_;
-  Members ids_;              // of tokens with a name
+  std::vector<NamedToken> named_;
+  Members ids_;              // of those
   std::vector<Json> stops_;  // ids that end a text
   HuggingFaceFiles out_;
 };

@@ -284,6 +284,29 @@ TEST_CASE("signal and noise are those of the quantized values") {
   }
 }
 
+void check_same_tensors(const Checkpoint& found, const Checkpoint& expected) {
+  CHECK(found.tensors.size() == expected.tensors.size());
+  for (const CheckpointTensor& tensor : expected.tensors) {
+    CAPTURE(tensor.name);
+    const CheckpointTensor* own = found.find(tensor.name);
+    REQUIRE(own);
+    CHECK(own->shape == tensor.shape);
+    CHECK(values_of(found, tensor.name) == values_of(expected, tensor.name));
+  }
+}
+
+void check_same_config(const Checkpoint& found, const Checkpoint& expected) {
+  const auto a = read_config(found), b = read_config(expected);
+  REQUIRE_MESSAGE(a.ok(), a.status().message());
+  REQUIRE_MESSAGE(b.ok(), b.status().message());
+  CHECK(first_difference(*a, *b) == "");
+  CHECK(a->architecture == b->architecture);
+  CHECK(a->qkv_bias == b->qkv_bias);
+  CHECK(a->output_bias == b->output_bias);
+  CHECK(a->expert_bias == b->expert_bias);
+  CHECK(a->tied_embeddings == b->tied_embeddings);
+}
+
 TEST_CASE("the story model: MXFP4 goes over bit for bit, and back from bf16") {
   const std::string tales = NIBBLE_TALES;
   const TemporaryDirectory folder;
@@ -291,6 +314,12 @@ TEST_CASE("the story model: MXFP4 goes over bit for bit, and back from bf16") {
   REQUIRE(quantize(tales, folder.path("a.gguf"), "mxfp4").ok());
   REQUIRE(quantize(tales, folder.path("plain"), "bf16").ok());
   REQUIRE(quantize(folder.path("plain"), folder.path("again"), "mxfp4").ok());
+  // Through files whose experts lie as in MXFP4 and are none.
+  REQUIRE(quantize(folder.path("plain"), folder.path("plain.gguf"), "bf16").ok());
+  REQUIRE(quantize(folder.path("plain.gguf"), folder.path("out"), "mxfp4").ok());
+  REQUIRE(quantize(folder.path("plain.gguf"), folder.path("turned"), "bf16").ok());
+  check_same_tensors(open(folder.path("out")), before);
+  check_same_tensors(open(folder.path("turned")), open(folder.path("plain")));
   const Checkpoint gguf = open(folder.path("a.gguf")), plain = open(folder.path("plain")),
                    again = open(folder.path("again"));
   for (int layer = 0; layer < 6; ++layer) {
@@ -324,29 +353,6 @@ TEST_CASE("the story model: MXFP4 goes over bit for bit, and back from bf16") {
   CHECK(again.tokenizer_path.has_value());
   CHECK(again.chat_template == before.chat_template);
   CHECK(gguf.chat_template == before.chat_template);
-}
-
-void check_same_tensors(const Checkpoint& found, const Checkpoint& expected) {
-  CHECK(found.tensors.size() == expected.tensors.size());
-  for (const CheckpointTensor& tensor : expected.tensors) {
-    CAPTURE(tensor.name);
-    const CheckpointTensor* own = found.find(tensor.name);
-    REQUIRE(own);
-    CHECK(own->shape == tensor.shape);
-    CHECK(values_of(found, tensor.name) == values_of(expected, tensor.name));
-  }
-}
-
-void check_same_config(const Checkpoint& found, const Checkpoint& expected) {
-  const auto a = read_config(found), b = read_config(expected);
-  REQUIRE_MESSAGE(a.ok(), a.status().message());
-  REQUIRE_MESSAGE(b.ok(), b.status().message());
-  CHECK(first_difference(*a, *b) == "");
-  CHECK(a->architecture == b->architecture);
-  CHECK(a->qkv_bias == b->qkv_bias);
-  CHECK(a->output_bias == b->output_bias);
-  CHECK(a->expert_bias == b->expert_bias);
-  CHECK(a->tied_embeddings == b->tied_embeddings);
 }
 
 // A format that loses nothing must leave the model as good as it was, through every name, order and
