@@ -1,8 +1,8 @@
 // A vocabulary in the keys of a GGUF file, checked by reading it back.
 #include "gguf_token_type.hpp"
-#include "same_cuts.hpp"
 #include "splitter.hpp"
 #include "tokenizer_file.hpp"
+#include "vocabulary_writing.hpp"
 #include <nibble/base/concat.hpp>
 #include <nibble/base/within_memory.hpp>
 #include <nibble/text/tokenizer_data.hpp>
@@ -78,11 +78,7 @@ class Writer {
     if (out_.pre.empty())
       return refuse(concat("splits words by ", pattern ? pattern->name : "a pattern of its own",
                            data_.nfc ? " in form C" : ""));
-    std::vector<const TokenizerData::Merge*> merges;
-    for (const TokenizerData::Merge& merge : data_.merges) merges.push_back(&merge);
-    std::stable_sort(merges.begin(), merges.end(),
-                     [](const auto* a, const auto* b) { return a->rank < b->rank; });
-    for (const TokenizerData::Merge* merge : merges)
+    for (const TokenizerData::Merge* merge : merges_by_rank(data_))
       out_.merges.push_back(concat(data_.tokens[merge->left], " ", data_.tokens[merge->right]));
     return {};
   }

@@ -1,9 +1,9 @@
 // A vocabulary as the text of a tokenizer.json, checked by reading it back: tokenizer_json.cpp the other way
 // round.
-#include "same_cuts.hpp"
 #include "splitter.hpp"
 #include "string_table.hpp"
 #include "tokenizer_file.hpp"
+#include "vocabulary_writing.hpp"
 #include <nibble/base/concat.hpp>
 #include <nibble/base/json.hpp>
 #include <nibble/base/within_memory.hpp>
@@ -195,7 +195,7 @@ class Writer {
     }
     out_ += R"(},"merges":[)";
     first = true;
-    for (const TokenizerData::Merge* merge : merges_in_order()) {
+    for (const TokenizerData::Merge* merge : merges_by_rank(data_)) {
       if (merge->left >= data_.tokens.size() || merge->right >= data_.tokens.size())
         return refuse("a merge has a token outside the vocabulary");
       out_ += concat(first ? "[" : ",[", write_json(text(data_.tokens[merge->left])), ",",
@@ -207,20 +207,6 @@ class Writer {
   }
 
   static std::string_view flag(bool value) { return value ? "true" : "false"; }
-
-  // In a list no two ranks are equal. Of those that were, the leftmost pair came first: in a run of one
-  // character, which is where pairs that make the same token overlap, that is the one whose left is longer.
-  std::vector<const TokenizerData::Merge*> merges_in_order() const {
-    std::vector<const TokenizerData::Merge*> merges;
-    merges.reserve(data_.merges.size());
-    for (const TokenizerData::Merge& merge : data_.merges) merges.push_back(&merge);
-    std::stable_sort(merges.begin(), merges.end(), [&](const auto* a, const auto* b) {
-      if (a->rank != b->rank) return a->rank < b->rank;
-      if (a->result != b->result) return a->result < b->result;
-      return spelling(a->left).size() > spelling(b->left).size();
-    });
-    return merges;
-  }
 
   // What no setting can say must not have been needed.
   Status read_back() const {

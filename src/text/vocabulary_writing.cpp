@@ -1,8 +1,17 @@
-#include "same_cuts.hpp"
+#include "vocabulary_writing.hpp"
 
-#include <vector>
+#include <algorithm>
 
 namespace nib::inline v0 {
+
+std::vector<const TokenizerData::Merge*> merges_by_rank(const TokenizerData& data) {
+  std::vector<const TokenizerData::Merge*> merges;
+  merges.reserve(data.merges.size());
+  for (const TokenizerData::Merge& merge : data.merges) merges.push_back(&merge);
+  std::stable_sort(merges.begin(), merges.end(),
+                   [](const auto* a, const auto* b) { return a->rank < b->rank; });
+  return merges;
+}
 
 Result<std::optional<Token>> first_other_cut(const Tokenizer& before, const Tokenizer& after) {
   std::vector<Token> expected, found;
