@@ -1,4 +1,5 @@
-// Room model: the vocabulary in a GGUF file: the keys tokenizer.ggml.*, as text/tokenizer_data.hpp takes them.
+// Room model: the vocabulary in a GGUF file: the keys tokenizer.ggml.*, as text/tokenizer_data.hpp takes
+// them.
 #pragma once
 
 #include <nibble/io/gguf.hpp>
