@@ -91,7 +91,12 @@ class Writer {
     put(row_.theta_key, decimal(c_.rope_theta));
     if (c_.rotary_dim != c_.head_dim || row_.default_rotary != 1) put(row_.rotary_key, rotary_share());
     const RopeScaling& rope = c_.rope;
-    if (rope.kind == RopeKind::plain) return;
+    if (rope.kind == RopeKind::plain) {
+      // gpt-oss's class scales unless it is told not to.
+      if (row_.model_type == "gpt_oss")
+        put("rope_scaling", Json::object({{"rope_type", Json::of(std::string("default"))}}));
+      return;
+    }
     const bool yarn = rope.kind == RopeKind::yarn, llama3 = rope.kind == RopeKind::llama3;
     std::vector<Json::Member> members = {{"factor", Json::of(decimal(rope.factor))},
                                          {"rope_type", Json::of(std::string(yarn     ? "yarn"

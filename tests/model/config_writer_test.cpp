@@ -119,6 +119,19 @@ TEST_CASE("config.json of random models of every architecture survives") {
   }
 }
 
+// What a class does unless it is told otherwise is not seen by reading back.
+TEST_CASE("gpt-oss without scaling says so, for its class scales unless it is told not to") {
+  std::mt19937 random(1);
+  for (const Architecture& row : architectures()) {
+    ModelConfig config = random_config(row, random);
+    config.rope = {};
+    const Json json = Json::object(config_members(config));
+    const Json* scaling = json.find("rope_scaling");
+    CHECK((scaling != nullptr) == (row.model_type == "gpt_oss"));
+    if (scaling) CHECK(scaling->find("rope_type")->as_string() == "default");
+  }
+}
+
 ModelConfig rotating(double theta, std::uint32_t dimensions) {
   ModelConfig config;
   config.rope_theta = theta;
