@@ -648,8 +648,8 @@ NIB_API nib_status nib_quantize_get_target(uint32_t index, nib_target_info* out)
  * that name ends in ".gguf", else a directory. A few MiB for each thread (to prepare, one expert or 64 MiB
  * more); the runtime's sessions take turns with it. Files appear whole or not at all: after a failure or NIB_STOPPED nothing is left behind. `out` may
  * be NULL. Errors: ARGUMENT (an unknown format, a rule that it does not have, nothing to quantize, `target`
- * exists or is `path`), UNSUPPORTED (what the container cannot hold, GGUF to safetensors), NOT_FOUND and
- * FORMAT of reading, IO, MEMORY, VERSION, STATE. [any], blocks for minutes */
+ * exists or is `path`), UNSUPPORTED (what the container cannot hold, a model that it does not describe),
+ * NOT_FOUND and FORMAT of reading, IO, MEMORY, VERSION, STATE. [any], blocks for minutes */
 NIB_API nib_status nib_quantize(nib_runtime* runtime, const char* path, size_t path_size, const char* target,
                                 size_t target_size, const nib_quantize_options* options,
                                 nib_quantize_report* out, nib_error* error);

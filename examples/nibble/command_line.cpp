@@ -139,11 +139,12 @@ std::string quantize_footer() {
                                                     : "directory, .gguf"});
   return text + table.text() + R"(
 OUT is a directory as on Hugging Face, or a GGUF file when its name ends in .gguf. It appears when it is complete; until
-then, and for good when you press Ctrl-C, there is nothing. IN is only read. A GGUF file becomes only another one.
+then, and for good when you press Ctrl-C, there is nothing. IN is only read; it may be either, too.
 
 Quantized are the matrices of attention and of the feed-forward layers (to mxfp4, in a model of experts: theirs alone);
 router, embeddings, head, norms and biases stay. --only chooses other tensors; nibble inspect --tensors lists their
 names. Weights that a format cannot hold, such as rows that are no whole number of its groups, stay too, and are named.
+Out of a GGUF file they become bf16 where a directory cannot hold what they are.
 
 --prepare writes a directory that opens several times as fast, since its weights need no packing: for nibble alone, on
 any processor, with the same output to the bit. Keep IN: other versions of nibble may want it prepared again.
@@ -151,6 +152,7 @@ any processor, with the same output to the bit. Keep IN: other versions of nibbl
 Examples:
   nibble quantize ./llama-3 ./llama-3-nf4 --format nf4-double
   nibble quantize openai/gpt-oss-20b gpt-oss-20b.gguf --format mxfp4
+  nibble quantize gpt-oss-20b.gguf ./gpt-oss-20b --format mxfp4
   nibble quantize model.gguf smaller.gguf --format q4_0 --only 'ffn_(up|down|gate)'
   nibble quantize openai/gpt-oss-20b gpt-oss-20b-prepared --prepare
 )";

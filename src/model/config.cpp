@@ -57,10 +57,9 @@ void read_rope(Reader& reader, std::string_view name, ModelConfig& config) {
   const Json* newer = reader.find("rope_parameters");
   const std::string_view key = newer ? "rope_parameters" : "rope_scaling";
   const Json* scaling = newer ? newer : reader.find(key);
-  const double theta = config.architecture->default_theta;
-  config.rope_theta = reader.positive("rope_theta", reader.positive("rotary_emb_base", theta));
-  double share =
-      reader.share("partial_rotary_factor", reader.share("rotary_pct", config.architecture->default_rotary));
+  const Architecture& row = *config.architecture;
+  config.rope_theta = reader.positive("rope_theta", reader.positive(row.theta_key, row.default_theta));
+  double share = reader.share("partial_rotary_factor", reader.share(row.rotary_key, row.default_rotary));
   if (scaling && !scaling->is_object()) return reader.fail(key, "an object");
   if (scaling) {
     Reader inner(*scaling, name);
@@ -153,8 +152,8 @@ void read_experts(Reader& reader, ModelConfig& config) {
   if (!config.routed) return;
   // transformers 5 writes for all what of these each had for itself.
   constexpr std::string_view kLater = "num_local_experts";
-  config.experts = reader.count(reader.find(row.experts_key) || !reader.find(kLater) ? row.experts_key : kLater,
-                                kMostExperts);
+  config.experts = reader.count(
+      reader.find(row.experts_key) || !reader.find(kLater) ? row.experts_key : kLater, kMostExperts);
   config.experts_per_token = reader.count("num_experts_per_tok", kMostExpertsPerToken,
                                           reader.count("experts_per_token", kMostExpertsPerToken, 4));
   if (reader.find("norm_topk_prob"))

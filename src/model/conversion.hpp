@@ -28,13 +28,15 @@ struct Conversion {
   bool wanted(const WeightPlan& plan, Role role) const;
   // Why the plan cannot have the format; empty when it can.
   std::string obstacle(const WeightPlan& plan, Role role) const;
-  // Tensors that stay for the same reason become one note.
+  // Tensors of which the same is to be said become one note.
+  void note(const WeightPlan& plan, const std::string& what);
   void note_kept(const WeightPlan& plan, const std::string& why);
   void finish_notes();
   Status nothing_to_quantize();
 
   // Encodes or copies with progress; `write` is StreamHooks::write.
   Result<Encoded> encode(const WeightPlan& plan, const Encoding& how, decltype(StreamHooks::write) write);
+  Status copy(const WeightPlan& plan, Format to, decltype(StreamHooks::write) write);
   StreamHooks hooks(std::uint64_t bytes, decltype(StreamHooks::write) write);
   // Counts a tensor that was written in `bytes` bytes.
   void count(std::uint64_t bytes) {
@@ -47,7 +49,7 @@ struct Conversion {
     std::string first;
     std::uint64_t tensors = 0;
   };
-  std::map<std::string, Kept> kept = {};  // by reason
+  std::map<std::string, Kept> kept = {};  // by what is said of them
 };
 
 Status write_safetensors(Conversion& conversion, const std::string& path);

@@ -270,13 +270,64 @@ class Stream {
   Encoded out_;
 };
 
-// 32 codes, neighbours in a byte, to codes j and j + 16 in a byte, behind their scale.
-void interleave(const std::byte* codes, std::byte scale, std::byte* block) {
+// 32 codes of MXFP4: in safetensors neighbours in a byte, with their scale elsewhere; in GGUF j and j + 16 in
+// a byte, behind it.
+constexpr std::size_t kMxfp4Codes = 16, kMxfp4Block = 17;
+
+void to_block(const std::byte* codes, std::byte scale, std::byte* block) {
   std::uint8_t unpacked[32];
   BitStream<4>::unpack(codes, 32, unpacked);
   block[0] = scale;
   SplitHalves<4>::pack(unpacked, 32, block + 1);
 }
+void from_block(const std::byte* block, std::byte* codes, std::byte* scale) {
+  std::uint8_t unpacked[32];
+  SplitHalves<4>::unpack(block + 1, 32, unpacked);
+  *scale = block[0];
+  BitStream<4>::pack(unpacked, 32, codes);
+}
+
+// Rows of a plan that is copied, each as it is or with its blocks made anew.
+class RowCopy {
+ public:
+  RowCopy(const Checkpoint& checkpoint, const RowSource& source, const WeightPlan& plan, Format to)
+      : checkpoint_(checkpoint),
+        source_(source),
+        from_(format_info(plan.parts[0]->format)),
+        to_(format_info(to)),
+        groups_(static_cast<std::size_t>(plan.columns()) / from_.group) {}
+
+  std::size_t code_bytes() const { return groups_ * to_.code_bytes; }
+  std::size_t scale_bytes() const { return groups_ * to_.scale_bytes; }
+
+  // `stored` is room that the thread keeps from row to row.
+  Status copy(std::int64_t row, std::byte* codes, std::byte* scales, std::vector<std::byte>& stored) const {
+    const RowSource::Place at = source_.place(row);
+    if (from_.format == to_.format) return read(at.tensor->codes, at.row, {codes, code_bytes()});
+    const std::size_t code_row = groups_ * from_.code_bytes, scale_row = groups_ * from_.scale_bytes;
+    stored.resize(code_row + scale_row);
+    const std::span<std::byte> old_codes = std::span(stored).first(code_row),
+                               old_scales = std::span(stored).subspan(code_row);
+    NIB_TRY(read(at.tensor->codes, at.row, old_codes));
+    if (scale_row > 0) NIB_TRY(read(at.tensor->scales, at.row, old_scales));
+    for (std::size_t g = 0; g < groups_; ++g)
+      if (to_.format == Format::gguf_mxfp4)
+        to_block(old_codes.data() + kMxfp4Codes * g, old_scales[g], codes + kMxfp4Block * g);
+      else
+        from_block(old_codes.data() + kMxfp4Block * g, codes + kMxfp4Codes * g, scales + g);
+    return {};
+  }
+
+ private:
+  Status read(const Plane& plane, std::int64_t row, std::span<std::byte> out) const {
+    return read_plane(checkpoint_, plane, static_cast<std::uint64_t>(row) * out.size(), out);
+  }
+
+  const Checkpoint& checkpoint_;
+  const RowSource& source_;
+  const FormatInfo &from_, &to_;
+  const std::size_t groups_;  // in a row
+};
 
 }  // namespace
 
@@ -293,39 +344,50 @@ Result<Encoded> encode_weight(RowSource& source, const WeightPlan& plan, const E
   });
 }
 
+bool can_copy(const WeightPlan& plan, Format to) {
+  const auto fits = [&](const CheckpointTensor* part) {
+    const Format from = part->format;
+    const FormatInfo& info = format_info(from);
+    const bool mxfp4 = (from == Format::mxfp4 && to == Format::gguf_mxfp4) ||
+                       (from == Format::gguf_mxfp4 && to == Format::mxfp4);
+    const bool alike = from == to && (info.scales == Scales::inside || info.scales == Scales::none);
+    return from == plan.parts[0]->format && (mxfp4 || (alike && part->scaling.factors.empty()));
+  };
+  return plan.turned == Turned::none && !plan.values_as_rows &&
+         std::all_of(plan.parts.begin(), plan.parts.end(), fits);
+}
+
 Status copy_weight(const Checkpoint& checkpoint, RowSource& source, const WeightPlan& plan, Format to,
                    Pool& pool, const StreamHooks& hooks) {
   return within_memory(plan.name, [&]() -> Status {
-    const FormatInfo &from_info = format_info(plan.parts[0]->format), &to_info = format_info(to);
-    const bool repack = from_info.format == Format::mxfp4 && to == Format::gguf_mxfp4;
-    const std::int64_t rows = plan.rows(), groups = plan.columns() / from_info.group;
-    const auto row_bytes = static_cast<std::int64_t>(to_info.code_bytes) * groups;
-    if (rows == 0 || row_bytes == 0) return {};
+    const RowCopy rows(checkpoint, source, plan, to);
+    const std::size_t row_bytes = rows.code_bytes(), scale_bytes = rows.scale_bytes();
+    const std::int64_t count = plan.rows();
+    if (count == 0 || row_bytes == 0) return {};
     const std::int64_t block =
-        std::clamp<std::int64_t>(static_cast<std::int64_t>(kBytesAtOnce) / row_bytes, 1, rows);
-    std::vector<std::byte> out(static_cast<std::size_t>(block * row_bytes));
-    for (std::int64_t first = 0; first < rows; first += block) {
-      NIB_TRY(hooks.step(first, rows));
-      const std::int64_t some = std::min(block, rows - first);
+        std::clamp<std::int64_t>(static_cast<std::int64_t>(kBytesAtOnce / row_bytes), 1, count);
+    std::vector<std::byte> codes(static_cast<std::size_t>(block) * row_bytes),
+        scales(static_cast<std::size_t>(block) * scale_bytes);
+    for (std::int64_t first = 0; first < count; first += block) {
+      NIB_TRY(hooks.step(first, count));
+      const std::int64_t some = std::min(block, count - first);
       const Status read = in_parallel(pool, some, [&](std::int64_t begin, std::int64_t end) -> Status {
-        std::vector<std::byte> codes(static_cast<std::size_t>(from_info.code_bytes * groups));
-        std::vector<std::byte> scales(static_cast<std::size_t>(from_info.scale_bytes * groups));
+        std::vector<std::byte> stored;
         for (std::int64_t row = begin; row < end; ++row) {
-          const RowSource::Place at = source.place(first + row);
-          std::byte* to_row = out.data() + row * row_bytes;
-          NIB_TRY(read_plane(checkpoint, at.tensor->codes, static_cast<std::uint64_t>(at.row) * codes.size(),
-                             repack ? std::span(codes) : std::span(to_row, codes.size())));
-          if (!repack) continue;
-          NIB_TRY(read_plane(checkpoint, at.tensor->scales,
-                             static_cast<std::uint64_t>(at.row) * scales.size(), scales));
-          for (std::int64_t g = 0; g < groups; ++g)
-            interleave(codes.data() + 16 * g, scales[static_cast<std::size_t>(g)], to_row + 17 * g);
+          const auto at = static_cast<std::size_t>(row);
+          NIB_TRY(rows.copy(first + row, codes.data() + at * row_bytes, scales.data() + at * scale_bytes,
+                            stored));
         }
         return {};
       });
       if (!read.ok()) return read;
-      NIB_TRY(hooks.write(Part::codes, static_cast<std::uint64_t>(first * row_bytes),
-                          std::span(out).first(static_cast<std::size_t>(some * row_bytes))));
+      const auto put = [&](Part part, const std::vector<std::byte>& bytes, std::size_t each) -> Status {
+        if (each == 0) return {};
+        return hooks.write(part, static_cast<std::uint64_t>(first) * each,
+                           std::span(bytes).first(static_cast<std::size_t>(some) * each));
+      };
+      NIB_TRY(put(Part::codes, codes, row_bytes));
+      NIB_TRY(put(Part::scales, scales, scale_bytes));
     }
     return {};
   });

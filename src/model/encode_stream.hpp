@@ -42,8 +42,12 @@ bool has_scale_rule(Format format, ScaleRule rule);
 Result<Encoded> encode_weight(RowSource& source, const WeightPlan& plan, const Encoding& how, Pool& pool,
                               const StreamHooks& hooks);
 
-// The bytes of `plan` as they are stored, row by row in its order: for formats that both containers spell
-// alike. MXFP4 of safetensors is put into the blocks of GGUF, with the same numbers. Not of turned plans.
+// Whether copy_weight can: every part is stored in a format that both containers spell alike, or as MXFP4,
+// which is the same numbers in other blocks, and nothing of it is turned or moved value by value.
+bool can_copy(const WeightPlan& plan, Format to);
+
+// The bytes of `plan` as they are stored, row by row in its order; MXFP4 of safetensors is put into the
+// blocks of GGUF, or the other way round. The plan is one that can be copied.
 Status copy_weight(const Checkpoint& checkpoint, RowSource& source, const WeightPlan& plan, Format to,
                    Pool& pool, const StreamHooks& hooks);
 

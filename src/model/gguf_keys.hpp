@@ -21,8 +21,4 @@ Result<GgufPairs> gguf_keys(const Checkpoint& checkpoint, const ModelConfig& con
 // The pairs of a GGUF file, but for those that speak of the file itself.
 GgufPairs gguf_keys_of(const GgufMetadata& metadata, std::uint32_t file_type);
 
-// Llama 3's scaling of positions, which no key but a tensor says: what frequencies are divided by.
-// Empty without it.
-std::vector<float> gguf_rope_divisors(const ModelConfig& config);
-
 }  // namespace nib::inline v0

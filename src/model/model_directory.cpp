@@ -48,6 +48,7 @@ Status check_rewritable(const Checkpoint& checkpoint, const std::string& path, b
 
 Status copy_companions(const Checkpoint& checkpoint, const FileSystem& files,
                        const OutputDirectory& directory) {
+  if (checkpoint.gguf) return {};  // it holds all of that
   std::string beside = checkpoint.directory;
   if (checkpoint.tokenizer_path) beside = directory_of(*checkpoint.tokenizer_path);
   for (const char* name : kCompanions) {

@@ -56,10 +56,6 @@ Status check(const Checkpoint& checkpoint, const std::string& path, const Quanti
     return {Code::unsupported,
             concat(path, ": ", is_gguf(path) ? "GGUF files hold" : "safetensors files hold", " no ",
                    format.name, "; give a ", is_gguf(path) ? "directory" : "name that ends in .gguf")};
-  if (!is_gguf(path) && checkpoint.gguf)
-    return {Code::unsupported,
-            concat(checkpoint.path,
-                   ": is a GGUF file, of which only others are made; give a name that ends in .gguf")};
   if (!has_scale_rule(inside, options.scale_rule))
     return {Code::argument, concat(format.name, " has a scale rule of its own, another cannot be chosen")};
   return check_rewritable(checkpoint, path, !is_gguf(path));
@@ -96,12 +92,15 @@ std::string Conversion::obstacle(const WeightPlan& plan, Role role) const {
 
 void Conversion::note_kept(const WeightPlan& plan, const std::string& why) {
   const CheckpointTensor& part = *plan.parts[0];
-  const std::string reason = concat(
-      why, ": stays ",
-      part.format == Format::none ? std::string(part.type_name) : std::string(format_name(part.format)));
-  Kept& alike = kept[reason];
-  if (alike.tensors == 0) alike.first = part.name;
-  alike.tensors += plan.parts.size();
+  note(plan, concat(why, ": stays ",
+                    part.format == Format::none ? std::string(part.type_name)
+                                                : std::string(format_name(part.format))));
+}
+
+void Conversion::note(const WeightPlan& plan, const std::string& what) {
+  Kept& alike = kept[what];
+  if (alike.tensors == 0) alike.first = plan.parts[0]->name;
+  if (plan.first_matrix == 0) alike.tensors += plan.parts.size();  // once for a stack that is taken apart
 }
 
 void Conversion::finish_notes() {
@@ -140,6 +139,14 @@ Result<Encoded> Conversion::encode(const WeightPlan& plan, const Encoding& how,
   NIB_ASSIGN(const Encoded encoded, encode_weight(source, plan, how, pool, with_progress));
   done += plan.stored_bytes();
   return encoded;
+}
+
+Status Conversion::copy(const WeightPlan& plan, Format to, decltype(StreamHooks::write) write) {
+  RowSource source(checkpoint, plan, pool);
+  const StreamHooks with_progress = hooks(plan.stored_bytes(), std::move(write));
+  NIB_TRY(copy_weight(checkpoint, source, plan, to, pool, with_progress));
+  done += plan.stored_bytes();
+  return {};
 }
 
 void Conversion::count_quantized(const WeightPlan& plan, std::uint64_t bytes, const Noise& noise) {

@@ -1,6 +1,7 @@
 // The GGUF side of quantize_checkpoint.
 #include "conversion.hpp"
 #include "gguf_keys.hpp"
+#include "rope_divisors.hpp"
 #include <nibble/base/concat.hpp>
 #include <nibble/formats/ggml_types.hpp>
 #include <nibble/io/gguf_writer.hpp>
@@ -66,11 +67,7 @@ class GgufConversion {
     NIB_ASSIGN(const GgufPairs pairs, checkpoint_.gguf ? plan_gguf() : plan_hugging_face());
     if (!any_) return all_.nothing_to_quantize();
     std::vector<GgufTensorSpec> specs;
-    all_.total = 0;  // of what is read: gate and up, one tensor for Hugging Face, are two here
-    for (const Item& item : items_) {
-      specs.push_back(item.spec);
-      all_.total += item.plan.stored_bytes();
-    }
+    for (const Item& item : items_) specs.push_back(item.spec);
     NIB_ASSIGN(GgufWriter writer, GgufWriter::create(path, pairs, specs, all_.options.overwrite));
     for (const Item& item : items_) NIB_TRY(write_item(item, writer));
     return writer.finish();
@@ -81,8 +78,13 @@ class GgufConversion {
 
   Result<GgufPairs> plan_hugging_face() {
     std::vector<std::string> unused;
-    NIB_ASSIGN(std::vector<GgufWeight> weights, gguf_weights(checkpoint_, all_.config, unused));
-    for (GgufWeight& weight : weights) add(std::move(weight.plan), weight.role);
+    const Architecture& architecture = *all_.config.architecture;
+    const TensorNames* names = gguf_names(architecture);
+    if (!names)
+      return Status(Code::unsupported,
+                    concat(checkpoint_.path, ": GGUF has no names for ", architecture.name));
+    NIB_ASSIGN(std::vector<NamedWeight> weights, weights_named(*names, checkpoint_, all_.config, unused));
+    for (NamedWeight& weight : weights) add(std::move(weight.plan), weight.role);
     for (const std::string& name : unused)
       if (!name.ends_with(".rotary_emb.inv_freq"))
         all_.report.notes.push_back(
@@ -94,7 +96,7 @@ class GgufConversion {
   Result<GgufPairs> plan_gguf() {
     const auto roles = roles_of(dialect_of(checkpoint_, *all_.config.architecture), all_.config);
     for (const CheckpointTensor& tensor : checkpoint_.tensors) {
-      WeightPlan plan{tensor.name, tensor.shape, {&tensor}, {}, false, false};
+      WeightPlan plan{tensor.name, tensor.shape, {&tensor}, {}};
       const auto role = roles.find(tensor.name);
       add(std::move(plan), role == roles.end() ? Role::other : role->second);
       constexpr std::string_view kWeight = ".weight";
@@ -139,10 +141,10 @@ class GgufConversion {
       item.way = Item::raw;
       return;
     }
-    item.format = item.role == Role::other || item.role == Role::router ? Format::f32
-                  : stored == Format::mxfp4 && !item.plan.turned        ? Format::gguf_mxfp4
-                  : is_plain(stored)                                    ? stored
-                                                                        : Format::bf16;
+    item.format = item.role == Role::other || item.role == Role::router         ? Format::f32
+                  : stored == Format::mxfp4 && item.plan.turned == Turned::none ? Format::gguf_mxfp4
+                  : is_plain(stored)                                            ? stored
+                                                                                : Format::bf16;
     item.way = copied(item, item.format);
   }
 
@@ -151,13 +153,8 @@ class GgufConversion {
     return item.role == Role::other || (item.role == Role::router && is_plain(all_.format));
   }
 
-  // Whether the bytes can go over as they are.
   static Item::Way copied(const Item& item, Format to) {
-    const WeightPlan& plan = item.plan;
-    for (const CheckpointTensor* part : plan.parts)
-      if (part->format != to && !(part->format == Format::mxfp4 && to == Format::gguf_mxfp4))
-        return Item::encode;
-    return plan.turned || plan.values_as_rows ? Item::encode : Item::copy;
+    return can_copy(item.plan, to) ? Item::copy : Item::encode;
   }
 
   // --- and how
@@ -173,14 +170,11 @@ class GgufConversion {
       case Item::raw: {
         const Plane& plane = item.plan.parts[0]->codes;
         NIB_TRY(copy_plane(checkpoint_, plane, all_.hooks(plane.bytes, append), Part::codes));
-        break;
+        all_.done += item.plan.stored_bytes();
+        return {};
       }
-      case Item::copy: {
-        RowSource source(checkpoint_, item.plan, all_.pool);
-        NIB_TRY(copy_weight(checkpoint_, source, item.plan, item.format, all_.pool,
-                            all_.hooks(item.plan.stored_bytes(), append)));
-        break;
-      }
+      case Item::copy:
+        return all_.copy(item.plan, item.format, append);
       case Item::encode:
         return all_.encode(item.plan, {.format = item.format}, append).status();
       case Item::quantize: {
@@ -190,7 +184,6 @@ class GgufConversion {
         return {};
       }
     }
-    all_.done += item.plan.stored_bytes();
     return {};
   }
 

@@ -51,13 +51,23 @@ std::int64_t RowOrder::stored(std::int64_t row) const {
       const std::int64_t at = row % head_dim;
       return row - at + at % 2 * (head_dim / 2) + at / 2;
     }
+    case halves: {  // row s * d / 2 + i of a head was row 2 i + s
+      const std::int64_t at = row % head_dim, half = head_dim / 2;
+      return row - at + 2 * (at % half) + at / half;
+    }
     case even:
       return 2 * row;
     case odd:
       return 2 * row + 1;
+    case alternating:
+      return row / 2;
     case by_parts: {
       const std::int64_t head = row / head_dim % heads, part = row / head_dim / heads;
       return (head * 3 + part) * head_dim + row % head_dim;
+    }
+    case by_heads: {
+      const std::int64_t head = row / head_dim / 3, part = row / head_dim % 3;
+      return (part * heads + head) * head_dim + row % head_dim;
     }
   }
   return row;
@@ -71,9 +81,14 @@ std::int64_t WeightPlan::rows() const {
 }
 
 std::uint64_t WeightPlan::stored_bytes() const {
-  std::uint64_t bytes = 0;
-  for (const CheckpointTensor* part : parts) bytes += nib::stored_bytes(*part);
-  return bytes;
+  std::uint64_t bytes = 0, stored = 0;
+  for (const CheckpointTensor* part : parts) {
+    bytes += nib::stored_bytes(*part);
+    std::uint64_t count = 1;
+    for (const std::uint64_t size : part->shape) count *= size;
+    stored += count;
+  }
+  return values() == 0 ? bytes : bytes / std::max<std::uint64_t>(1, stored / values());
 }
 
 Status in_parallel(Pool& pool, std::int64_t count,
@@ -91,18 +106,20 @@ Status in_parallel(Pool& pool, std::int64_t count,
 }
 
 RowSource::Place RowSource::place(std::int64_t row) const {
-  const std::int64_t height = plan_.matrix_rows(), inside = plan_.order.stored(row % height);
-  if (plan_.parts.size() > 1) return {plan_.parts[static_cast<std::size_t>(row / height)], inside};
-  const std::int64_t stored_height = plan_.height(plan_.parts[0]->shape);
-  return {plan_.parts[0], row / height * stored_height + inside};
+  const std::int64_t height = plan_.ordered_rows(), matrix = row / height, at = row % height;
+  const std::int64_t inside = plan_.order.stored(at);
+  const bool alternating = plan_.order.kind == RowOrder::alternating;
+  if (plan_.parts.size() > 1 && !alternating) return {plan_.parts[static_cast<std::size_t>(matrix)], inside};
+  const CheckpointTensor* part = plan_.parts[alternating ? static_cast<std::size_t>(at % 2) : 0];
+  return {part, (plan_.first_matrix + matrix) * plan_.height(part->shape) + inside};
 }
 
 RowSource::RowSource(const Checkpoint& checkpoint, const WeightPlan& plan, Pool& pool)
     : checkpoint_(checkpoint), plan_(plan), pool_(pool), widen_(find_wideners(this_machine().features)) {}
 
 Status RowSource::prepare(std::int64_t first_row, std::int64_t count) {
-  if (plan_.values_as_rows && vector_.empty()) return load_vector();
-  if (!plan_.turned || count == 0) return {};
+  if (plan_.values_as_rows && vectors_.empty()) return load_vectors();
+  if (plan_.turned == Turned::none || count == 0) return {};
   const std::int64_t first = first_row / plan_.matrix_rows();
   const std::int64_t last = (first_row + count - 1) / plan_.matrix_rows();
   std::erase_if(matrices_, [&](const auto& at) { return at.first < first || at.first > last; });
@@ -117,16 +134,22 @@ Status RowSource::prepare(std::int64_t first_row, std::int64_t count) {
 
 Status RowSource::read(std::int64_t first_row, std::int64_t count, float* values,
                        std::vector<std::byte>& stored) const {
-  if (plan_.turned) {
+  if (plan_.turned != Turned::none) {
     read_turned(first_row, count, values);
     return {};
   }
   if (plan_.values_as_rows) {
-    for (std::int64_t i = 0; i < count; ++i)
-      values[i] = vector_[static_cast<std::size_t>(place(first_row + i).row)];
+    for (std::int64_t i = 0; i < count; ++i) {
+      const Place at = place(first_row + i);
+      values[i] = vectors_.at(at.tensor)[static_cast<std::size_t>(at.row)];
+    }
     return {};
   }
-  const std::int64_t columns = plan_.columns();
+  return read_ordered(first_row, count, plan_.columns(), values, stored);
+}
+
+Status RowSource::read_ordered(std::int64_t first_row, std::int64_t count, std::int64_t columns,
+                               float* values, std::vector<std::byte>& stored) const {
   for (std::int64_t row = 0; row < count;) {
     const Place at = place(first_row + row);
     std::int64_t some = 1;  // rows that follow one another there too
@@ -141,46 +164,57 @@ Status RowSource::read(std::int64_t first_row, std::int64_t count, float* values
   return {};
 }
 
-Status RowSource::load_vector() {
-  const CheckpointTensor& tensor = *plan_.parts[0];
-  std::int64_t all = 1;
-  for (const std::uint64_t size : tensor.shape) all *= static_cast<std::int64_t>(size);
-  const std::int64_t columns = tensor.shape.empty() ? 1 : static_cast<std::int64_t>(tensor.shape.back());
-  if (all == 0) return {};
-  return within_memory(tensor.name, [&]() -> Status {
-    std::vector<std::byte> stored;
-    vector_.resize(static_cast<std::size_t>(all));
-    return read_rows(checkpoint_, tensor, widen_, 0, all / columns, columns, vector_.data(), stored);
-  });
+Status RowSource::load_vectors() {
+  for (const CheckpointTensor* tensor : plan_.parts) {
+    std::int64_t all = 1;
+    for (const std::uint64_t size : tensor->shape) all *= static_cast<std::int64_t>(size);
+    const std::int64_t columns = tensor->shape.empty() ? 1 : static_cast<std::int64_t>(tensor->shape.back());
+    const Status read = within_memory(tensor->name, [&]() -> Status {
+      std::vector<std::byte> stored;
+      std::vector<float>& vector = vectors_[tensor];
+      vector.resize(static_cast<std::size_t>(all));
+      if (all == 0) return {};
+      return read_rows(checkpoint_, *tensor, widen_, 0, all / columns, columns, vector.data(), stored);
+    });
+    if (!read.ok()) return read;
+  }
+  return {};
 }
 
 void RowSource::read_turned(std::int64_t first_row, std::int64_t count, float* values) const {
   const std::int64_t height = plan_.matrix_rows(), columns = plan_.columns();
-  const auto stored_columns = static_cast<std::int64_t>(plan_.parts[0]->shape.back());
+  const bool ordered = plan_.turned == Turned::written;  // load_matrix has done it
+  const std::int64_t width = ordered ? height : static_cast<std::int64_t>(plan_.parts[0]->shape.back());
   while (count > 0) {
     constexpr std::int64_t kRows = 16;  // a cache line of what is stored, or two
     const std::int64_t from = first_row % height, some = std::min({count, height - from, kRows});
     const float* matrix = matrices_.at(first_row / height).data();
     std::int64_t stored[kRows];
-    for (std::int64_t row = 0; row < some; ++row) stored[row] = plan_.order.stored(from + row);
+    for (std::int64_t row = 0; row < some; ++row)
+      stored[row] = ordered ? from + row : plan_.order.stored(from + row);
     for (std::int64_t column = 0; column < columns; ++column)
       for (std::int64_t row = 0; row < some; ++row)
-        values[row * columns + column] = matrix[column * stored_columns + stored[row]];
+        values[row * columns + column] = matrix[column * width + stored[row]];
     first_row += some;
     count -= some;
     values += some * columns;
   }
 }
 
-// Stored as [columns, stored columns]; one tensor that is a stack, since those of their own are never turned.
+// [columns, width], of which read_turned makes rows of columns: as it is stored, or where what is written is
+// turned, in the order of `order`.
 Result<std::vector<float>> RowSource::load_matrix(std::int64_t matrix) const {
+  const bool ordered = plan_.turned == Turned::written;
   const CheckpointTensor& tensor = *plan_.parts[0];
-  const std::int64_t rows = plan_.columns(), width = static_cast<std::int64_t>(tensor.shape.back());
+  const std::int64_t rows = plan_.columns(),
+                     width = ordered ? plan_.matrix_rows() : static_cast<std::int64_t>(tensor.shape.back());
   std::vector<float> values(static_cast<std::size_t>(rows * width));
   NIB_TRY(in_parallel(pool_, rows, [&](std::int64_t begin, std::int64_t end) {
     std::vector<std::byte> stored;
-    return read_rows(checkpoint_, tensor, widen_, matrix * rows + begin, end - begin, width,
-                     values.data() + begin * width, stored);
+    const std::int64_t first = matrix * rows + begin;
+    float* out = values.data() + begin * width;
+    return ordered ? read_ordered(first, end - begin, width, out, stored)
+                   : read_rows(checkpoint_, tensor, widen_, first, end - begin, width, out, stored);
   }));
   return values;
 }

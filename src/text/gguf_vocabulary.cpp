@@ -2,6 +2,7 @@
 #include "gguf_token_type.hpp"
 #include "splitter.hpp"
 #include "tokenizer_file.hpp"
+#include "vocabulary_writing.hpp"
 #include <nibble/base/concat.hpp>
 #include <nibble/base/within_memory.hpp>
 #include <nibble/text/tokenizer_data.hpp>
@@ -77,11 +78,7 @@ class Writer {
     if (out_.pre.empty())
       return refuse(concat("splits words by ", pattern ? pattern->name : "a pattern of its own",
                            data_.nfc ? " in form C" : ""));
-    std::vector<const TokenizerData::Merge*> merges;
-    for (const TokenizerData::Merge& merge : data_.merges) merges.push_back(&merge);
-    std::stable_sort(merges.begin(), merges.end(),
-                     [](const auto* a, const auto* b) { return a->rank < b->rank; });
-    for (const TokenizerData::Merge* merge : merges)
+    for (const TokenizerData::Merge* merge : merges_by_rank(data_))
       out_.merges.push_back(concat(data_.tokens[merge->left], " ", data_.tokens[merge->right]));
     return {};
   }
@@ -120,16 +117,10 @@ class Writer {
     NIB_ASSIGN(const TokenizerData again, tokenizer_data_from_gguf(out_, name_));
     NIB_ASSIGN(const Tokenizer before, Tokenizer::from(data_, name_));
     NIB_ASSIGN(const Tokenizer after, Tokenizer::from(again, name_));
-    std::vector<Token> expected, found;
-    for (Token id = 0; id < before.size(); ++id) {
-      expected.clear();
-      found.clear();
-      NIB_TRY(before.encode(before.bytes(id), Specials::recognised, expected));
-      NIB_TRY(after.encode(before.bytes(id), Specials::recognised, found));
-      if (expected != found)
-        return refuse(concat("cuts the spelling of token ", id, ", ", quoted(before.bytes(id)),
-                             ", into other tokens than its GGUF form"));
-    }
+    NIB_ASSIGN(const std::optional<Token> id, first_other_cut(before, after));
+    if (id)
+      return refuse(concat("cuts the spelling of token ", *id, ", ", quoted(before.bytes(*id)),
+                           ", into other tokens than its GGUF form"));
     return {};
   }
 

@@ -19,15 +19,6 @@ bool is_space(char32_t c) {
          c == 0x3000;
 }
 
-bool is_utf8(std::string_view text) {
-  while (!text.empty()) {
-    const Utf8Step step = step_utf8(text);
-    if (step.kind != Utf8Step::Kind::character) return false;
-    text.remove_prefix(step.length);
-  }
-  return true;
-}
-
 // How many bytes `text`, which is UTF-8, has before its first white space, or before its first other
 // character.
 std::size_t length_before(std::string_view text, bool space) {

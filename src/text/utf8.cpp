@@ -33,4 +33,13 @@ Utf8Step step_utf8(std::string_view text) {
   return {Kind::character, length, code_point};
 }
 
+bool is_utf8(std::string_view text) {
+  while (!text.empty()) {
+    const Utf8Step step = step_utf8(text);
+    if (step.kind != Utf8Step::Kind::character) return false;
+    text.remove_prefix(step.length);
+  }
+  return true;
+}
+
 }  // namespace nib::inline v0

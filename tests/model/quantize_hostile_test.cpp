@@ -2,11 +2,16 @@
 #include "model/quantize_rig.hpp"
 #include "support/faulty_files.hpp"
 #include "support/sanitized.hpp"
+#include <nibble/io/gguf_writer.hpp>
+#include <nibble/model/config.hpp>
 
 #include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <functional>
+#include <limits>
 #include <string>
+#include <utility>
 
 #include <doctest/doctest.h>
 #include <sys/resource.h>
@@ -86,20 +91,157 @@ TEST_CASE("a model is not written over itself, by whatever name") {
   CHECK(open(place.in()).tensors.size() == 21);
 }
 
-TEST_CASE("a GGUF file becomes no directory, and what nibble does not know nothing") {
+TEST_CASE("what nibble does not know becomes nothing") {
   const Place place;
-  REQUIRE(quantize(place.in(), place.path("a.gguf"), "f32").ok());
-  CHECK(quantize(place.path("a.gguf"), place.path("a"), "nf4").status().code() == Code::unsupported);
   std::ofstream(place.in() + "/config.json") << R"({"model_type": "perceptron"})";
   const auto unknown = quantize(place.in(), place.path("b"), "nf4");
   CHECK(unknown.status().code() == Code::unsupported);
   CHECK(unknown.status().message().find("perceptron") != std::string::npos);
-  CHECK(place.others() == std::vector<std::string>{"a.gguf"});
+  CHECK(place.others().empty());
+}
+
+// A GGUF file written again: `pair` answers whether it has written something in the place of that key, and
+// `keep` whether the tensor of that name stays.
+void rewrite_gguf(const std::string& from, const std::string& to,
+                  const std::function<bool(std::string_view key, GgufPairs& out)>& pair,
+                  const std::function<bool(GgufTensorSpec&)>& keep = {}) {
+  const auto file = disk_file_system().open(from).take();
+  const GgufHeader header = read_gguf_header(*file).take();
+  GgufPairs pairs;
+  for (std::size_t i = 0; i < header.metadata.size(); ++i)
+    if (!pair(header.metadata.key(i), pairs)) pairs.add(header.metadata.key(i), header.metadata.value(i));
+  std::vector<GgufTensorSpec> specs;
+  std::vector<GgufTensor> tensors;
+  for (const GgufTensor& tensor : header.tensors) {
+    GgufTensorSpec spec{tensor.name, tensor.type, tensor.shape};
+    if (keep && !keep(spec)) continue;
+    specs.push_back(std::move(spec));
+    tensors.push_back(tensor);
+  }
+  auto writer = GgufWriter::create(to, pairs, specs, Overwrite::yes);
+  REQUIRE_MESSAGE(writer.ok(), writer.status().message());
+  for (const GgufTensor& tensor : tensors) {
+    std::vector<std::byte> bytes(tensor.bytes);
+    REQUIRE(file->read_at(tensor.offset, bytes).ok());
+    REQUIRE(writer->append(bytes).ok());
+  }
+  REQUIRE(writer->finish().ok());
+}
+
+// What the answer may be to a file that says something wrong: a model that opens, or an error that names the
+// file and leaves nothing.
+bool answers_well(const Place& place, const std::string& gguf) {
+  const std::string out = place.path("out");
+  const auto checkpoint = open_checkpoint(gguf);
+  if (!checkpoint.ok()) return false;
+  const auto pool = Pool::start(2).take();
+  QuantizeOptions options;
+  options.format = find_target_format("bf16");
+  const auto report = quantize_checkpoint(*checkpoint, out, options, *pool);
+  if (report.ok()) {
+    CHECK(read_config(open(out)).ok());
+    fs::remove_all(out);
+  } else {
+    CHECK(report.status().code() < Code::ok);
+    CHECK_MESSAGE(report.status().message().find(gguf) != std::string::npos, report.status().message());
+  }
+  CHECK_FALSE(fs::exists(out));
+  for (const std::string& name : place.others()) CHECK(name.find("partial") == name.npos);
+  return report.ok();
+}
+
+std::vector<std::string> keys_of(const std::string& gguf) {
+  const Checkpoint checkpoint = open(gguf);
+  std::vector<std::string> keys;
+  for (std::size_t i = 0; i < checkpoint.gguf->size(); ++i) keys.emplace_back(checkpoint.gguf->key(i));
+  return keys;
+}
+
+// A small model with the story model's tokenizer and template.
+void with_tokenizer(const Place& place) {
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"})
+    if (fs::exists(fs::path(NIBBLE_TALES) / name))
+      fs::copy_file(fs::path(NIBBLE_TALES) / name, fs::path(place.in()) / name);
+  LlamaShape shape;
+  shape.vocabulary = 4096;
+  shape.hidden = 8;
+  shape.layers = 1;
+  fs::remove(place.in() + "/model.safetensors");
+  write_llama(place.in(), shape, random_llama(shape, std::random_device{}()));
+}
+
+TEST_CASE("a GGUF file that lacks any of its keys, or says something absurd there") {
+  const Place place;
+  const std::string whole = place.path("whole.gguf"), other = place.path("other.gguf");
+  with_tokenizer(place);
+  REQUIRE(quantize(place.in(), whole, "f32").ok());
+  int refused = 0;
+  for (const std::string& key : keys_of(whole)) {
+    CAPTURE(key);
+    rewrite_gguf(whole, other, [&](std::string_view k, GgufPairs&) { return k == key; });
+    refused += !answers_well(place, other);
+    for (int what = 0; what < 4; ++what) {
+      CAPTURE(what);
+      rewrite_gguf(whole, other, [&](std::string_view k, GgufPairs& out) {
+        if (k != key) return false;
+        if (what == 0) out.add(k, std::uint32_t{0});
+        if (what == 1) out.add(k, ~std::uint64_t{0});
+        if (what == 2) out.add(k, -std::numeric_limits<float>::infinity());
+        if (what == 3) out.add(k, "\xff\xfe");
+        return true;
+      });
+      refused += !answers_well(place, other);
+    }
+  }
+  CHECK(refused > 40);
+}
+
+TEST_CASE("a GGUF file that lacks a tensor, or has one of another shape, becomes no directory") {
+  const Place place;
+  const std::string whole = place.path("whole.gguf"), other = place.path("other.gguf");
+  REQUIRE(quantize(place.in(), whole, "f32").ok());
+  const auto same = [](std::string_view, GgufPairs&) { return false; };
+  const Checkpoint checkpoint = open(whole);
+  for (const CheckpointTensor& tensor : checkpoint.tensors) {
+    CAPTURE(tensor.name);
+    rewrite_gguf(whole, other, same, [&](GgufTensorSpec& spec) { return spec.name != tensor.name; });
+    // Without a head the embedding is one.
+    CHECK(answers_well(place, other) == (tensor.name == "output.weight"));
+    for (int what = 0; what < 2; ++what) {
+      rewrite_gguf(whole, other, same, [&](GgufTensorSpec& spec) {
+        if (spec.name != tensor.name) return true;
+        if (what == 0) spec.shape.insert(spec.shape.begin(), 1);
+        if (what == 1) spec.shape = {spec.shape.back() / 2, 2};
+        if (what == 1 && tensor.shape.size() > 1) spec.shape.insert(spec.shape.begin(), tensor.shape[0]);
+        return true;
+      });
+      CHECK_FALSE(answers_well(place, other));
+    }
+  }
+}
+
+TEST_CASE("a vocabulary that no tokenizer.json is known for is refused by its key, with what to do") {
+  const Place place;
+  const std::string whole = place.path("whole.gguf"), other = place.path("other.gguf");
+  with_tokenizer(place);
+  REQUIRE(quantize(place.in(), whole, "f32").ok());
+  rewrite_gguf(whole, other, [](std::string_view key, GgufPairs& out) {
+    if (key == "tokenizer.ggml.pre") out.add(key, "klingon");
+    return key == "tokenizer.ggml.pre";
+  });
+  const auto report = quantize(other, place.path("out"), "bf16");
+  CHECK(report.status().code() == Code::unsupported);
+  CHECK(report.status().message().find("tokenizer.ggml.pre is \"klingon\"") != std::string::npos);
+  CHECK(report.status().message().find("a name that ends in .gguf") != std::string::npos);
+  CHECK_FALSE(fs::exists(place.path("out")));
 }
 
 TEST_CASE("a stop leaves nothing, whenever it comes") {
   const Place place;
-  for (const char* out : {"out", "out.gguf"}) {
+  const TemporaryDirectory beside;
+  REQUIRE(quantize(place.in(), beside.path("in.gguf"), "f32").ok());
+  for (const auto& [from, out] : {std::pair(place.in(), "out"), std::pair(place.in(), "out.gguf"),
+                                  std::pair(beside.path("in.gguf"), "out")}) {
     const char* format = std::string_view(out) == "out" ? "nf4-double" : "q8_0";
     int calls = 0;
     for (int stop_at = 0;; stop_at = stop_at * 2 + 1) {
@@ -117,7 +259,7 @@ TEST_CASE("a stop leaves nothing, whenever it comes") {
                             return count.left-- == 0 ? 1 : 0;
                           },
                           &counter};
-      const auto report = quantize(place.in(), place.path(out), format, options);
+      const auto report = quantize(from, place.path(out), format, options);
       if (report.ok()) break;
       CHECK(report.status().code() == Code::stopped);
       CHECK(place.others().empty());
@@ -211,6 +353,7 @@ TEST_CASE("memory stays below two tensors") {
     REQUIRE(quantize(place.in(), place.path(format), format).ok());
   }
   REQUIRE(quantize(place.in(), place.path("out.gguf"), "q4_0").ok());
+  REQUIRE(quantize(place.path("out.gguf"), place.path("back"), "nf4-double").ok());
   const std::uint64_t tensor = std::uint64_t{4} * 2048 * 4096;
   CHECK(memory_field("VmHWM") - now < tensor);
 }

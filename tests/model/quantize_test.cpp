@@ -1,5 +1,6 @@
 // What quantize_checkpoint writes: opened again, and held against the definition of the format, the recorded
 // logits of another implementation, and the files of another converter.
+#include "model/config_writer.hpp"
 #include "model/quantize_rig.hpp"
 #include "support/goldens.hpp"
 
@@ -22,7 +23,9 @@ bool is_plain_target(const std::string& format) {
   return format == "bf16" || format == "f16" || format == "f32";
 }
 
-TEST_CASE("a directory: every matrix is what the format makes of it, and everything else is as it was") {
+TEST_CASE(
+    "a directory: every matrix is what the format makes of it, and everything else as it was, from both "
+    "containers") {
   const std::uint32_t seed = fresh_seed();
   CAPTURE(seed);
   const TemporaryDirectory folder;
@@ -30,40 +33,47 @@ TEST_CASE("a directory: every matrix is what the format makes of it, and everyth
   const Tensors tensors = random_llama(shape, seed);
   std::filesystem::create_directory(folder.path("in"));
   write_llama(folder.path("in"), shape, tensors);
-  for (const TargetFormat& target : target_formats()) {
-    const std::string format = target.name, out = folder.path("out-" + format);
-    CAPTURE(format);
-    if (target.safetensors == Format::none) {
-      CHECK(quantize(folder.path("in"), out, format).status().code() == Code::unsupported);
-      continue;
+  REQUIRE(quantize(folder.path("in"), folder.path("whole.gguf"), "f32").ok());
+  for (const TargetFormat& target : target_formats())
+    for (const char* from : {"in", "whole.gguf"}) {
+      const std::string format = target.name, out = folder.path(concat(from, "-", format));
+      CAPTURE(from);
+      CAPTURE(format);
+      if (target.safetensors == Format::none) {
+        CHECK(quantize(folder.path(from), out, format).status().code() == Code::unsupported);
+        continue;
+      }
+      QuantizeOptions options;
+      if (format == "mxfp4") {  // of a llama only when somebody insists
+        CHECK(quantize(folder.path(from), out, format).status().code() == Code::unsupported);
+        options.only = [](std::string_view name) {  // the names of either
+          return name.ends_with("_proj.weight") ||
+                 (name.starts_with("blk.") && !name.ends_with("_norm.weight"));
+        };
+      }
+      const auto report = quantize(folder.path(from), out, format, options);
+      REQUIRE_MESSAGE(report.ok(), report.status().message());
+      const Checkpoint written = open(out);
+      CHECK(written.tensors.size() == tensors.size());
+      const bool plain = is_plain_target(format);
+      for (const auto& entry : tensors) {
+        const std::string& name = entry.first;
+        const Tensor& tensor = entry.second;
+        CAPTURE(name);
+        const CheckpointTensor* found = written.find(name);
+        REQUIRE(found);
+        CHECK(found->shape == tensor.shape);
+        const bool meant = plain || is_matrix(name);
+        CHECK(found->format == (meant ? target.safetensors : Format::f32));
+        CHECK(values_of(written, name) == (meant ? by_definition(format, tensor) : tensor.values));
+      }
+      // A file without a tokenizer says so.
+      CHECK(report->notes.size() == (std::string_view(from) == "in" ? 0 : 1));
+      // f32 is what it was already: nothing had to be quantized, but the rows of q and k lie otherwise.
+      CHECK(report->quantized == (format == "f32" ? 0 : plain ? tensors.size() : 7 * shape.layers));
+      // The model's own loader takes it too.
+      const ModelRig rig(out, {});
     }
-    QuantizeOptions options;
-    if (format == "mxfp4") {  // of a llama only when somebody insists
-      CHECK(quantize(folder.path("in"), out, format).status().code() == Code::unsupported);
-      options.only = [](std::string_view name) { return name.ends_with("_proj.weight"); };
-    }
-    const auto report = quantize(folder.path("in"), out, format, options);
-    REQUIRE_MESSAGE(report.ok(), report.status().message());
-    const Checkpoint written = open(out);
-    CHECK(written.tensors.size() == tensors.size());
-    const bool plain = is_plain_target(format);
-    for (const auto& entry : tensors) {
-      const std::string& name = entry.first;
-      const Tensor& tensor = entry.second;
-      CAPTURE(name);
-      const CheckpointTensor* found = written.find(name);
-      REQUIRE(found);
-      CHECK(found->shape == tensor.shape);
-      const bool meant = plain || is_matrix(name);
-      CHECK(found->format == (meant ? target.safetensors : Format::f32));
-      CHECK(values_of(written, name) == (meant ? by_definition(format, tensor) : tensor.values));
-    }
-    CHECK(report->notes.empty());
-    // f32 is what it was already: nothing had to be quantized.
-    CHECK(report->quantized == (format == "f32" ? 0 : plain ? tensors.size() : 7 * shape.layers));
-    // The model's own loader takes it too.
-    const ModelRig rig(out, {});
-  }
 }
 
 // Row 2 i + s of a head of GGUF's llama is row s * d / 2 + i of Hugging Face's.
@@ -274,6 +284,29 @@ TEST_CASE("signal and noise are those of the quantized values") {
   }
 }
 
+void check_same_tensors(const Checkpoint& found, const Checkpoint& expected) {
+  CHECK(found.tensors.size() == expected.tensors.size());
+  for (const CheckpointTensor& tensor : expected.tensors) {
+    CAPTURE(tensor.name);
+    const CheckpointTensor* own = found.find(tensor.name);
+    REQUIRE(own);
+    CHECK(own->shape == tensor.shape);
+    CHECK(values_of(found, tensor.name) == values_of(expected, tensor.name));
+  }
+}
+
+void check_same_config(const Checkpoint& found, const Checkpoint& expected) {
+  const auto a = read_config(found), b = read_config(expected);
+  REQUIRE_MESSAGE(a.ok(), a.status().message());
+  REQUIRE_MESSAGE(b.ok(), b.status().message());
+  CHECK(first_difference(*a, *b) == "");
+  CHECK(a->architecture == b->architecture);
+  CHECK(a->qkv_bias == b->qkv_bias);
+  CHECK(a->output_bias == b->output_bias);
+  CHECK(a->expert_bias == b->expert_bias);
+  CHECK(a->tied_embeddings == b->tied_embeddings);
+}
+
 TEST_CASE("the story model: MXFP4 goes over bit for bit, and back from bf16") {
   const std::string tales = NIBBLE_TALES;
   const TemporaryDirectory folder;
@@ -281,6 +314,12 @@ TEST_CASE("the story model: MXFP4 goes over bit for bit, and back from bf16") {
   REQUIRE(quantize(tales, folder.path("a.gguf"), "mxfp4").ok());
   REQUIRE(quantize(tales, folder.path("plain"), "bf16").ok());
   REQUIRE(quantize(folder.path("plain"), folder.path("again"), "mxfp4").ok());
+  // Through files whose experts lie as in MXFP4 and are none.
+  REQUIRE(quantize(folder.path("plain"), folder.path("plain.gguf"), "bf16").ok());
+  REQUIRE(quantize(folder.path("plain.gguf"), folder.path("out"), "mxfp4").ok());
+  REQUIRE(quantize(folder.path("plain.gguf"), folder.path("turned"), "bf16").ok());
+  check_same_tensors(open(folder.path("out")), before);
+  check_same_tensors(open(folder.path("turned")), open(folder.path("plain")));
   const Checkpoint gguf = open(folder.path("a.gguf")), plain = open(folder.path("plain")),
                    again = open(folder.path("again"));
   for (int layer = 0; layer < 6; ++layer) {
@@ -326,11 +365,12 @@ TEST_CASE("recorded logits hold after a conversion that loses nothing") {
     CAPTURE(c.name);
     const Golden golden = c.golden();
     const TemporaryDirectory folder;
-    const bool gguf = c.path.ends_with(".gguf");
-    for (const char* out : {"f32.gguf", "f32"}) {
-      if (gguf && std::string_view(out) == "f32") continue;
+    for (const char* out : {"f32.gguf", "f32", "back", "again.gguf"}) {
       CAPTURE(out);
-      const auto report = quantize(c.path, folder.path(out), "f32");
+      const std::string from = std::string_view(out) == "back"         ? folder.path("f32.gguf")
+                               : std::string_view(out) == "again.gguf" ? folder.path("back")
+                                                                       : c.path;
+      const auto report = quantize(from, folder.path(out), "f32");
       REQUIRE_MESSAGE(report.ok(), report.status().message());
       ModelRig rig(folder.path(out), {.numerics = Numerics::f32});
       auto cache = rig.cache();
@@ -339,8 +379,56 @@ TEST_CASE("recorded logits hold after a conversion that loses nothing") {
       CHECK(largest_difference(logits, golden.logits) < c.tolerances.f32);
       ++converted;
     }
+    // Out of a GGUF file and out of what that was made of comes the same directory.
+    const Checkpoint direct = open(folder.path("f32")), back = open(folder.path("back"));
+    check_same_tensors(back, direct);
+    check_same_config(back, direct);
   }
   CHECK(converted > 0);
+}
+
+// The data folder has directories beside the GGUF files that another converter made of them.
+TEST_CASE("a GGUF file of another converter becomes the directory that it was made from") {
+  NIB_REQUIRE_DATA(data);
+  int exact = 0;
+  for (const GoldenCase& c : golden_cases(data)) {
+    if (!c.path.ends_with(".gguf")) continue;
+    CAPTURE(c.name);
+    const std::string model = std::filesystem::path(c.path).parent_path().parent_path().string();
+    const TemporaryDirectory folder;
+    const Checkpoint original = open(model);
+    const bool experts = original.config.find("quantization_config") != nullptr;
+    const std::string format = experts ? "mxfp4" : c.path.ends_with("-f16.gguf") ? "f16" : "bf16";
+    const auto report = quantize(c.path, folder.path("out"), format);
+    REQUIRE_MESSAGE(report.ok(), report.status().message());
+    const Checkpoint written = open(folder.path("out"));
+    check_same_config(written, original);
+    for (const char* key : {"eos_token_id", "bos_token_id", "pad_token_id"})
+      if (const Json* id = original.config.find(key); id && !id->is_null() && original.tokenizer_path) {
+        // What is not in the file's keys cannot come back.
+        const std::string name = std::string(key) == "pad_token_id"   ? "padding_token_id"
+                                 : std::string(key) == "bos_token_id" ? "bos_token_id"
+                                                                      : "eos_token_id";
+        if (!open(c.path).gguf->find("tokenizer.ggml." + name)) continue;
+        REQUIRE(written.config.find(key));
+        CHECK(write_json(*written.config.find(key)) == write_json(*id));
+      }
+    REQUIRE(written.tokenizer_path.has_value());
+    CHECK(written.tensors.size() == original.tensors.size());
+    const bool lossy = c.path.find("q8_0") != c.path.npos;
+    if (!lossy) check_same_tensors(written, original);
+    for (const CheckpointTensor& tensor : written.tensors) {
+      CAPTURE(tensor.name);
+      const CheckpointTensor* found = original.find(tensor.name);
+      REQUIRE(found);
+      CHECK(found->shape == tensor.shape);
+      if (tensor.format != Format::mxfp4) continue;
+      CHECK(found->format == Format::mxfp4);  // of both files: this is not quantized anew
+      CHECK(values_of(written, tensor.name) == values_of(original, tensor.name));
+      ++exact;
+    }
+  }
+  CHECK(exact > 0);
 }
 
 // The data folder has GGUF files of another converter beside the directories they were made from.

@@ -1,5 +1,7 @@
 // nibble quantize: from the command line to a model that runs, and what it answers when it does not work.
 #include "process.hpp"
+#include "support/data.hpp"
+#include <nibble/base/json.hpp>
 #include <nibble/io/safetensors_writer.hpp>
 
 #include <algorithm>
@@ -33,6 +35,59 @@ TEST_CASE("quantize: a model of the other container runs, and says what the firs
     CHECK(nibble(words).out == expected.out);
   }
   CHECK(std::distance(std::filesystem::directory_iterator(folder.path()), {}) == 2);
+}
+
+TEST_CASE("quantize: a GGUF file becomes a directory, which says the same by every verb") {
+  const Folder folder;
+  const std::string gguf = (folder.path() / "tales.gguf").string(), back = (folder.path() / "back").string();
+  REQUIRE(nibble({"quantize", NIBBLE_TALES, gguf, "--format", "mxfp4"}).code == 0);
+  const Finished made = nibble({"quantize", gguf, back, "--format", "mxfp4"});
+  CHECK(made.code == 0);
+  CHECK(made.err.empty());
+  CHECK(has(made.out, "105 tensors, 0 of them quantized to mxfp4"));
+  const auto both = [&](std::vector<std::string> words, const std::string& input) {
+    CAPTURE(words[0]);
+    words.insert(words.end(), {"-m", gguf});
+    const Finished expected = nibble(words, input);
+    words.back() = back;
+    const Finished found = nibble(words, input);
+    CHECK(expected.code == 0);
+    CHECK(found.code == 0);
+    return std::pair(expected.out, found.out);
+  };
+  const std::string text = "Once upon a time there was a dog. He said: \"I am 7!\" <|end|>\n";
+  const auto story =
+      both({"run", "-n", "40", "--temp", "0", "--numerics", "f32", "-p", "Once upon a time"}, "");
+  CHECK(story.first == story.second);
+  const auto ids = both({"tokenize", "--special"}, text);
+  CHECK(ids.first == ids.second);
+  const auto judged = both({"perplexity", "-f", "-", "--json", "--numerics", "f32"}, text);
+  const auto loss = [](const std::string& json) {
+    return parse_json(json, "stdout").take().find("nll")->find("value")->as_double();
+  };
+  CHECK(loss(judged.first) == loss(judged.second));
+  CHECK(nibble({"explain", "-m", back}).code == 0);
+  CHECK(has(nibble({"inspect", back, "--tensors"}).out, "model.layers.5.mlp.experts.gate_up_proj"));
+}
+
+TEST_CASE("quantize: what of a GGUF file no directory holds becomes bf16, and MXFP4 stays where it may") {
+  const Folder folder;
+  const auto path = [&](const char* name) { return (folder.path() / name).string(); };
+  REQUIRE(nibble({"quantize", NIBBLE_TALES, path("a.gguf"), "--format", "mxfp4"}).code == 0);
+  REQUIRE(
+      nibble({"quantize", path("a.gguf"), path("b.gguf"), "--format", "q8_0", "--only", "attn_(q|k).weight"})
+          .code == 0);
+  const Finished some =
+      nibble({"quantize", path("b.gguf"), path("out"), "--format", "bf16", "--only", "attn_v.weight"});
+  CHECK(some.code == 0);
+  CHECK(has(some.err, "blk.0.attn_q.weight and 11 more: safetensors hold no q8_0: becomes bf16"));
+  const std::string seen = nibble({"inspect", path("out")}).out;
+  CHECK(has(seen, "mxfp4"));
+  CHECK_FALSE(has(seen, "q8_0"));
+  const auto config = parse_json(read_text(path("out") + "/config.json"), "config.json");
+  REQUIRE(config.ok());
+  REQUIRE(config->find("quantization_config"));
+  CHECK(config->find("quantization_config")->find("quant_method")->as_string() == "mxfp4");
 }
 
 TEST_CASE("quantize: the summary, notes, and --only") {

@@ -79,6 +79,9 @@ with tempfile.TemporaryDirectory() as folder:
     check("tales f16", quantize(options.tales, os.path.join(folder, "tales-f16"), "f16"), ids, EXACT)
     again = quantize(plain, os.path.join(folder, "tales-mxfp4"), "mxfp4")
     check("tales mxfp4", again, ids, EXACT, quantization_config=transformers.Mxfp4Config(dequantize=True))
+    file = quantize(again, os.path.join(folder, "tales.gguf"), "mxfp4")
+    check("tales out of GGUF", quantize(file, os.path.join(folder, "tales-back"), "mxfp4"), ids, EXACT,
+          quantization_config=transformers.Mxfp4Config(dequantize=True))
 
     config = transformers.LlamaConfig(hidden_size=256, intermediate_size=512, num_attention_heads=4, num_key_value_heads=2,
                                       num_hidden_layers=2, vocab_size=320, max_position_embeddings=512,
@@ -88,6 +91,8 @@ with tempfile.TemporaryDirectory() as folder:
     ids = [random.randrange(320) for _ in range(40)]
     for form in ("f32", "bf16", "f16"):
         check("llama " + form, quantize(llama, os.path.join(folder, form), form), ids, EXACT)
+        file = quantize(llama, os.path.join(folder, "whole-" + form + ".gguf"), form)
+        check("llama out of GGUF, " + form, quantize(file, os.path.join(folder, "back-" + form), form), ids, EXACT)
     if importlib.util.find_spec("bitsandbytes"):
         for form in ("nf4", "nf4-double", "fp4", "fp4-double"):
             check("llama " + form, quantize(llama, os.path.join(folder, form), form), ids, EXACT)

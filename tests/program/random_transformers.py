@@ -5,7 +5,8 @@
 
 Every architecture that nibble has, with the settings of its configuration drawn by chance: heads, windows, kinds of layers,
 rotary scaling, biases, activations, tied embeddings, weights of experts. Float32 on both sides. With --program also as the GGUF file that `nibble quantize` makes of
-them, unless it says that the file could not hold them. Exits with 77 (skipped) when
+them, unless it says that the file could not hold them, and as the directory that it makes of that file, which transformers
+opens too. Exits with 77 (skipped) when
 transformers is missing.
 """
 import argparse
@@ -25,9 +26,26 @@ parser.add_argument("--only", default="")
 parser.add_argument("--seed", type=int, help="as an earlier run printed it")
 options = parser.parse_args()
 peers.need("numpy", "torch", "transformers")
+import numpy as np
+import torch
+import transformers
 from random_models import MAKERS, logits_of, random_model, same
 
 peers.draw_from(options.seed)
+
+
+def compare_back(what, file, folder, ids, theirs):
+    run = subprocess.run([options.program, "quantize", file, folder, "--format", "f32"], stdout=subprocess.DEVNULL,
+                         stderr=subprocess.PIPE)
+    if run.returncode != 0:
+        print(what, run.stderr.decode().strip())
+        return False
+    good = same(what, options.tool, folder, ids, theirs)
+    again = transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32)
+    worst = np.abs(logits_of(again.eval(), ids) - theirs).max()
+    if worst > 2e-4 * theirs.std():
+        print(what, "in transformers: largest difference", worst)
+    return good and worst <= 2e-4 * theirs.std()
 
 
 def compare(make, folder):
@@ -42,6 +60,7 @@ def compare(make, folder):
                                  stderr=subprocess.PIPE)
         if written.returncode == 0:
             good = same(make.__name__ + ".gguf", options.tool, file, ids, theirs) and good
+            good = compare_back(make.__name__ + " out of GGUF", file, os.path.join(folder, "back"), ids, theirs) and good
         else:
             print(f"{make.__name__}.gguf: {written.stderr.decode().strip()}")
     if not good:

@@ -175,6 +175,31 @@ TEST_CASE("pairs of characters merge by score, and what has no token falls back 
   }
 }
 
+TEST_CASE("a vocabulary without equal scores is the same through a tokenizer.json") {
+  const unsigned first = std::random_device{}();
+  for (unsigned seed = first; seed != first + 40; ++seed) {
+    CAPTURE(seed);
+    Seeded tiny(seed, seed % 2 == 0);
+    std::mt19937 random(seed + 100);
+    std::vector<float> scores;
+    for (std::size_t id = 0; id < tiny.gguf.scores.size(); ++id) scores.push_back(-static_cast<float>(id));
+    std::shuffle(scores.begin(), scores.end(), random);
+    tiny.gguf.scores = scores;
+    const auto data = tokenizer_data_from_gguf(tiny.gguf, "tiny.gguf");
+    REQUIRE_MESSAGE(data.ok(), data.status().message());
+    const auto written = tokenizer_json_of(*data, "tiny.gguf");
+    REQUIRE_MESSAGE(written.ok(), written.status().message());
+    const Tokenizer tokenizer = open(*written);
+    for (int round = 0; round < 200; ++round) {
+      const std::string text = random_text(random, round % 20 ? 30 : 200);
+      CAPTURE(text);
+      const std::vector<Token> ids = encode(tokenizer, text);
+      REQUIRE(ids == tiny.encode(text));
+      CHECK(tokenizer.decode(ids, Specials::ordinary) == text);
+    }
+  }
+}
+
 TEST_CASE("any bytes are encoded, byte by byte where they are no character") {
   const Tokenizer tokenizer = Seeded(3, true).open();
   std::mt19937 random(4);

@@ -1,11 +1,15 @@
 // Our side of template_peer.py and tokenizer_peer.py: reads a JSON request a line, answers with a JSON line.
 //   {"template": source, "variables": {...}, "date": [y, m, d, h, min, s] or null} -> {"text": "..."}
-//   {"open": "tokenizer.json"}                                                     -> {"opening": [ids]}
+//   {"open": "tokenizer.json" or a .gguf file}                                     -> {"opening": [ids]}
+//   {"open": a .gguf file, "write": path}: and its vocabulary as a tokenizer.json there
 //   {"encode": text, "special": bool}                            -> {"ids": [...], "text": decoded}
 // An answer with "error" says why there is no other.
 #include <nibble/base/concat.hpp>
+#include <nibble/model/gguf_vocabulary.hpp>
+#include <nibble/runtime/vocabulary.hpp>
 #include <nibble/text/template.hpp>
 #include <nibble/text/tokenizer.hpp>
+#include <nibble/text/tokenizer_data.hpp>
 
 #include <fstream>
 #include <iostream>
@@ -42,12 +46,24 @@ Json render(const Json& request) {
   return text.ok() ? object("text", Json::of(*text)) : error(text.status());
 }
 
+Result<Tokenizer> open(const std::string& path, const Json* write) {
+  if (!path.ends_with(".gguf")) {
+    std::ifstream file(path, std::ios::binary);
+    return Tokenizer::from_json(std::string(std::istreambuf_iterator<char>(file), {}), path);
+  }
+  NIB_ASSIGN(const Checkpoint checkpoint, open_vocabulary(path));
+  NIB_ASSIGN(const TokenizerData data, tokenizer_data_from_gguf(gguf_vocabulary(*checkpoint.gguf), path));
+  if (write) {
+    NIB_ASSIGN(const std::string json, tokenizer_json_of(data, path));
+    std::ofstream(write->as_string(), std::ios::binary) << json;
+  }
+  return Tokenizer::from(data, path);
+}
+
 Json answer(const Json& request, std::optional<Tokenizer>& tokenizer) {
   if (request.find("template")) return render(request);
   if (const Json* path = request.find("open")) {
-    std::ifstream file(path->as_string(), std::ios::binary);
-    auto opened =
-        Tokenizer::from_json(std::string(std::istreambuf_iterator<char>(file), {}), path->as_string());
+    auto opened = open(path->as_string(), request.find("write"));
     if (!opened.ok()) return error(opened.status());
     tokenizer = opened.take();
     return object("opening", list(tokenizer->opening()));

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Random texts through every tokenizer.json of the data folder: nibble beside the tokenizers package of PyPI.
+"""Random texts through every vocabulary of the data folder: nibble beside the tokenizers package of PyPI. Those of GGUF
+files go through a tokenizer.json that nibble writes of them; there the package must also find the recorded ids.
 
     tokenizer_peer.py --tool PATH [--data DIR] [--count N] [--seed S]
 
@@ -13,6 +14,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 
 arguments = argparse.ArgumentParser()
 arguments.add_argument("--data", default=os.environ.get("NIBBLE_TEST_DATA", ""))
@@ -21,7 +23,9 @@ arguments.add_argument("--count", type=int, default=500)
 arguments.add_argument("--seed", type=int, default=None)
 options = arguments.parse_args()
 paths = sorted(glob.glob(os.path.join(options.data, "tokenizers", "*.tokenizer.json")) +
-               glob.glob(os.path.join(options.data, "models", "*", "tokenizer.json")))
+               glob.glob(os.path.join(options.data, "models", "*", "tokenizer.json")) +
+               glob.glob(os.path.join(options.data, "tokenizers", "*.gguf")) +
+               glob.glob(os.path.join(options.data, "models", "*", "gguf", "*.gguf")))
 if not options.data or not paths:
     print("skipped: NIBBLE_TEST_DATA is not set")
     sys.exit(77)
@@ -46,14 +50,35 @@ def ours(request):
 WORDS = ["Hello", "story", "dog", "café", "cafe\u0301", "naïve", "日本語", "한국어", "\u1112\u1161\u11ab", "🙂", "👩‍👩‍👧", "don't", "I'LL", "we'Re", "it'ſ",
          "1234", "3.14", "\n", "\r\n", "  ", "    ", "\t", "\u00a0", "\u3000", "\u2028", "...", "!?", "//", "{}", "ΑΒΓ", "привет", "עברית", "हिन्दी", "ไทย",
          "HTTPServer", "camelCase", "_x_", "▁", "<unk>", "ẹ́́", "\u0344", "Å", "ﬁ", "²", "Ⅷ", "ǅ", "ʰ", "\u200d", "\ufeff", "\x00", "\x7f"]
-failures = texts = 0
+# The recorded ids of the GGUF vocabularies, by the end of the vectors' name.
+RECORDED = {"gpt-2": "gpt-2", "llama-spm": "llama-2", "gpt-neox": "gpt-neox-20b"}
+
+
+def recorded(path):
+    name = os.path.basename(path).removeprefix("ggml-vocab-").removesuffix(".gguf")
+    vectors = os.path.join(options.data, "tokenizers", "vectors", RECORDED.get(name, "") + ".jsonl")
+    return [json.loads(line) for line in open(vectors, encoding="utf-8")] if os.path.exists(vectors) else []
+
+
+failures = texts = vectors = 0
+folder = tempfile.TemporaryDirectory()
 for path in paths:
-    theirs = tokenizers.Tokenizer.from_file(path)
-    opened = ours({"open": path})
+    written = os.path.join(folder.name, "tokenizer.json") if path.endswith(".gguf") else path
+    opened = ours({"open": path, "write": written} if written != path else {"open": path})
     if "error" in opened:
         failures += 1
         print(path, opened)
         continue
+    theirs = tokenizers.Tokenizer.from_file(written)
+    # The package always finds special tokens.
+    special = [token.content for token in theirs.get_added_tokens_decoder().values() if token.special]
+    for vector in recorded(path) if written != path else []:
+        if not vector["special"] and any(content in vector["text"] for content in special):
+            continue
+        if theirs.encode(vector["text"], add_special_tokens=False).ids != vector["ids"]:
+            failures += 1
+            print(path, "recorded:", vector["id"])
+        vectors += 1
     around = theirs.encode("", add_special_tokens=True).ids
     if around != opened["opening"]:  # no file of the folder puts anything behind a text
         failures += 1
@@ -69,5 +94,5 @@ for path in paths:
             if failures <= 5:
                 print(path, repr(text), "\n  expected", expected, "\n  got     ", got)
 tool.stdin.close()
-print(f"{len(paths)} vocabularies, {texts} texts: {failures} differ")
+print(f"{len(paths)} vocabularies, {texts} texts, {vectors} recorded ones: {failures} differ")
 sys.exit(1 if failures else 0)

@@ -76,6 +76,17 @@ Tokenizer open_json(const std::string& path, std::span<const Tokenizer::Extra> e
   return tokenizer.take();
 }
 
+// The vocabulary of a GGUF file, written as tokenizer.json and opened from there.
+Tokenizer through_json(const std::string& gguf) {
+  const auto data = tokenizer_data_from_gguf(test::TrustedGguf::vocabulary(gguf), gguf);
+  REQUIRE_MESSAGE(data.ok(), data.status().message());
+  const auto json = tokenizer_json_of(*data, gguf);
+  REQUIRE_MESSAGE(json.ok(), json.status().message());
+  auto tokenizer = Tokenizer::from_json(*json, gguf);
+  REQUIRE_MESSAGE(tokenizer.ok(), tokenizer.status().message());
+  return tokenizer.take();
+}
+
 // Names that tokenizer.json leaves out.
 std::vector<Tokenizer::Extra> reserved_of_harmony() {
   std::vector<Tokenizer::Extra> reserved;
@@ -128,6 +139,7 @@ TEST_CASE("slow: recorded ids of every vocabulary in the folder") {
       }
       if (std::filesystem::exists(gguf)) {
         check_vectors(test::open_gguf(gguf), vectors);
+        check_vectors(through_json(gguf), vectors);
         ++opened;
       }
     }
@@ -145,12 +157,14 @@ TEST_CASE("slow: llama.cpp's examples of every vocabulary in the folder") {
     const std::string gguf = entry.path().string().substr(0, entry.path().string().size() - 4);
     // The one whose vocabulary is there only as tokenizer.json.
     const std::string json = root + "/tokenizers/llama-3.tokenizer.json";
-    if (std::filesystem::exists(gguf))
+    if (std::filesystem::exists(gguf)) {
       check_examples(test::open_gguf(gguf), gguf);
-    else if (gguf.ends_with("llama-bpe.gguf"))
+      check_examples(through_json(gguf), gguf);
+    } else if (gguf.ends_with("llama-bpe.gguf")) {
       check_examples(open_json(json), gguf);
-    else
+    } else {
       FAIL_CHECK("no vocabulary for " << gguf);
+    }
     ++files;
   }
   CHECK(files > 0);

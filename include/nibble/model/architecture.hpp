@@ -50,13 +50,15 @@ enum class WindowRule : std::uint8_t {
 };
 
 struct Architecture {
-  std::string_view name = {};        // as nibble says it: "gpt-oss"
-  std::string_view model_type = {};  // of config.json
+  std::string_view name = {};         // as nibble says it: "gpt-oss"
+  std::string_view model_type = {};   // of config.json
+  std::string_view model_class = {};  // "architectures" there
   std::span<const TensorNames> dialects = {};
   NormKind norm = NormKind::rms;
   Activation activation = Activation::swiglu;
   // Keys of config.json that differ between architectures; an empty experts key: dense layers.
-  std::string_view epsilon_key = "rms_norm_eps", experts_key = "", width_key = "intermediate_size";
+  std::string_view epsilon_key = "rms_norm_eps", experts_key = "", width_key = "intermediate_size",
+                   theta_key = "rope_theta", rotary_key = "partial_rotary_factor";
   double default_epsilon = 1e-6, default_theta = 10000, default_rotary = 1;
   WindowRule windows = WindowRule::none;
   // Without attention_bias (or mlp_bias) in config.json.

@@ -66,18 +66,22 @@ struct QuantizeReport {
 };
 
 // Writes `checkpoint` to `path`: a GGUF file when the name ends in ".gguf", else a directory as on Hugging
-// Face, with config.json, tokenizer and templates beside the weights. Memory: a few MiB for each thread, the
-// scales of one tensor, and where experts are stored the other way round (gpt-oss in a plain format) one
-// expert.
+// Face, with config.json, tokenizer and templates beside the weights. From one container to the other,
+// configuration and vocabulary are said in its words and read back, tensors get its names, shapes and order
+// of rows. Memory: a few MiB for each thread, the scales of one tensor, the vocabulary, and where experts are
+// stored the other way round (gpt-oss in a plain format) one expert.
 //
 // A tensor that the format cannot hold (rows that are no whole number of groups, a stack of matrices in a
-// format of matrices) stays as it is, and a note says so; when no tensor is left, that is an error.
+// format of matrices) stays as it is, and a note says so; when no tensor is left, that is an error. Out of a
+// GGUF file into a directory what is not quantized stays plain, or the MXFP4 of gpt-oss; else it becomes
+// bf16, which a note says.
 //
 // The numbers do not depend on the number of threads. `files` is where the checkpoint was opened; what is
 // written goes to the disk. Errors: argument (a rule that the format does not have, nothing to quantize,
 // `path` exists, or is where the checkpoint lies), unsupported (an architecture that nibble does not know, a
-// format that the container does not hold, GGUF to safetensors, a model that no GGUF key describes), stopped,
-// io, memory, those of reading. After any of them nothing is left behind. One caller for each pool at a time.
+// format that the container does not hold, a model or a tokenizer that the other container does not
+// describe), stopped, io, memory, those of reading. After any of them nothing is left behind. One caller for
+// each pool at a time.
 Result<QuantizeReport> quantize_checkpoint(const Checkpoint& checkpoint, const std::string& path,
                                            const QuantizeOptions& options, Pool& pool,
                                            const FileSystem& files = disk_file_system());

@@ -88,4 +88,12 @@ Result<TokenizerData> tokenizer_data_from_gguf(const GgufVocabulary& vocabulary,
 // places, several ids before a text), argument (more tokens than rows), memory. Any thread.
 Result<GgufVocabulary> gguf_vocabulary_of(const TokenizerData& data, std::size_t rows, std::string_view name);
 
+// The text of a tokenizer.json that says what `data` says, for tokenizer_data_from_json and for the
+// tokenizers package. Added tokens are in model.vocab too, so that nobody numbers them anew; ids without a
+// spelling are left out. What comes out was read back: every token is what it was, and its spelling is cut as
+// before. (A list of merges has no equal ranks. Where `data` has some, as SentencePiece's scores may be,
+// texts are conceivable that are cut otherwise.) `name` is the tokenizer's, for messages. Errors: unsupported
+// (two tokens of one spelling, one that is no UTF-8), those of Tokenizer::from. Any thread.
+Result<std::string> tokenizer_json_of(const TokenizerData& data, std::string_view name);
+
 }  // namespace nib::inline v0

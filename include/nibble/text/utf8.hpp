@@ -20,4 +20,7 @@ struct Utf8Step {
 // "maximal subpart"), so replacing each by one U+FFFD gives what other decoders give.
 Utf8Step step_utf8(std::string_view text);
 
+// Whether it is whole characters and nothing else.
+bool is_utf8(std::string_view text);
+
 }  // namespace nib::inline v0
