@@ -1,5 +1,6 @@
 #include <nibble/base/machine.hpp>
 
+#include <cstdio>
 #include <cstring>
 #include <thread>
 
@@ -9,6 +10,10 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__)
+#include <sys/auxv.h>
+
+#include <asm/hwcap.h>
 #endif
 
 namespace nib::inline v0 {
@@ -38,6 +43,23 @@ CpuFeatures cpu_features() {
                          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
                          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni") &&
                          __builtin_cpu_supports("avx512bf16");
+  return features;
+}
+#elif defined(__aarch64__)
+// The name stands in a register that the kernel answers for, and it is two numbers: who made it, and which part.
+std::string cpu_name() {
+  if (!(getauxval(AT_HWCAP) & HWCAP_CPUID)) return "AArch64";
+  std::uint64_t id;
+  asm("mrs %0, midr_el1" : "=r"(id));
+  char text[64];
+  std::snprintf(text, sizeof text, "AArch64, implementer 0x%02x, part 0x%03x",
+                static_cast<unsigned>(id >> 24 & 0xff), static_cast<unsigned>(id >> 4 & 0xfff));
+  return text;
+}
+
+CpuFeatures cpu_features() {
+  CpuFeatures features;
+  features.neon_dot = (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
   return features;
 }
 #else

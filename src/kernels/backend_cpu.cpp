@@ -7,6 +7,8 @@ extern const Backend kScalarBackend;
 #if defined(__x86_64__)
 extern const Backend kAvx2Backend;
 extern const Backend kAvx512Backend;
+#elif defined(__aarch64__)
+extern const Backend kNeonBackend;
 #endif
 
 std::span<const Backend* const> cpu_backends() {
@@ -14,6 +16,8 @@ std::span<const Backend* const> cpu_backends() {
 #if defined(__x86_64__)
     &kAvx512Backend,
     &kAvx2Backend,
+#elif defined(__aarch64__)
+    &kNeonBackend,
 #endif
     &kScalarBackend
   };

@@ -274,5 +274,47 @@ TEST_CASE("attention: a sink far above and far below all scores, and scores far 
     }
 }
 
+// One key has next to no weight beside a sink, or beside a key without a value. Where its values are such
+// that they come to lie beside the least normal number, rounding decides what is flushed.
+TEST_CASE("attention: what rounding makes the least normal number is kept, what lies below is flushed") {
+  NIB_RANDOM(random);
+  constexpr int kDim = 16;
+  int kept = 0;
+  for (int i = 0; i < 40; ++i) {
+    const bool sink = random.chance(50);
+    CAPTURE(sink);
+    const float distance = 84 + std::abs(random.spread(-10, -1));
+    Batch batch({1, 1, kDim}, KvFormat::f32, 0, {sink ? 0 : 1}, sink, random);
+    batch.scale = 1;
+    if (sink) batch.sinks[0] = distance;
+    std::fill_n(batch.qkv.row(0), kDim, 0.0f);
+    batch.qkv.row(0)[0] = 1;
+    float key[kDim] = {sink ? 0.0f : -distance}, value[kDim], other_key[kDim] = {}, nothing[kDim] = {};
+    const auto output = [&](const Way& way) {
+      batch.pages[0].write(0, 0, key, value, random);
+      if (!sink) batch.pages[0].write(1, 0, other_key, nothing, random);
+      const Rows out(1, kDim);
+      batch.attend(way, Numerics::f32, 0, 1, out);
+      return std::vector<float>(out.row(0), out.row(0) + kDim);
+    };
+    std::fill_n(value, kDim, 1.0f);
+    const float weight = output(ways().front())[0];
+    REQUIRE(weight > 0x1p-124f);
+    REQUIRE(weight < 0x1p-120f);
+    const auto nearest = static_cast<float>(0x1p-126 / static_cast<double>(weight));
+    std::vector<float> wanted;
+    for (float& v : value) {
+      v = std::nextafter(nearest, static_cast<float>(random.below(3)) * nearest);  // below, itself, above
+      wanted.push_back(fma_canonical(v, weight, -0.0f));
+      kept += wanted.back() > 0 && static_cast<double>(v) * static_cast<double>(weight) < 0x1p-126;
+    }
+    for (const Way& way : ways()) {
+      CAPTURE(std::string(way.backend->name));
+      REQUIRE(same_bits(output(way), wanted));
+    }
+  }
+  CHECK(kept > 0);
+}
+
 }  // namespace
 }  // namespace nib::test

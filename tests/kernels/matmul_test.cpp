@@ -226,6 +226,25 @@ TEST_CASE("matmul: mxfp4 at the bounds within which sums are rescaled, and just 
   }
 }
 
+// Sums that come to lie beside the least normal number, where rounding decides whether they are flushed.
+TEST_CASE("matmul: what rounding makes the least normal number is kept, what lies below is flushed") {
+  NIB_RANDOM(random);
+  for (const std::int64_t k : {8, 40}) {
+    Problem p(Format::f32, 13, 80, k, random, Scales::usual, [] { return 0.0f; });
+    for (std::int64_t i = 0; i < k; ++i) {
+      const float x = random.spread(-63, -63);
+      for (std::int64_t r = 0; r < p.x.rows; ++r) p.x.row(r)[i] = x;
+      for (std::int64_t n = 0; n < p.w.rows; ++n) {
+        float w = random.chance(70) ? 0.0f : static_cast<float>(0x1p-126 / static_cast<double>(x));
+        if (random.chance(20)) w *= -0x1p-25f;
+        std::memcpy(p.w.codes.data() + (n * k + i) * 4, &w, 4);
+      }
+    }
+    p.packed = Packed(p.w);
+    check_problem(p, random);
+  }
+}
+
 // One product that underflows to negative zero, then what a tile holds past k: zeros under a negative scale.
 TEST_CASE("matmul: a sum of zero is positive, whatever the sign of the last scale") {
   NIB_RANDOM(random);

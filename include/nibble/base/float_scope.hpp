@@ -25,9 +25,13 @@ class FloatScope {
 #elif defined(__aarch64__)
   explicit FloatScope(Subnormals subnormals = Subnormals::flushed) {
     asm volatile("mrs %0, fpcr" : "=r"(saved_));
-    asm volatile("msr fpcr, %0" ::"r"(subnormals == Subnormals::kept ? kIeee : kCanonical));
+    asm volatile("mrs %0, fpsr" : "=r"(saved_flags_));
+    asm volatile("msr fpcr, %0" ::"r"(subnormals == Subnormals::kept ? kIeee : kCanonical) : "memory");
   }
-  ~FloatScope() { asm volatile("msr fpcr, %0" ::"r"(saved_)); }
+  ~FloatScope() {
+    asm volatile("msr fpcr, %0" ::"r"(saved_) : "memory");
+    asm volatile("msr fpsr, %0" ::"r"(saved_flags_));
+  }
 #else
 #error "FloatScope needs the control register of this processor"
 #endif
@@ -42,7 +46,7 @@ class FloatScope {
 #else
   static constexpr std::uint64_t kIeee = 0;                            // nearest, no traps
   static constexpr std::uint64_t kCanonical = std::uint64_t{1} << 24;  // the same, FZ
-  std::uint64_t saved_ = 0;
+  std::uint64_t saved_ = 0, saved_flags_ = 0;
 #endif
 };
 

@@ -5,6 +5,11 @@
 // a subnormal result (after rounding) flushed to zero: what FMA instructions do under FTZ and DAZ, and what
 // the bf16 dot instruction does always. No libm, no dependence on the floating-point environment but
 // round-to-nearest.
+//
+// AArch64 flushes otherwise: it looks at a result before rounding, so that what lies within 2^-151 below
+// 2^-126 and would be rounded up to it becomes zero. Its kernels see such results and have them made anew
+// (Neon::Exact); scalar code that may meet them goes through mul_canonical. Sums of two numbers are exact
+// there, and quotients are never so near below a power of two: they need nothing.
 #pragma once
 
 #include <nibble/base/float16.hpp>
@@ -42,7 +47,24 @@ constexpr double fma_to_odd(float a, float b, float c) {
   // Tiny after rounding to 24 bits: below the midpoint of the largest subnormal step and 2^-126.
   if (magnitude < 0x1.ffffffp-127)
     return std::bit_cast<float>(static_cast<std::uint32_t>(std::bit_cast<std::uint64_t>(sum) >> 63) << 31);
+  if (magnitude < 0x1p-126) return sum < 0 ? -0x1p-126f : 0x1p-126f;
   return static_cast<float>(sum);
+}
+
+// Whether this processor flushes what rounding would have made the least normal number.
+#if defined(__aarch64__)
+inline constexpr bool kFlushesBeforeRounding = true;
+#else
+inline constexpr bool kFlushesBeforeRounding = false;
+#endif
+
+// a * b rounded once and flushed as above, under FTZ and DAZ.
+[[gnu::always_inline]] constexpr float mul_canonical(float a, float b) {
+  const float product = a * b;
+  if constexpr (kFlushesBeforeRounding)
+    if (product == 0 && a != 0 && b != 0) [[unlikely]]
+      return fma_canonical(a, b, -0.0f);  // a zero keeps its sign
+  return product;
 }
 
 // One output of a matrix product: the chain over k in canonical order. `weight(k)` and `x(k)` give f32
@@ -119,7 +141,8 @@ constexpr float chain_int8(std::int64_t k, int run, bool minima, const float* x,
       int exact = 0;
       for (std::int64_t i = first; i < end && i < first + run; ++i)
         exact += codes(i) * inputs.codes[i - group];
-      sum = fma_canonical(static_cast<float>(exact), flush_subnormal(steps(first).step * inputs.scale), sum);
+      sum = fma_canonical(static_cast<float>(exact), fma_canonical(steps(first).step, inputs.scale, -0.0f),
+                          sum);
     }
     if (minima) sum = fma_canonical(steps(group).minimum, inputs.scaled_sum, sum);
   }

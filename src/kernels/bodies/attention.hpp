@@ -6,6 +6,7 @@
 // joins last. A masked key is never multiplied: its half of a pair is zeroed.
 #pragma once
 
+#include "exact.hpp"
 #include "math.hpp"
 #include "stored_kv.hpp"
 #include <nibble/base/float16.hpp>
@@ -175,7 +176,7 @@ class HeadGroup {
       total = total * factor + exp1<A>(*sink - joint);
     }
     factor /= total;
-    for (int i = 0; i < dim_; ++i) out[i] = out_[n][i] * factor;
+    for (int i = 0; i < dim_; ++i) out[i] = mul_canonical(out_[n][i], factor);
   }
 
   static constexpr float kHidden = -std::numeric_limits<float>::infinity();
@@ -193,7 +194,9 @@ class HeadGroup {
 
 template <class A, class Stored, int N>
 void attend_heads(const AttentionArgs& args, bool round, std::int64_t row, int head, int kv_head, int left) {
-  for (; left >= N; left -= N, head += N) HeadGroup<A, Stored, N>(args, round, row, head, kv_head);
+  for (; left >= N; left -= N, head += N)
+    exactly<A>(
+        [&]<class B>(Verbs<B>) { HeadGroup<B, Rebound<Stored, B>, N>(args, round, row, head, kv_head); });
   if constexpr (N > 1)
     if (left > 0) attend_heads<A, Stored, N / 2>(args, round, row, head, kv_head, left);
 }
@@ -241,8 +244,8 @@ void rotate(float* head, int dim, const float* cos, const float* sin) {
   const int half = dim / 2;
   for (int i = 0; i < half; ++i) {
     const float a = head[i], b = head[i + half];
-    head[i] = a * cos[i] - b * sin[i];
-    head[i + half] = b * cos[i] + a * sin[i];
+    head[i] = mul_canonical(a, cos[i]) - mul_canonical(b, sin[i]);
+    head[i + half] = mul_canonical(b, cos[i]) + mul_canonical(a, sin[i]);
   }
 }
 

@@ -1,13 +1,18 @@
 // The table of one instruction set, from its verbs.
 #pragma once
 
+#include "exact.hpp"
 #include "int8.hpp"
 #include "layer.hpp"
 #include "matmul.hpp"
 #include <nibble/kernels/backend.hpp>
 
 #include <algorithm>
+#include <array>
+#include <cstddef>
 #include <cstdint>
+#include <type_traits>
+#include <utility>
 
 namespace nib::inline v0::cpu {
 
@@ -26,6 +31,40 @@ struct Kernels {
   static constexpr std::span<const MatmulKernel> all =
       Int8Formats<A, ScaledFormats<A, With>::template And>::list;
 };
+
+// The same, each exactly (exact.hpp).
+template <class A, class... D>
+struct ExactKernels {
+  static constexpr std::span<const MatmulKernel> fast = Kernels<A, D...>::all,
+                                                 exact = Kernels<ExactOf<A>>::all;
+
+  // The exact kernel for the same weights and inputs.
+  static constexpr const MatmulKernel& twin(const MatmulKernel& kernel) {
+    return *std::find_if(exact.begin(), exact.end(), [&](const MatmulKernel& other) {
+      return other.weight == kernel.weight && other.x == kernel.x && other.block_rows == kernel.block_rows;
+    });
+  }
+  template <std::size_t I>
+  static void run(const MatmulCall& call) {
+    constexpr MatmulKernel kFast = fast[I], kExact = twin(kFast);
+    if (A::flushes([&] { kFast.run(call); })) kExact.run(call);
+  }
+  template <std::size_t I>
+  static constexpr MatmulKernel kernel() {
+    MatmulKernel kernel = fast[I];
+    kernel.run = run<I>;
+    return kernel;
+  }
+  template <std::size_t... I>
+  static constexpr auto all_of(std::index_sequence<I...>) {
+    return std::array{kernel<I>()...};
+  }
+  static constexpr auto list = all_of(std::make_index_sequence<fast.size()>());
+  static constexpr std::span<const MatmulKernel> all = list;
+};
+
+template <class A, class... D>
+using KernelsOf = std::conditional_t<std::is_same_v<A, ExactOf<A>>, Kernels<A, D...>, ExactKernels<A, D...>>;
 
 // Independent chains of steps: the peak that prefill is judged by. Enough chains to cover the latency, few
 // enough to stay in registers.
@@ -82,12 +121,16 @@ double spin_dots(Numerics numerics, std::int64_t iterations) {
 template <class A>
 constexpr Backend backend(const char* name, bool (*present)(const CpuFeatures&), const char* needs) {
   if constexpr (A::kPairDot)
-    return {name,     present,     needs, Kernels<A, Mxfp4RescaledPairs<A>, Mxfp4Pairs<A>, Bf16Pairs<A>>::all,
+    return {name,     present,
+            needs,    KernelsOf<A, Mxfp4RescaledPairs<A>, Mxfp4Pairs<A>, Bf16Pairs<A>>::all,
             ops<A>(), spin_dots<A>};
-  else if constexpr (requires { typename A::Offsets; })
-    return {name, present, needs, Kernels<A, Mxfp4Rescaled<A>, Mxfp4Offsets<A>>::all, ops<A>(), spin_dots<A>};
+  else if constexpr (kHasOffsets<A>)
+    return {name,     present,     needs, KernelsOf<A, Mxfp4Rescaled<A>, Mxfp4Offsets<A>>::all,
+            ops<A>(), spin_dots<A>};
+  else if constexpr (kHasRanges<A>)
+    return {name, present, needs, KernelsOf<A, Mxfp4Rescaled<A>>::all, ops<A>(), spin_dots<A>};
   else
-    return {name, present, needs, Kernels<A>::all, ops<A>(), spin_dots<A>};
+    return {name, present, needs, KernelsOf<A>::all, ops<A>(), spin_dots<A>};
 }
 
 }  // namespace nib::inline v0::cpu

@@ -12,6 +12,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 namespace nib::inline v0::cpu {
 
@@ -118,6 +119,16 @@ struct Mxfp4Floats : FloatSteps<A> {
   static Octet open(const Tile& tile, int octet) {
     return {A::load_pairs(tile.line(tile.codes, octet)), A::e8m0(tile.scale(octet / 4 * 16))};
   }
+};
+
+// What A may have for MXFP4: the decoders below.
+template <class A>
+inline constexpr bool kHasOffsets = requires {
+  typename A::Offsets;
+};
+template <class A>
+inline constexpr bool kHasRanges = requires(const float* x) {
+  A::all_within(x, 8, 0.0f, 1.0f);
 };
 
 // As above where A decodes faster under a common scale that is not extreme.
@@ -466,7 +477,8 @@ struct CountsInScales {
 // 2^16 * 6 * 2^40 * 2^3 < 2^62, in units of the least scale and of kUnit < 2^(62 + 37 + 25).
 template <class A>
 struct Mxfp4Rescaled : FloatSteps<A>, CountsInScales<A> {
-  using Otherwise = Mxfp4Offsets<A>;  // multiplies what this may not
+  // What multiplies what this may not.
+  using Otherwise = std::conditional_t<kHasOffsets<A>, Mxfp4Offsets<A>, Mxfp4Floats<A>>;
   using CountsInScales<A>::kScales, CountsInScales<A>::kRescales;
   static constexpr Format kFormat = Format::mxfp4;
   struct Octet {

@@ -44,12 +44,15 @@ struct Int8Format {
   }
 };
 
-// 128 times the sum of codes. Where a run's codes add up in their bytes, that is one product.
+// 128 times the sum of codes. Where the codes of a run add up in their bytes, that is one product; where the
+// processor multiplies inputs with a sign, there is nothing too much.
 template <class Sums>
 class Offset {
  public:
   [[gnu::always_inline]] void add(const typename Sums::Codes& codes) {
-    if constexpr (Sums::kCodesAddUp)
+    if constexpr (!kCounts)
+      static_cast<void>(codes);
+    else if constexpr (Sums::kCodesAddUp)
       codes_ = Sums::plus(codes_, codes);
     else
       total_.add(kFourOffsets, codes);
@@ -61,6 +64,7 @@ class Offset {
   }
 
  private:
+  static constexpr bool kCounts = !requires { Sums::kSignedInputs; };
   Sums total_ = Sums::zero();
   typename Sums::Codes codes_{};
 };

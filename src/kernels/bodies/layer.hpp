@@ -7,6 +7,7 @@
 
 #include "activations.hpp"
 #include "attention.hpp"
+#include "exact.hpp"
 #include "math.hpp"
 #include <nibble/kernels/backend.hpp>
 #include <nibble/kernels/ops.hpp>
@@ -418,7 +419,8 @@ void experts(const OpContext& context, const ExpertsArgs& args) {
 
 template <class A>
 constexpr Ops ops() {
-  return {qkv<A>, attention<A>, project<A>, route<A>, experts<A>, head<A>};
+  using E = ExactOf<A>;  // beside the products nothing takes time
+  return {qkv<E>, attention<A>, project<E>, route<E>, experts<E>, head<E>};
 }
 
 }  // namespace nib::inline v0::cpu

@@ -48,7 +48,7 @@ struct Scalar {
     return map([&](int i) { return a.v[i] - b.v[i]; });
   }
   static F mul(F a, F b) {
-    return map([&](int i) { return a.v[i] * b.v[i]; });
+    return map([&](int i) { return mul_canonical(a.v[i], b.v[i]); });
   }
   static F div(F a, F b) {
     return map([&](int i) { return a.v[i] / b.v[i]; });
@@ -193,7 +193,11 @@ struct Scalar {
     const double sum = static_cast<double>(a) * static_cast<double>(b) + static_cast<double>(c);
     if ((std::bit_cast<std::uint64_t>(sum) & 0x1fff'ffffu) == 0x1000'0000u) [[unlikely]]
       return fma_canonical(a, b, c);
-    return static_cast<float>(sum);
+    const auto rounded = static_cast<float>(sum);
+    if constexpr (kFlushesBeforeRounding)
+      if (rounded == 0 && sum != 0) [[unlikely]]
+        return fma_canonical(a, b, c);
+    return rounded;
   }
   template <class Op>
   static P each_byte(P p, Op op) {
