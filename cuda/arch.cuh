@@ -15,8 +15,12 @@
 
 #define NIB_KERNEL __global__
 #define NIB_DEVICE __device__ __forceinline__
-// For constexpr functions that host and device share.
-#define NIB_BOTH __host__ __device__ __forceinline__
+// Of a kernel: its threads, and how many blocks of it one multiprocessor has to hold.
+#define NIB_FITS(threads, blocks) __launch_bounds__(threads, blocks)
+// Of the loop that follows: written out in full, four times, or not at all.
+#define NIB_UNROLL _Pragma("unroll")
+#define NIB_UNROLL_4 _Pragma("unroll 4")
+#define NIB_ROLLED _Pragma("unroll 1")
 
 namespace nib::inline v0::cuda {
 
@@ -70,15 +74,30 @@ NIB_DEVICE std::int32_t add_in_order(std::int32_t* counter, std::int32_t amount)
   return before;
 }
 
-// Sixteen bytes of global memory to shared memory, in the background; both at multiples of sixteen. They are
-// there after the wait, for this thread; for others after a sync, too. Groups end in the order in which they
-// were closed. sm_75 copies at once.
-NIB_DEVICE void begin_copy(Words4* to_shared, const Words4* from) {
+// A place in shared memory, as copies in the background take it; kept in a register.
+struct SharedPlace {
+  std::uint32_t address;
+};
+NIB_DEVICE SharedPlace place_of(const Words4* in_shared) {
+  auto address = static_cast<std::uint32_t>(__cvta_generic_to_shared(in_shared));
+  asm("" : "+r"(address));  // or it would be computed anew each time
+  return {address};
+}
+
+NIB_DEVICE SharedPlace further(SharedPlace place, int words) { return {place.address + 16 * words}; }
+
+// Sixteen bytes of global memory to those at `place` + 16 `words` in shared memory, in the background; both
+// at multiples of sixteen. They are there after the wait, for this thread; for others after a sync, too.
+// Groups end in the order in which they were closed. sm_75 copies at once.
+NIB_DEVICE void begin_copy(SharedPlace place, int words, const Words4* from) {
+  const std::uint32_t to = place.address + 16 * words;
 #if __CUDA_ARCH__ >= 800
-  const auto to = static_cast<unsigned>(__cvta_generic_to_shared(to_shared));
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
 #else
-  *to_shared = *from;
+  const Words4 read = *from;
+  asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(read.at[0]), "r"(read.at[1]),
+               "r"(read.at[2]), "r"(read.at[3])
+               : "memory");
 #endif
 }
 NIB_DEVICE void close_copy_group() {
@@ -93,6 +112,12 @@ NIB_DEVICE void wait_for_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(groups_that_may_remain) : "memory");
 #endif
 }
+
+// Byte i of a word, 0 the lowest.
+NIB_DEVICE std::uint32_t byte_of(std::uint32_t word, int i) { return __byte_perm(word, 0, 0x4440u | i); }
+
+// a b + c, rounded once.
+NIB_DEVICE float fused_multiply_add(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 
 // Two products of bf16, rounded to nearest even; subnormal factors and products are kept.
 NIB_DEVICE std::uint32_t multiply_bf16x2(std::uint32_t a, std::uint32_t b) {

@@ -108,16 +108,25 @@ void Fiber::prepare(void (*entry)(void*), void* argument) {
 }
 
 void Fiber::switch_to(Fiber& next) {
+  hand_over(next, &fake_stack_);
+  arrived();
+}
+
+void Fiber::end_in(Fiber& next) {
+  hand_over(next, nullptr);  // frees the sanitizer's stack
+  __builtin_unreachable();
+}
+
+void Fiber::hand_over(Fiber& next, [[maybe_unused]] void** fake_stack) {
   next.came_from_ = this;
 #if defined(NIB_FIBERS_UNDER_ASAN)
-  __sanitizer_start_switch_fiber(&fake_stack_, next.stack_bottom_, next.stack_size_);
+  __sanitizer_start_switch_fiber(fake_stack, next.stack_bottom_, next.stack_size_);
 #endif
 #if !defined(NIB_FIBERS_OF_UCONTEXT)
   nib_simt_switch(&stack_pointer_, next.stack_pointer_);
 #else
   swapcontext(&context_, &next.context_);
 #endif
-  arrived();
 }
 
 // Where the system's own stack is, only the one that came from there can tell.

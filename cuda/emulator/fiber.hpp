@@ -31,10 +31,14 @@ class Fiber {
   // From this fiber, which is running, to `next`. Returns when something switches back here.
   void switch_to(Fiber& next);
 
+  // The same for the last time: this fiber's function is done.
+  [[noreturn]] void end_in(Fiber& next);
+
   // False if the stack was written to its end, or beyond.
   bool stack_is_whole() const;
 
  private:
+  void hand_over(Fiber& next, void** fake_stack);
   void arrived();
   static void begin(Fiber* self);
 #if defined(NIB_FIBERS_OF_UCONTEXT)

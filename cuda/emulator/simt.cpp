@@ -89,6 +89,8 @@ void Emulator::run_block() {
   std::fill_n(shared_, shape_.shared_bytes, kPoison);
   warps_.assign(static_cast<std::size_t>(shape_.threads / kWarpLanes), Warp{});
   ready_.clear();
+  last_.clear();
+  last_warp_ = draw(2) ? static_cast<int>(draw(static_cast<std::uint64_t>(shape_.threads / kWarpLanes))) : -1;
   at_barrier_.clear();
   done_ = 0;
   broken_.reset();
@@ -105,13 +107,14 @@ void Emulator::run_block() {
           emulator.finish_thread();
         },
         &thread);
-    ready_.push_back(i);
+    make_ready(i);
   }
-  while (!ready_.empty() && !broken_) {
-    const std::size_t turn = draw(ready_.size());
-    std::swap(ready_[turn], ready_.back());
-    running_ = threads_[static_cast<std::size_t>(ready_.back())].get();
-    ready_.pop_back();
+  while (!broken_) {
+    std::vector<int>& from = ready_.empty() ? last_ : ready_;
+    if (from.empty()) break;
+    std::swap(from[draw(from.size())], from.back());
+    running_ = threads_[static_cast<std::size_t>(from.back())].get();
+    from.pop_back();
     scheduler_.switch_to(running_->fiber);
   }
   failure_ = what_failed();
@@ -156,14 +159,12 @@ void Emulator::finish_thread() {
     fail("ended before it waited for a copy to shared memory", running_->copies.back().where);
   running_->done = true;
   ++done_;
-  running_->fiber.switch_to(scheduler_);
-  __builtin_unreachable();
+  running_->fiber.end_in(scheduler_);
 }
 
 void Emulator::fail(const char* what, Place where, Other other) {
   broken_ = {what, where, other};
-  running_->fiber.switch_to(scheduler_);
-  __builtin_unreachable();
+  running_->fiber.end_in(scheduler_);
 }
 
 void Emulator::pause(const char* waits_for, Place where) {
@@ -174,7 +175,11 @@ void Emulator::pause(const char* waits_for, Place where) {
 
 void Emulator::release(int thread) {
   threads_[static_cast<std::size_t>(thread)]->waits_for = nullptr;
-  ready_.push_back(thread);
+  make_ready(thread);
+}
+
+void Emulator::make_ready(int thread) {
+  (thread / kWarpLanes == last_warp_ ? last_ : ready_).push_back(thread);
 }
 
 void Emulator::wait_for_block(Place where) {

@@ -1,6 +1,7 @@
 // Emulator: the threads, warps and blocks of one kernel launch, on one thread of the system. One fiber is one
 // CUDA thread; blocks run one after another, in an order drawn from the seed, as are the turns of threads
-// between two points where they wait for each other. Shared memory begins as NaN.
+// between two points where they wait for each other. In every second block one warp, drawn too, gets its
+// turns only while nobody else can go on: what others may overtake, they do. Shared memory begins as NaN.
 //
 // What real hardware answers with a hang, or not at all, ends the launch with a sentence here: a barrier or
 // an exchange between lanes that some threads never reach or reach at different places, shared memory beyond
@@ -112,6 +113,7 @@ class Emulator {
   void finish_thread();
   void pause(const char* waits_for, Place where);
   void release(int thread);
+  void make_ready(int thread);
   std::string what_failed() const;
   std::string who_waits() const;
   std::uint64_t draw(std::uint64_t below);
@@ -125,6 +127,8 @@ class Emulator {
   std::vector<std::unique_ptr<Thread>> threads_;  // as many as the largest launch had
   std::vector<Warp> warps_;
   std::vector<int> ready_;
+  std::vector<int> last_;  // those ready of the warp that comes last
+  int last_warp_ = -1;     // or none
   std::vector<int> at_barrier_;
   Place barrier_where_;
   int done_ = 0;

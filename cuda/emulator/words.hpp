@@ -3,13 +3,17 @@
 
 #include "simt.hpp"
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
 
 #define NIB_KERNEL
 #define NIB_DEVICE inline
-#define NIB_BOTH inline
+#define NIB_FITS(threads, blocks)
+#define NIB_UNROLL
+#define NIB_UNROLL_4
+#define NIB_ROLLED
 
 namespace nib::inline v0::cuda {
 
@@ -87,14 +91,24 @@ inline std::int32_t add_in_order(std::int32_t* counter, std::int32_t amount) {
   return before;
 }
 
-inline void begin_copy(Words4* to_shared, const Words4* from, simt::Place where = simt::Place::here()) {
-  simt::Emulator::current().begin_copy(to_shared, from, sizeof(Words4), where);
+struct SharedPlace {
+  Words4* words;
+};
+inline SharedPlace place_of(Words4* in_shared) { return {in_shared}; }
+inline SharedPlace further(SharedPlace place, int words) { return {place.words + words}; }
+inline void begin_copy(SharedPlace place, int words, const Words4* from,
+                       simt::Place where = simt::Place::here()) {
+  simt::Emulator::current().begin_copy(place.words + words, from, sizeof(Words4), where);
 }
 inline void close_copy_group() { simt::Emulator::current().close_copy_group(); }
 template <int groups_that_may_remain>
 void wait_for_copies() {
   simt::Emulator::current().wait_for_copies(groups_that_may_remain);
 }
+
+inline std::uint32_t byte_of(std::uint32_t word, int i) { return word >> 8 * i & 0xff; }
+
+inline float fused_multiply_add(float a, float b, float c) { return std::fma(a, b, c); }
 
 std::uint32_t multiply_bf16x2(std::uint32_t a, std::uint32_t b);
 

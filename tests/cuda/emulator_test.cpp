@@ -259,7 +259,7 @@ TEST_CASE("copies land at the wait for their group and not before") {
     const auto poisoned = [&](int group) { return shared[group * 32 + i].at[3] == 0xffff'ffffu; };
     for (int group = 0; group < 3; ++group) {
       shared[group * 32 + i] = {};
-      begin_copy(&shared[group * 32 + i], &from[static_cast<std::size_t>(group * 32 + i)]);
+      begin_copy(place_of(shared), group * 32 + i, &from[static_cast<std::size_t>(group * 32 + i)]);
       close_copy_group();
       CHECK(poisoned(group));
     }
@@ -277,7 +277,7 @@ TEST_CASE("copies land at the wait for their group and not before") {
     return emulator.run({1, 32, 64}, [&, to, from_byte, wait] {
       auto* const shared = reinterpret_cast<std::byte*>(&shared_memory<Words4[4]>());
       begin_copy(
-          reinterpret_cast<Words4*>(shared + to),
+          place_of(reinterpret_cast<Words4*>(shared + to)), 0,
           reinterpret_cast<const Words4*>(reinterpret_cast<const std::byte*>(from.data()) + from_byte));
       close_copy_group();
       if (wait) wait_for_copies<0>();
