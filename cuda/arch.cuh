@@ -6,6 +6,8 @@
 // Every exchange between lanes is one of a whole warp: there are no masks, and blocks are whole warps.
 #pragma once
 
+#include <nibble/base/float16.hpp>
+
 #include <cstddef>
 #include <cstdint>
 
@@ -118,6 +120,12 @@ NIB_DEVICE std::uint32_t byte_of(std::uint32_t word, int i) { return __byte_perm
 
 // a b + c, rounded once.
 NIB_DEVICE float fused_multiply_add(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+
+// e^x, within two units of the last place.
+NIB_DEVICE float exponential(float x) { return expf(x); }
+
+// The nearest bf16, ties to even.
+NIB_DEVICE std::uint16_t round_to_bf16(float x) { return to_bf16(x).bits; }
 
 // Two products of bf16, rounded to nearest even; subnormal factors and products are kept.
 NIB_DEVICE std::uint32_t multiply_bf16x2(std::uint32_t a, std::uint32_t b) {

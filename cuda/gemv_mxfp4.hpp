@@ -22,7 +22,7 @@ struct GemvMxfp4 {
   int tokens;                // 1 to 8
   float* out;                // [tokens][out_stride]
   std::int64_t out_stride;
-  float* scratch;          // [cut_floats(blocks)]
+  float* scratch;          // [gemv_scratch(shape, blocks)]
   std::int32_t* counters;  // [blocks], zero
 };
 

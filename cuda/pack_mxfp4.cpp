@@ -38,14 +38,15 @@ Result<int> ScaleExtent::lowered_by() const {
   return lowered;
 }
 
-void pack_tile(const Mxfp4Tiles& tiles, std::int64_t tile, const std::byte* codes, const std::byte* scales,
+void pack_tile(const Mxfp4Tiles& tiles, const TileRows& rows, const std::byte* codes, const std::byte* scales,
                int lowered_by, std::byte* out) {
   std::memset(out, 0, static_cast<std::size_t>(tiles.tile_bytes()));
-  const std::int64_t rows = std::min<std::int64_t>(kTileRows, tiles.rows - tile * kTileRows);
   const std::int64_t groups = tiles.k / kScaleGroup;
-  for (std::int64_t row = 0; row < rows; ++row)
+  for (std::int64_t row = 0; row < kTileRows; ++row) {
+    const std::int64_t from = rows[static_cast<std::size_t>(row)];
+    if (from < 0) continue;
     for (std::int64_t group = 0; group < groups; ++group) {
-      const std::int64_t index = row * groups + group;
+      const std::int64_t index = from * groups + group;
       const std::byte* const of_group = codes + index * static_cast<std::int64_t>(kGroupBytes);
       for (std::int64_t octet = 0; octet < 4; ++octet) {
         std::uint8_t eight[8];
@@ -58,6 +59,7 @@ void pack_tile(const Mxfp4Tiles& tiles, std::int64_t tile, const std::byte* code
       const int scale = std::clamp(std::to_integer<int>(scales[index]) - lowered_by, 0, kMostScale);
       out[tiles.scale_offset(row, group)] = static_cast<std::byte>(scale + kScaleBias);
     }
+  }
 }
 
 }  // namespace nib::inline v0::cuda

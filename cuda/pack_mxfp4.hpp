@@ -4,6 +4,7 @@
 #include "mxfp4_tiles.hpp"
 #include <nibble/base/status.hpp>
 
+#include <array>
 #include <cstddef>
 #include <span>
 
@@ -23,9 +24,33 @@ class ScaleExtent {
   int least_ = 255, most_ = -1;
 };
 
-// Packs rows [16 tile, 16 tile + 16) (those that there are) of a matrix into the bytes of that tile. codes
-// and scales begin with row 16 tile; out: tiles.tile_bytes(). Whatever lies beyond the matrix becomes zero.
-void pack_tile(const Mxfp4Tiles& tiles, std::int64_t tile, const std::byte* codes, const std::byte* scales,
+// The rows of a matrix that make a tile, of any order; -1: none.
+using TileRows = std::array<std::int64_t, kTileRows>;
+
+// Sixteen that follow each other.
+constexpr TileRows consecutive_rows(std::int64_t tile, std::int64_t rows) {
+  TileRows out{};
+  for (std::int64_t i = 0; i < kTileRows; ++i) {
+    const std::int64_t row = tile * kTileRows + i;
+    out[static_cast<std::size_t>(i)] = row < rows ? row : -1;
+  }
+  return out;
+}
+
+// Of a matrix whose rows are gate and up of unit 0, gate and up of unit 1, and so on: eight gates, then the
+// ups of the same units, so that a lane gets both of a unit.
+constexpr TileRows gate_up_rows(std::int64_t tile, std::int64_t units) {
+  TileRows out{};
+  for (std::int64_t i = 0; i < kTileRows; ++i) {
+    const std::int64_t unit = tile * (kTileRows / 2) + i % (kTileRows / 2);
+    out[static_cast<std::size_t>(i)] = unit < units ? 2 * unit + i / (kTileRows / 2) : -1;
+  }
+  return out;
+}
+
+// Packs `rows` of a matrix, whose codes and scales these are, into the bytes of one tile. out:
+// tiles.tile_bytes(). Whatever lies beyond the matrix becomes zero.
+void pack_tile(const Mxfp4Tiles& tiles, const TileRows& rows, const std::byte* codes, const std::byte* scales,
                int lowered_by, std::byte* out);
 
 }  // namespace nib::inline v0::cuda

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "simt.hpp"
+#include <nibble/base/float16.hpp>
 
 #include <cmath>
 #include <cstddef>
@@ -109,6 +110,10 @@ void wait_for_copies() {
 inline std::uint32_t byte_of(std::uint32_t word, int i) { return word >> 8 * i & 0xff; }
 
 inline float fused_multiply_add(float a, float b, float c) { return std::fma(a, b, c); }
+
+inline float exponential(float x) { return std::exp(x); }
+
+inline std::uint16_t round_to_bf16(float x) { return to_bf16(x).bits; }
 
 std::uint32_t multiply_bf16x2(std::uint32_t a, std::uint32_t b);
 

@@ -45,8 +45,8 @@ struct RandomMxfp4 {
     REQUIRE(found.ok());
     lowered_by = found.value();
     for (std::int64_t tile = 0; tile < tiles.tiles(); ++tile)
-      cuda::pack_tile(tiles, tile, codes.data() + tile * 16 * k / 2, scales.data() + tile * 16 * k / 32,
-                      lowered_by, packed.data() + tile * tiles.tile_bytes());
+      cuda::pack_tile(tiles, cuda::consecutive_rows(tile, rows), codes.data(), scales.data(), lowered_by,
+                      packed.data() + tile * tiles.tile_bytes());
   }
   EncodedMatrix encoded() const { return {Format::mxfp4, tiles.rows, tiles.k, codes.data(), scales.data()}; }
 

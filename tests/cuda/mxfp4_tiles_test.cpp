@@ -3,6 +3,7 @@
 #include <nibble/base/float16.hpp>
 #include <nibble/formats/mxfp4.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -153,8 +154,7 @@ TEST_CASE("packed matrices read by lanes are what was packed") {
       CHECK(lowered.value() == least);
       std::vector<std::byte> packed(static_cast<std::size_t>(tiles.bytes()), std::byte{0xee});
       for (std::int64_t tile = 0; tile < tiles.tiles(); ++tile)
-        pack_tile(tiles, tile, codes.data() + tile * 16 * tiles.k / 2,
-                  scales.data() + tile * 16 * tiles.k / 32, lowered.value(),
+        pack_tile(tiles, consecutive_rows(tile, tiles.rows), codes.data(), scales.data(), lowered.value(),
                   packed.data() + tile * tiles.tile_bytes());
       for (std::int64_t row = 0; row < tiles.tiles() * 16; ++row)
         for (std::int64_t i = 0;
@@ -170,6 +170,24 @@ TEST_CASE("packed matrices read by lanes are what was packed") {
             FAIL_CHECK("row ", row, ", input ", i, " of ", tiles.rows, " x ", tiles.k);
         }
     }
+}
+
+TEST_CASE("rows of gates and ups: each once, both of a unit eight apart") {
+  for (const std::int64_t units : {1, 8, 20, 2880}) {
+    std::vector<int> seen(static_cast<std::size_t>(2 * units));
+    for (std::int64_t tile = 0; tile < (units + 7) / 8; ++tile) {
+      const TileRows rows = gate_up_rows(tile, units);
+      for (std::size_t i = 0; i < 8; ++i) {
+        CHECK((rows[i] < 0) == (rows[i + 8] < 0));
+        if (rows[i] < 0) continue;
+        CHECK(rows[i] % 2 == 0);
+        CHECK(rows[i + 8] == rows[i] + 1);
+        ++seen[static_cast<std::size_t>(rows[i])];
+        ++seen[static_cast<std::size_t>(rows[i + 8])];
+      }
+    }
+    CHECK(std::all_of(seen.begin(), seen.end(), [](int n) { return n == 1; }));
+  }
 }
 
 TEST_CASE("scales: what fits, what is lowered, what is refused") {
