@@ -414,6 +414,8 @@ void add_doctor(CLI::App& program, std::function<int()>& chosen) {
   const auto flags = std::make_shared<DoctorFlags>();
   Section section(*verb, "Report");
   section.value("-t,--threads", "N", flags->threads, "threads (default: one for each processor)");
+  section.value("--cuda-library", "PATH", flags->cuda_library,
+                "libnibble-cuda.so, or its folder (default: where the program was installed)");
   section.flag("--json", flags->json, "as one JSON object");
   verb->callback([=, &chosen] { chosen = [flags] { return doctor(*flags); }; });
 }

@@ -10,6 +10,7 @@
 #include "version.hpp"
 #include <nibble/base/concat.hpp>
 #include <nibble/kernels/backend.hpp>
+#include <nibble/runtime/devices.hpp>
 #include <nibble/runtime/measure.hpp>
 #include <nibble/runtime/plan.hpp>
 
@@ -98,6 +99,7 @@ struct Findings {
   std::shared_ptr<Runtime> runtime;
   std::vector<std::string> instruction_sets;
   MemoryLimits limits;
+  DeviceSearch cuda;
   std::uint64_t usable = 0;
   Measured measured;
   std::vector<Known> models;
@@ -112,6 +114,30 @@ std::string joined(const std::vector<std::string>& words) {
   std::string text;
   for (const std::string& word : words) text += concat(text.empty() ? "" : " ", word);
   return text;
+}
+
+void add_devices(const DeviceSearch& cuda, Table& table) {
+  if (!cuda.status.ok()) return table.row({"CUDA", concat("not used: ", cuda.status.message())});
+  const char* title = "CUDA";
+  for (const Device& device : cuda.devices) {
+    table.row({title, concat(device.name, ", compute capability ", device.compute_major, ".",
+                             device.compute_minor, ", ", bytes_text(device.memory))});
+    title = "";
+  }
+  table.row({"", "not used: this version runs no model on a device yet"});
+}
+
+Json json_of(const DeviceSearch& cuda) {
+  std::vector<Json> devices;
+  for (const Device& device : cuda.devices)
+    devices.push_back(Json::object({{"name", json(device.name)},
+                                    {"compute_major", json(device.compute_major)},
+                                    {"compute_minor", json(device.compute_minor)},
+                                    {"processors", json(device.processors)},
+                                    {"memory", json(device.memory)}}));
+  return Json::object({{"library", json(cuda.library)},
+                       {"missing", cuda.status.ok() ? Json() : json(cuda.status.message())},
+                       {"devices", Json::array(std::move(devices))}});
 }
 
 std::string text_report(const Findings& findings) {
@@ -136,6 +162,7 @@ std::string text_report(const Findings& findings) {
     best = best && !backend.present;
     title = "";
   }
+  add_devices(findings.cuda, table);
   const Measured& measured = findings.measured;
   table.row({"measured", concat("reads memory at ", byte_rate_text(measured.read_bytes_per_second), ", ",
                                 threads, threads == 1 ? " thread" : " threads")});
@@ -179,6 +206,7 @@ std::string json_report(const Findings& findings) {
                                 {"container", bytes(findings.limits.container)},
                                 {"usable", json(findings.usable)}})},
        {"backends", Json::array(std::move(backends))},
+       {"cuda", json_of(findings.cuda)},
        {"measured", Json::object({{"threads", json(findings.runtime->pool().threads())},
                                   {"read_bytes_per_second", json(findings.measured.read_bytes_per_second)},
                                   {"bf16_flops_per_second", json(findings.measured.bf16_flops_per_second)},
@@ -196,6 +224,7 @@ int doctor(const DoctorFlags& flags) {
   if (!runtime.ok()) return fail(runtime.status());
   findings.runtime = runtime.take();
   findings.instruction_sets = instruction_sets();
+  findings.cuda = find_cuda_devices(flags.cuda_library.empty() ? library_folder() : flags.cuda_library);
   findings.limits = read_memory_limits();
   findings.usable = findings.limits.usable().value_or(findings.runtime->machine().memory);
   auto measured = measure(*findings.runtime);

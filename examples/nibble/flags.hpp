@@ -94,6 +94,7 @@ struct BenchFlags {
 
 struct DoctorFlags {
   int threads = 0;
+  std::string cuda_library;  // empty: the one that was installed with the program
   bool json = false;
 };
 

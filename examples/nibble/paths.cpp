@@ -109,6 +109,11 @@ std::string advice_about(std::string_view wanted) {
   return {};
 }
 
+std::string library_folder(const Places& places) {
+  const auto program = std::filesystem::path(places.program);
+  return (program.parent_path() / NIBBLE_LIBRARIES_FROM_PROGRAM).lexically_normal().string();
+}
+
 std::string history_path(const Places& places) {
   std::string state = places.environment("XDG_STATE_HOME");
   if (state.empty()) {

@@ -258,10 +258,28 @@ TEST_CASE("doctor: the same for people") {
   const Finished doctor = nibble({"doctor", "-t", "1"});
   CHECK(doctor.code == 0);
   CHECK(doctor.err.empty());
-  for (const char* word : {"processor", "memory", "backends", "GB/s", "FLOP/s", "gpt-oss-120b", "fits"}) {
+  for (const char* word : {"processor", "memory", "backends", "CUDA", "GB/s", "FLOP/s", "gpt-oss-120b", "fits"}) {
     CAPTURE(word);
     CHECK(doctor.out.find(word) != std::string::npos);
   }
+}
+
+TEST_CASE("doctor says which devices there are and why none is used") {
+  const Finished found = nibble({"doctor", "-t", "1", "--cuda-library", NIBBLE_FAKE_DEVICES});
+  CHECK(found.code == 0);
+  CHECK(found.out.find("Fake 9000, compute capability 9.0, 139 GiB") != std::string::npos);
+  CHECK(found.out.find("runs no model on a device yet") != std::string::npos);
+  const Finished none = nibble({"doctor", "-t", "1", "--cuda-library", "/no/such/library.so"});
+  CHECK(none.code == 0);
+  CHECK(none.out.find("CUDA       not used: no CUDA library: /no/such/library.so") != std::string::npos);
+
+  const Json json = report({"doctor", "--json", "-t", "1", "--cuda-library", NIBBLE_FAKE_DEVICES});
+  const Json& cuda = *json.find("cuda");
+  CHECK(cuda.find("library")->as_string() == NIBBLE_FAKE_DEVICES);
+  CHECK(cuda.find("missing")->is_null());
+  REQUIRE(cuda.find("devices")->items().size() == 2);
+  CHECK(integer(cuda.find("devices")->items()[0], "processors") == 132);
+  CHECK(cuda.find("devices")->items()[1].find("name")->as_string() == "Fake 7500");
 }
 
 }  // namespace

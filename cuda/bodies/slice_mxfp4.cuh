@@ -1,0 +1,149 @@
+// One slice of MXFP4 times one to eight columns: 16 rows x 256 inputs by one warp, from shared memory. The
+// order of additions within a slice is what is here; that between slices is one after the other
+// (stripes.cuh).
+#pragma once
+
+#include "../arch.cuh"
+#include "../mxfp4_tiles.hpp"
+
+#include <bit>
+#include <cstdint>
+
+namespace nib::inline v0::cuda {
+
+inline constexpr int kColumns = 8;
+
+// What a lane holds of a product [16 rows][8 columns], as multiply_tile has it: with group = lane / 4 and
+// in_group = lane % 4, element i is row group + 8 (i / 2), column 2 in_group + i % 2.
+constexpr int row_of_element(int lane, int i) { return lane / 4 + 8 * (i / 2); }
+constexpr int column_of_element(int lane, int i) { return 2 * (lane % 4) + i % 2; }
+
+// Tensor cores of sm_80 and later: weights are the first factor, unpacked in registers, their scale folded in
+// (which is exact); columns the second. One chain of sums through the slice.
+struct TensorMath {
+  static constexpr int kStages = 4;         // of the ring that slices are copied into
+  static constexpr int kBlocksThatFit = 2;  // on a multiprocessor
+
+  // Column `group` of the second factor is this lane's, inputs 8 in_group .. + 7 of each half block.
+  struct Inputs {
+    const std::uint16_t* at;
+    template <class Problem>
+    NIB_DEVICE static Inputs of(const Problem& problem, int item) {
+      const int lane = thread_index() % 32;
+      return {problem.column(item, lane / 4) + 8 * (lane % 4)};
+    }
+  };
+
+  template <int kBlocks>
+  NIB_DEVICE static void multiply_blocks(float (&sums)[4], const Words4* codes,
+                                         const std::uint32_t (&scales)[4], int first_group,
+                                         const std::uint16_t* column, int lane) {
+    NIB_UNROLL
+    for (int block = 0; block < kBlocks; ++block) {
+      const Words4 words = codes[block * 32 + lane];
+      NIB_UNROLL
+      for (int half = 0; half < 2; ++half) {
+        const int group = first_group + 2 * block + half;
+        const Words4 x = *reinterpret_cast<const Words4*>(column + block * kBlockDepth + half * kScaleGroup);
+        const std::uint32_t upper_scale = scale_pair(byte_of(group < 4 ? scales[0] : scales[1], group % 4)),
+                            lower_scale = scale_pair(byte_of(group < 4 ? scales[2] : scales[3], group % 4));
+        const CodePairs upper = untwiddle(words.at[2 * half]), lower = untwiddle(words.at[2 * half + 1]);
+        NIB_UNROLL
+        for (int j = 0; j < 2; ++j) {
+          const std::uint32_t weights[4] = {multiply_bf16x2(upper.at[2 * j], upper_scale),
+                                            multiply_bf16x2(lower.at[2 * j], lower_scale),
+                                            multiply_bf16x2(upper.at[2 * j + 1], upper_scale),
+                                            multiply_bf16x2(lower.at[2 * j + 1], lower_scale)};
+          const std::uint32_t inputs[2] = {x.at[2 * j], x.at[2 * j + 1]};
+          multiply_tile(sums, weights, inputs);
+        }
+      }
+    }
+  }
+
+  // sums: this lane's elements of the product of a slice of `blocks` blocks. first_input: the slice's.
+  NIB_DEVICE static void multiply_slice(float (&sums)[4], const Words4* slice, int blocks,
+                                        const Inputs& inputs, int first_input, int lane) {
+    const std::uint16_t* const column = inputs.at + first_input;
+    const Words4 scale_words = slice[lane / 4];
+    const std::uint32_t(&scales)[4] = scale_words.at;
+    const Words4* const codes = slice + kLineBytes / 16;
+    sums[0] = sums[1] = sums[2] = sums[3] = 0;
+    if (blocks == kSliceDepth / kBlockDepth) {
+      multiply_blocks<kSliceDepth / kBlockDepth>(sums, codes, scales, 0, column, lane);
+    } else {
+      for (int block = 0; block < blocks; ++block)
+        multiply_blocks<1>(sums, codes + block * 32, scales, 2 * block, column + block * kBlockDepth, lane);
+    }
+  }
+};
+
+// Everything older: fused multiply-adds in f32. Each lane sums up its own inputs of two rows, for all
+// columns; the four lanes that share rows then add theirs, neighbours first.
+struct SimtMath {
+  static constexpr int kStages = 2;
+  static constexpr int kBlocksThatFit = 1;
+
+  struct Inputs {
+    const std::uint16_t* at[kColumns];
+    template <class Problem>
+    NIB_DEVICE static Inputs of(const Problem& problem, int item) {
+      Inputs inputs;
+      NIB_UNROLL
+      for (int i = 0; i < kColumns; ++i) inputs.at[i] = problem.column(item, i) + 8 * (thread_index() % 4);
+      return inputs;
+    }
+  };
+
+  NIB_DEVICE static float low_half(std::uint32_t pair) { return std::bit_cast<float>(pair << 16); }
+  NIB_DEVICE static float high_half(std::uint32_t pair) { return std::bit_cast<float>(pair & 0xffff'0000u); }
+
+  // Eight weights of a word.
+  NIB_DEVICE static void unpack(float (&weights)[8], std::uint32_t word, std::uint32_t scale_byte) {
+    const float scale = std::bit_cast<float>(scale_byte << 23);
+    const CodePairs pairs = untwiddle(word);
+    NIB_UNROLL
+    for (int j = 0; j < 4; ++j) {
+      weights[2 * j] = low_half(pairs.at[j]) * scale;
+      weights[2 * j + 1] = high_half(pairs.at[j]) * scale;
+    }
+  }
+
+  NIB_DEVICE static void multiply_slice(float (&sums)[4], const Words4* slice, int blocks,
+                                        const Inputs& inputs, int first_input, int lane) {
+    const auto* const scales = reinterpret_cast<const std::uint8_t*>(slice + lane / 4);
+    const Words4* const codes = slice + kLineBytes / 16;
+    float upper[kColumns] = {}, lower[kColumns] = {};
+    for (int group = 0; group < 2 * blocks; ++group) {
+      const auto* const words = codes[group / 2 * 32 + lane].at + 2 * (group % 2);
+      float upper_weights[8], lower_weights[8];
+      unpack(upper_weights, words[0], scales[group]);
+      unpack(lower_weights, words[1], scales[8 + group]);
+      NIB_UNROLL
+      for (int i = 0; i < kColumns; ++i) {
+        const std::uint16_t* const column = inputs.at[i] + first_input + group * kScaleGroup;
+        const Words4 x = *reinterpret_cast<const Words4*>(column);
+        NIB_UNROLL
+        for (int j = 0; j < 4; ++j) {
+          upper[i] = fused_multiply_add(upper_weights[2 * j], low_half(x.at[j]), upper[i]);
+          upper[i] = fused_multiply_add(upper_weights[2 * j + 1], high_half(x.at[j]), upper[i]);
+          lower[i] = fused_multiply_add(lower_weights[2 * j], low_half(x.at[j]), lower[i]);
+          lower[i] = fused_multiply_add(lower_weights[2 * j + 1], high_half(x.at[j]), lower[i]);
+        }
+      }
+    }
+    NIB_UNROLL
+    for (int i = 0; i < kColumns; ++i) {
+      upper[i] += shuffle_xor(upper[i], 1);
+      upper[i] += shuffle_xor(upper[i], 2);
+      lower[i] += shuffle_xor(lower[i], 1);
+      lower[i] += shuffle_xor(lower[i], 2);
+      if (i / 2 == lane % 4) {
+        sums[i % 2] = upper[i];
+        sums[2 + i % 2] = lower[i];
+      }
+    }
+  }
+};
+
+}  // namespace nib::inline v0::cuda

@@ -1,0 +1,135 @@
+#!/usr/bin/env python3
+"""sass_budget.py CUOBJDUMP LIBRARY: what the compiler made of the kernels, for every architecture of the library.
+
+No kernel may keep anything in local memory. The inner loop of each kernel named below has a budget of instructions for a
+weight: at the bandwidth of an H200 (4.3 TB/s, 4.25 bits a weight, 132 multiprocessors at 1.755 GHz) 34.9 weights come in
+for a clock and multiprocessor, whose 128 lanes then have 3.67 instructions for each of them, and whose 64 lanes of the
+integer unit 1.83. What is counted is the shortest way around the loop that both asks for a whole slice and multiplies one.
+"""
+import collections
+import heapq
+import re
+import subprocess
+import sys
+
+SLICE_WEIGHTS = 16 * 256 // 32  # of a lane
+ARCHITECTURE = "sm_90"
+ALLOWED = 3.67, 1.83  # instructions, and those of the integer unit, for a weight
+BUDGET = 0.85  # of either; the rest is for the sums between slices, which this way leaves out
+KERNELS = ["gemv_kernel", "GateUp", "Down"]  # parts of their names
+INTEGER = {"LOP3", "SHF", "PRMT", "ISETP", "SEL", "LEA", "IADD3", "VIADD", "MOV", "PLOP3"}
+
+
+def functions(text):
+    """Yields (architecture, name, [(address, instruction)])."""
+    architecture, name, code = None, None, []
+    for line in text.splitlines():
+        if match := re.search(r"code for (sm_\w+)", line):
+            architecture = match[1]
+        elif match := re.search(r"Function : (\S+)", line):
+            if name:
+                yield (*name, code)
+            name, code = (architecture, match[1]), []
+        elif match := re.match(r"\s+/\*([0-9a-f]{4,6})\*/\s+(.*?);", line):
+            code.append((int(match[1], 16), match[2].strip()))
+    if name:
+        yield (*name, code)
+
+
+def mnemonic(instruction):
+    return re.sub(r"^@!?U?P[T0-9]+\s+", "", instruction).split()[0].split(".")[0]
+
+
+def successors(code):
+    at = {address: i for i, (address, _) in enumerate(code)}
+    out = []
+    for i, (_, text) in enumerate(code):
+        jump = re.search(r"\bBRA\b.*?(0x[0-9a-f]+)", text)
+        falls_through = text.startswith("@") or "DIV" in text or re.search(r"\bBRA(\.\w+)*\s+!?U?P[0-9]", text)
+        if jump:
+            out.append([at[int(jump[1], 16)]] + ([i + 1] if falls_through else []))
+        elif mnemonic(text) in ("EXIT", "RET"):
+            out.append([i + 1] if text.startswith("@") else [])
+        else:
+            out.append([i + 1] if i + 1 < len(code) else [])
+    return out
+
+
+def blocks_with(code, after, name):
+    """First instructions called `name` of the straight pieces of code that have the most of them."""
+    leaders = {0}
+    for i, to in enumerate(after):
+        if to != [i + 1]:
+            leaders.update(to)
+            leaders.add(i + 1)
+    counts, first, leader = collections.Counter(), {}, 0
+    for i, (_, text) in enumerate(code):
+        leader = i if i in leaders else leader
+        if mnemonic(text) == name:
+            counts[leader] += 1
+            first.setdefault(leader, i)
+    most = max(counts.values(), default=0)
+    return [first[leader] for leader, count in counts.items() if count == most]
+
+
+def shortest(after, start, end):
+    """Instructions from `start` to before `end`, or nothing."""
+    came, costs, queue = {}, {start: 0}, [(0, start)]
+    while queue:
+        cost, at = heapq.heappop(queue)
+        for to in after[at]:
+            if to == end:
+                path = [at]
+                while path[-1] != start:
+                    path.append(came[path[-1]])
+                return path
+            if cost + 1 < costs.get(to, sys.maxsize):
+                costs[to], came[to] = cost + 1, at
+                heapq.heappush(queue, (cost + 1, to))
+    return None
+
+
+def way_around(code):
+    """The mnemonics of the shortest way through the largest piece of tensor products and one of copies."""
+    after = successors(code)
+    ways = []
+    for product in blocks_with(code, after, "HMMA"):
+        for copy in blocks_with(code, after, "LDGSTS"):
+            there, back = shortest(after, copy, product), shortest(after, product, copy)
+            if there and back:
+                ways.append(there + back)
+    return [mnemonic(code[i][1]) for i in min(ways, key=len)] if ways else []
+
+
+def main():
+    cuobjdump, library = sys.argv[1:]
+    text = subprocess.run([cuobjdump, "-sass", library], check=True, capture_output=True, text=True).stdout
+    wrong, seen, architectures, kernels = [], set(), set(), 0
+    for architecture, name, code in functions(text):
+        architectures.add(architecture)
+        kernels += 1
+        spills = sum(mnemonic(text) in ("STL", "LDL") for _, text in code)
+        if spills:
+            wrong.append(f"{architecture}: {name} has {spills} instructions on local memory")
+        for part in KERNELS:
+            if architecture != ARCHITECTURE or part not in name:
+                continue
+            way = way_around(code)
+            if not way:  # the arithmetic of older devices
+                continue
+            seen.add(part)
+            used = len(way) / SLICE_WEIGHTS, sum(each in INTEGER for each in way) / SLICE_WEIGHTS
+            if way.count("HMMA") != SLICE_WEIGHTS // 8:
+                wrong.append(f"{name}: {way.count('HMMA')} tensor products in its loop, expected {SLICE_WEIGHTS // 8}")
+            print(f"{part}: {used[0]:.2f} instructions for a weight, of them {used[1]:.2f} of the integer unit; "
+                  f"bandwidth allows {ALLOWED[0]} and {ALLOWED[1]}, the budget is {BUDGET:.0%} of that")
+            if any(one > BUDGET * most for one, most in zip(used, ALLOWED)):
+                wrong.append(f"{name}: over its budget")
+    wrong += [f"no kernel {part} for {ARCHITECTURE} was found" for part in sorted(set(KERNELS) - seen)]
+    print(f"{kernels} kernels for {', '.join(sorted(architectures))}")
+    print("\n".join(wrong))
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
