@@ -49,7 +49,7 @@ Status route(const Route& call, int blocks, Stream stream);
 // g and values u: [g u] = Wgu x + bgu.
 struct ExpertsMxfp4 {
   ExpertLists lists;
-  int tokens, chosen;                // 1 to 8; T
+  int tokens, chosen;                // 1 to 8, grouped any; T
   int units;                         // of an expert
   Mxfp4Tiles gate_up;                // rows: 16 for each 8 units, as gate_up_rows has them
   const std::byte* gate_up_weights;  // [experts][gate_up.bytes()]
@@ -79,5 +79,9 @@ constexpr std::int64_t experts_scratch(const ExpertsMxfp4& call, int blocks) {
 
 // Two kernels, of which the second adds to the residual. Bits, arithmetic and errors: as gemv_mxfp4.
 Status experts_mxfp4(const ExpertsMxfp4& call, bool tensor_cores, int blocks, Stream stream);
+
+// The same for any number of tokens, and the same bits for each; without scratch and counters. Weights are
+// unpacked once for 32 rows of inputs (16 without tensor cores) of an expert, so it is the one for prompts.
+Status experts_mxfp4_grouped(const ExpertsMxfp4& call, bool tensor_cores, int blocks, Stream stream);
 
 }  // namespace nib::inline v0::cuda

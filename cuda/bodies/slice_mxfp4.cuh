@@ -23,6 +23,7 @@ constexpr int column_of_element(int lane, int i) { return 2 * (lane % 4) + i % 2
 struct TensorMath {
   static constexpr int kStages = 4;         // of the ring that slices are copied into
   static constexpr int kBlocksThatFit = 2;  // on a multiprocessor
+  static constexpr int kWide = 4;           // eights of columns that share the unpacking of weights
 
   // Column `group` of the second factor is this lane's, inputs 8 in_group .. + 7 of each half block.
   struct Inputs {
@@ -34,30 +35,50 @@ struct TensorMath {
     }
   };
 
-  template <int kBlocks>
-  NIB_DEVICE static void multiply_blocks(float (&sums)[4], const Words4* codes,
-                                         const std::uint32_t (&scales)[4], int first_group,
-                                         const std::uint16_t* column, int lane) {
+  // kWide times eight columns; load(wide, block, half) are this lane's inputs of column `group` of them.
+  template <int kBlocks, int kWide, class Load>
+  NIB_DEVICE static void multiply_blocks(float (&sums)[kWide][4], const Words4* codes,
+                                         const std::uint32_t (&scales)[4], int first_block, const Load& load,
+                                         int lane) {
     NIB_UNROLL
-    for (int block = 0; block < kBlocks; ++block) {
+    for (int i = 0; i < kBlocks; ++i) {
+      const int block = first_block + i;
       const Words4 words = codes[block * 32 + lane];
       NIB_UNROLL
       for (int half = 0; half < 2; ++half) {
-        const int group = first_group + 2 * block + half;
-        const Words4 x = *reinterpret_cast<const Words4*>(column + block * kBlockDepth + half * kScaleGroup);
+        const int group = 2 * block + half;
         const std::uint32_t upper_scale = scale_pair(byte_of(group < 4 ? scales[0] : scales[1], group % 4)),
                             lower_scale = scale_pair(byte_of(group < 4 ? scales[2] : scales[3], group % 4));
         const CodePairs upper = untwiddle(words.at[2 * half]), lower = untwiddle(words.at[2 * half + 1]);
+        std::uint32_t weights[2][4];
         NIB_UNROLL
-        for (int j = 0; j < 2; ++j) {
-          const std::uint32_t weights[4] = {multiply_bf16x2(upper.at[2 * j], upper_scale),
-                                            multiply_bf16x2(lower.at[2 * j], lower_scale),
-                                            multiply_bf16x2(upper.at[2 * j + 1], upper_scale),
-                                            multiply_bf16x2(lower.at[2 * j + 1], lower_scale)};
-          const std::uint32_t inputs[2] = {x.at[2 * j], x.at[2 * j + 1]};
-          multiply_tile(sums, weights, inputs);
+        for (int j = 0; j < 4; ++j) {
+          weights[j / 2][j % 2 * 2] = multiply_bf16x2(upper.at[j], upper_scale);
+          weights[j / 2][j % 2 * 2 + 1] = multiply_bf16x2(lower.at[j], lower_scale);
+        }
+        NIB_UNROLL
+        for (int wide = 0; wide < kWide; ++wide) {
+          const Words4 x = load(wide, block, half);
+          multiply_tile(sums[wide], weights[0], {x.at[0], x.at[1]});
+          multiply_tile(sums[wide], weights[1], {x.at[2], x.at[3]});
         }
       }
+    }
+  }
+
+  template <int kWide, class Load>
+  NIB_DEVICE static void multiply_wide(float (&sums)[kWide][4], const Words4* slice, int blocks,
+                                       const Load& load, int lane) {
+    const Words4 scales = slice[lane / 4];
+    const Words4* const codes = slice + kLineBytes / 16;
+    NIB_UNROLL
+    for (int wide = 0; wide < kWide; ++wide)
+      for (int i = 0; i < 4; ++i) sums[wide][i] = 0;
+    if (blocks == kSliceDepth / kBlockDepth) {
+      multiply_blocks<kSliceDepth / kBlockDepth, kWide>(sums, codes, scales.at, 0, load, lane);
+    } else {
+      for (int block = 0; block < blocks; ++block)
+        multiply_blocks<1, kWide>(sums, codes, scales.at, block, load, lane);
     }
   }
 
@@ -65,16 +86,26 @@ struct TensorMath {
   NIB_DEVICE static void multiply_slice(float (&sums)[4], const Words4* slice, int blocks,
                                         const Inputs& inputs, int first_input, int lane) {
     const std::uint16_t* const column = inputs.at + first_input;
-    const Words4 scale_words = slice[lane / 4];
-    const std::uint32_t(&scales)[4] = scale_words.at;
-    const Words4* const codes = slice + kLineBytes / 16;
-    sums[0] = sums[1] = sums[2] = sums[3] = 0;
-    if (blocks == kSliceDepth / kBlockDepth) {
-      multiply_blocks<kSliceDepth / kBlockDepth>(sums, codes, scales, 0, column, lane);
-    } else {
-      for (int block = 0; block < blocks; ++block)
-        multiply_blocks<1>(sums, codes + block * 32, scales, 2 * block, column + block * kBlockDepth, lane);
-    }
+    float wide[1][4];
+    multiply_wide<1>(
+        wide, slice, blocks,
+        [column](int, int block, int half) {
+          return *reinterpret_cast<const Words4*>(column + block * kBlockDepth + half * kScaleGroup);
+        },
+        lane);
+    for (int i = 0; i < 4; ++i) sums[i] = wide[0][i];
+  }
+
+  // The same of kWide times eight columns whose inputs of the slice lie in shared memory, `stride` words
+  // apart.
+  template <int kWide>
+  NIB_DEVICE static void multiply_staged(float (&sums)[kWide][4], const Words4* slice, int blocks,
+                                         const Words4* x, int stride, int lane) {
+    const Words4* const own = x + lane / 4 * stride + lane % 4;
+    multiply_wide<kWide>(
+        sums, slice, blocks,
+        [=](int wide, int block, int half) { return own[wide * kColumns * stride + block * 8 + half * 4]; },
+        lane);
   }
 };
 
@@ -83,6 +114,7 @@ struct TensorMath {
 struct SimtMath {
   static constexpr int kStages = 2;
   static constexpr int kBlocksThatFit = 1;
+  static constexpr int kWide = 2;
 
   struct Inputs {
     const std::uint16_t* at[kColumns];
@@ -142,6 +174,23 @@ struct SimtMath {
         sums[i % 2] = upper[i];
         sums[2 + i % 2] = lower[i];
       }
+    }
+  }
+
+  template <int kWide>
+  NIB_DEVICE static void multiply_staged(float (&sums)[kWide][4], const Words4* slice, int blocks,
+                                         const Words4* x, int stride, int lane) {
+    NIB_ROLLED
+    for (int wide = 0; wide < kWide; ++wide) {
+      Inputs inputs;
+      NIB_UNROLL
+      for (int i = 0; i < kColumns; ++i)
+        inputs.at[i] = reinterpret_cast<const std::uint16_t*>(x + (wide * kColumns + i) * stride + lane % 4);
+      float own[4];
+      multiply_slice(own, slice, blocks, inputs, 0, lane);
+      NIB_UNROLL
+      for (int j = 0; j < kWide; ++j)
+        for (int i = 0; i < 4; ++i) sums[j][i] = j == wide ? own[i] : sums[j][i];
     }
   }
 };

@@ -129,5 +129,49 @@ TEST_CASE("experts mxfp4: the same bits for every batch, grid and order of threa
   }
 }
 
+TEST_CASE("experts mxfp4 grouped: every token of a prompt gets the bits that it gets alone") {
+  const std::uint64_t seed = std::random_device{}();
+  CAPTURE(seed);
+  std::mt19937_64 random(seed);
+  struct Shape {
+    int experts, width, units, tokens, chosen, blocks;
+  };
+  // Experts without tokens, with one more than a block of columns, tiles that do not fill a block of rows.
+  for (const Shape shape :
+       {Shape{2, 288, 96, 37, 1, 3}, {3, 160, 320, 34, 2, 2}, {8, 32, 32, 5, 2, 1}, {1, 320, 64, 33, 1, 50}})
+    for (const bool tensor_cores : {true, false}) {
+      CAPTURE(shape.experts);
+      CAPTURE(tensor_cores);
+      RandomExperts layer(shape.experts, shape.width, shape.units, random);
+      const RandomChoice choice(shape.tokens, shape.experts, shape.chosen, random);
+      RandomInputs x(shape.tokens, shape.width, random);
+      simt::Emulator emulator(seed);
+      RandomChoice all_tokens = choice;
+      const ExpertsResult all = run_experts(layer, all_tokens, x, 0, tensor_cores, shape.blocks, emulator,
+                                            cuda::experts_mxfp4_grouped);
+      for (int from = 0; from < shape.tokens;) {
+        const int count = std::min(1 + static_cast<int>(random() % 8), shape.tokens - from);
+        RandomChoice some = choice;
+        some.keep(from, count, shape.experts);
+        const ExpertsResult alone =
+            run_experts(layer, some, x, from, tensor_cores, 1 + static_cast<int>(random() % 5), emulator);
+        CHECK(std::equal(alone.residual.begin(), alone.residual.end(),
+                         all.residual.begin() + from * shape.width));
+        from += count;
+      }
+    }
+}
+
+TEST_CASE("experts mxfp4: numbers of tokens that are not taken") {
+  simt::Emulator emulator(1);
+  cuda::ExpertsMxfp4 call{};
+  for (const int tokens : {0, 9}) {
+    call.tokens = tokens;
+    CHECK(cuda::experts_mxfp4(call, true, 1, &emulator).code() == Code::argument);
+  }
+  call.tokens = 0;
+  CHECK(cuda::experts_mxfp4_grouped(call, true, 1, &emulator).code() == Code::argument);
+}
+
 }  // namespace
 }  // namespace nib::test

@@ -109,8 +109,11 @@ inline constexpr float kResidualBefore = 0.5f;
 
 inline constexpr float kAlpha = 1.702f, kLimit = 7.0f;
 
+using ExpertsFunction = Status (*)(const cuda::ExpertsMxfp4&, bool tensor_cores, int blocks, cuda::Stream);
+
 inline ExpertsResult run_experts(RandomExperts& layer, RandomChoice& choice, RandomInputs& x, int first_token,
-                                 bool tensor_cores, int blocks, simt::Emulator& emulator) {
+                                 bool tensor_cores, int blocks, simt::Emulator& emulator,
+                                 ExpertsFunction experts = cuda::experts_mxfp4) {
   const std::int64_t entries = choice.tokens * choice.chosen, hidden_stride = round_up(layer.units, 64) + 8;
   DeviceBuffer<std::uint16_t> hidden(entries * hidden_stride);
   const float nan = std::numeric_limits<float>::quiet_NaN();
@@ -144,7 +147,7 @@ inline ExpertsResult run_experts(RandomExperts& layer, RandomChoice& choice, Ran
                           .tile_counters = tile_counters.data()};
   DeviceBuffer<float> scratch(cuda::experts_scratch(call, blocks), nan);
   call.scratch = scratch.data();
-  const Status status = cuda::experts_mxfp4(call, tensor_cores, blocks, &emulator);
+  const Status status = experts(call, tensor_cores, blocks, &emulator);
   CAPTURE(status.message());
   REQUIRE(status.ok());
   const auto zero = [](std::int32_t n) { return n == 0; };

@@ -15,8 +15,10 @@ import sys
 SLICE_WEIGHTS = 16 * 256 // 32  # of a lane
 ARCHITECTURE = "sm_90"
 ALLOWED = 3.67, 1.83  # instructions, and those of the integer unit, for a weight
-BUDGET = 0.85  # of either; the rest is for the sums between slices, which this way leaves out
-KERNELS = ["gemv_kernel", "GateUp", "Down"]  # parts of their names
+# Of these. The rest is for the sums between slices, which this way leaves out; and of the integer unit's
+# budget for the compiler, which gives shifts to it or to the multipliers as it likes.
+BUDGET = 0.85, 0.9
+KERNELS = ["gemv_kernel", "experts_kernel.*GateUp", "experts_kernel.*DownAndAdd"]  # patterns of their names
 INTEGER = {"LOP3", "SHF", "PRMT", "ISETP", "SEL", "LEA", "IADD3", "VIADD", "MOV", "PLOP3"}
 
 
@@ -112,7 +114,7 @@ def main():
         if spills:
             wrong.append(f"{architecture}: {name} has {spills} instructions on local memory")
         for part in KERNELS:
-            if architecture != ARCHITECTURE or part not in name:
+            if architecture != ARCHITECTURE or not re.search(part, name):
                 continue
             way = way_around(code)
             if not way:  # the arithmetic of older devices
@@ -122,8 +124,8 @@ def main():
             if way.count("HMMA") != SLICE_WEIGHTS // 8:
                 wrong.append(f"{name}: {way.count('HMMA')} tensor products in its loop, expected {SLICE_WEIGHTS // 8}")
             print(f"{part}: {used[0]:.2f} instructions for a weight, of them {used[1]:.2f} of the integer unit; "
-                  f"bandwidth allows {ALLOWED[0]} and {ALLOWED[1]}, the budget is {BUDGET:.0%} of that")
-            if any(one > BUDGET * most for one, most in zip(used, ALLOWED)):
+                  f"bandwidth allows {ALLOWED[0]} and {ALLOWED[1]}, the budget is {BUDGET[0]:.0%} and {BUDGET[1]:.0%} of that")
+            if any(one > share * most for one, share, most in zip(used, BUDGET, ALLOWED)):
                 wrong.append(f"{name}: over its budget")
     wrong += [f"no kernel {part} for {ARCHITECTURE} was found" for part in sorted(set(KERNELS) - seen)]
     print(f"{kernels} kernels for {', '.join(sorted(architectures))}")
