@@ -11,9 +11,8 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #elif defined(__aarch64__)
-#include <sys/auxv.h>
-
 #include <asm/hwcap.h>
+#include <sys/auxv.h>
 #endif
 
 namespace nib::inline v0 {
@@ -46,7 +45,8 @@ CpuFeatures cpu_features() {
   return features;
 }
 #elif defined(__aarch64__)
-// The name stands in a register that the kernel answers for, and it is two numbers: who made it, and which part.
+// The name stands in a register that the kernel answers for, and it is two numbers: who made it, and which
+// part.
 std::string cpu_name() {
   if (!(getauxval(AT_HWCAP) & HWCAP_CPUID)) return "AArch64";
   std::uint64_t id;
