@@ -105,7 +105,10 @@ def way_around(code):
 
 def main():
     cuobjdump, library = sys.argv[1:]
-    text = subprocess.run([cuobjdump, "-sass", library], check=True, capture_output=True, text=True).stdout
+    listing = subprocess.run([cuobjdump, "-sass", library], capture_output=True, text=True)
+    if listing.returncode != 0:
+        sys.exit(f"{cuobjdump}: {listing.stderr.strip()}")
+    text = listing.stdout
     wrong, seen, architectures, kernels = [], set(), set(), 0
     for architecture, name, code in functions(text):
         architectures.add(architecture)
