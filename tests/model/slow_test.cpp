@@ -2,8 +2,10 @@
 #include "support/data.hpp"
 #include "support/model_rig.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <random>
+#include <span>
 
 #include <doctest/doctest.h>
 
@@ -21,13 +23,17 @@ TEST_CASE("slow: tales, 2,500 tokens: every logit of every position has the same
     std::vector<float> expected;
     for (const Backend* backend : present_backends()) {
       CAPTURE(std::string(backend->name));
-      // The scalar backend multiplies by the same function under both.
-      if (numerics == Numerics::f32 && backend == cpu_backends().back()) continue;
+      // The scalar backend multiplies by the same function under both, and is a hundred times as slow: of it
+      // the first thousand tokens, which are four chunks of attention and several windows.
+      const bool scalar = backend == cpu_backends().back();
+      if (numerics == Numerics::f32 && scalar) continue;
       ModelRig rig(folder, {.backend = backend, .numerics = numerics, .threads = 2, .rows = 300});
       auto cache = rig.cache();
-      const auto logits = rig.feed(*cache, prompt);
+      const auto tokens = scalar ? std::min<std::size_t>(prompt.size(), 1000) : prompt.size();
+      const auto logits = rig.feed(*cache, std::span(prompt).first(tokens));
       if (expected.empty()) expected = logits;
-      REQUIRE(logits.size() == expected.size());
+      REQUIRE(logits.size() == tokens * rig.config.vocabulary);
+      REQUIRE(logits.size() <= expected.size());
       CHECK(std::memcmp(logits.data(), expected.data(), logits.size() * sizeof(float)) == 0);
     }
   }
