@@ -107,16 +107,28 @@ struct Planes {
   Bytes codes, scales;
 };
 
+// What this machine has, and what lesser ones would choose on it: so that every table is used that can be.
+std::vector<CpuFeatures> machines() {
+  CpuFeatures avx2;
+  avx2.avx2_fma = this_machine().features.avx2_fma;
+  return {this_machine().features, avx2, CpuFeatures{}};
+}
+
 struct Subject {
-  Subject(Format format, ScaleRule rule)
-      : id(format),
-        fast(*find_encoder(format, rule, this_machine().features)),
-        plain(*find_encoder(format, rule, CpuFeatures{})) {}
+  Subject(Format format, ScaleRule rule) : id(format) {
+    for (const CpuFeatures& features : machines()) encoders.push_back(*find_encoder(format, rule, features));
+  }
   Format id;
-  Encoder fast, plain;
+  std::vector<Encoder> encoders;  // the last is the definition
 
   // The bytes of `call` by every way of encoding, which have to be `expected`.
-  bool agrees(EncodeCall call, const Planes& expected) const {
+  bool agrees(const EncodeCall& call, const Planes& expected) const {
+    return std::all_of(encoders.begin(), encoders.end(),
+                       [&](const Encoder& fast) { return agrees(fast, encoders.back(), call, expected); });
+  }
+
+ private:
+  bool agrees(const Encoder& fast, const Encoder& plain, EncodeCall call, const Planes& expected) const {
     bool all = true;
     const auto put = [&](const Encoder& encoder, bool with_noise) {
       const Planes planes(id, call.count);
@@ -180,12 +192,15 @@ void check_shared(const std::vector<float>& ties) {
     for (std::int64_t i = 0; i < count; i += run)
       fill(random, values.floats() + i, std::min(run, count - i), ties, F::Element::max());
     const auto runs = static_cast<std::size_t>((count + run - 1) / run);
-    std::vector<float> measured(runs), largest(runs), scales(runs), read(runs);
-    subject.fast.measure(values.floats(), count, run, measured.data());
+    std::vector<float> largest(runs), scales(runs), read(runs);
     measure_rows(values.floats(), 1, count, ScaleSharing::per_run(run), 0, largest.data());
-    REQUIRE(same_bits(measured, largest));
+    for (const Encoder& encoder : subject.encoders) {
+      std::vector<float> measured(runs);
+      encoder.measure(values.floats(), count, run, measured.data());
+      REQUIRE(same_bits(measured, largest));
+    }
     for (std::size_t i = 0; i < runs; ++i) {
-      scales[i] = subject.fast.scale_of(largest[i]);
+      scales[i] = subject.encoders[0].scale_of(largest[i]);
       REQUIRE(std::bit_cast<std::uint32_t>(scales[i]) ==
               std::bit_cast<std::uint32_t>(F::scale_of(largest[i])));
       if (random.chance(30)) scales[i] = 1;
@@ -258,7 +273,7 @@ TEST_CASE("noise is that of the values that a reader has, and no sum of a thread
   const Subject subject(Format::nf4, ScaleRule::usual);
   const float values[4] = {1, -0.5f, 0.25f, 0}, scale = 1, read = 2;
   std::byte codes[2];
-  const Noise noise = subject.fast.encode({values, 4, codes, nullptr, 1, 4, &scale, &read});
+  const Noise noise = subject.encoders[0].encode({values, 4, codes, nullptr, 1, 4, &scale, &read});
   CHECK(noise.signal == 1 + 0.25 + 0.0625);
   const float levels[4] = {1, -0.5250730514526367f, 0.24611230194568634f, 0};
   double expected = 0;
@@ -285,7 +300,7 @@ TEST_CASE("every word of 16 bits becomes its number, at every count") {
     }
     return found;
   };
-  for (const CpuFeatures& features : {CpuFeatures{}, this_machine().features}) {
+  for (const CpuFeatures& features : machines()) {
     const Wideners widen = find_wideners(features);
     CHECK(wrong(widen.bf16, [](std::uint16_t word) { return to_float(bf16{word}); }) == 0);
     CHECK(wrong(widen.f16, [](std::uint16_t word) { return to_float(f16{word}); }) == 0);
