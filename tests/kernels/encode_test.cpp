@@ -249,24 +249,33 @@ TEST_CASE("encoders write what the definitions do: shared scales") {
   check_shared<BnbFp4>(middles<BnbFp4Levels>());
 }
 
-// The quotient by a scale of E4M3 is never computed: all scales against all thresholds and their neighbours.
+// Quotients by scales are never computed: all scales of E4M3 against all thresholds and numbers beside them,
+// as they are and under scales of the tensor.
 TEST_CASE("nvfp4: every scale, every threshold, and the numbers beside it") {
-  const float infinity = std::numeric_limits<float>::infinity();
+  NIB_RANDOM(random);
+  const std::vector<float> ties = middles<E2M1>();
   const Subject subject(Format::nvfp4, ScaleRule::usual);
-  for (int code = 8; code < 0x7f; ++code) {
-    const float scale = E4M3::decode(static_cast<std::uint8_t>(code));
-    float values[48] = {};
-    for (int i = 0; i < 48; ++i) {
-      const float tie = middles<E2M1>()[static_cast<std::size_t>(i / 3 % 15)] * scale;
-      values[i] = i % 3 ? std::nextafter(tie, i % 3 == 1 ? infinity : -infinity) : tie;
-      if (i % 16 == 15) values[i] = 6 * scale;
+  for (int code = 8; code < 0x7f; ++code)
+    for (int round = 0; round < 40; ++round) {
+      const float tensor = round == 0 ? 1.0f : round == 1 ? 0x1p-9f : std::fabs(random.spread(-90, 90));
+      const float scale = E4M3::decode(static_cast<std::uint8_t>(code)) * tensor;
+      float values[48] = {};
+      for (int i = 0; i < 48; ++i) {
+        const float tie = ties[static_cast<std::size_t>(i / 3 % 15)] * scale;
+        const int beside = round < 2 ? i % 3 - 1 : random.below(25) - 12;  // of numbers
+        values[i] = tie == 0 ? tie
+                             : std::bit_cast<float>(std::bit_cast<std::uint32_t>(tie) +
+                                                    static_cast<std::uint32_t>(beside));
+        if (i % 16 == 15) values[i] = 6 * scale;
+      }
+      EncodeCall call{values, 48, nullptr};
+      call.tensor_scale = tensor;
+      const Planes expected(Format::nvfp4, 48);
+      quantize_rows<Nvfp4>(values, 1, 48, expected.codes.data(), expected.scales.data(),
+                           Quantizing<OneByOne>{{}, tensor});
+      REQUIRE(std::to_integer<int>(expected.scales.data()[0]) == code);
+      REQUIRE_MESSAGE(subject.agrees(call, expected), code << " under " << tensor);
     }
-    const Planes expected(Format::nvfp4, 48);
-    quantize_rows<Nvfp4>(values, 1, 48, expected.codes.data(), expected.scales.data(),
-                         Quantizing<OneByOne>{});
-    CHECK(std::to_integer<int>(expected.scales.data()[0]) == code);
-    CHECK_MESSAGE(subject.agrees({values, 48, nullptr}, expected), code);
-  }
 }
 
 TEST_CASE("noise is that of the values that a reader has, and no sum of a thread") {

@@ -166,7 +166,7 @@ struct Mxfp4Coder {
     float number;
   };
   explicit Mxfp4Coder(const EncodeCall&) {}
-  static Ready ready(const float* values) {
+  [[gnu::always_inline]] static Ready ready(const float* values) {
     const std::uint32_t a = largest_bits<A>(values);
     const auto exponent = static_cast<std::int32_t>((a + (RoundUp ? 0x3f'ffffu : 0u)) >> 23) - 2;
     if (a >= kInfinity) [[unlikely]]
@@ -230,22 +230,24 @@ struct Nvfp4Coder {
   using I = typename W::PairI;
   struct Ready {
     I code;
+    F scale, by;
   };
   explicit Nvfp4Coder(const EncodeCall& call)
       : divided(call.tensor_scale != 1), factor(W::all(call.tensor_scale)) {}
   // Division keeps the order of magnitudes, so the largest is divided alone.
-  Ready ready(const float* values) const {
+  [[gnu::always_inline]] Ready ready(const float* values) const {
     typename W::I most[2] = {};
 #pragma GCC unroll 4
     for (int i = 0; i < kVectors<A>; ++i)
       most[group(i)] = W::most(most[group(i)], W::bits(W::load(values + W::kLanes * i)) & kMagnitude);
     const I a = W::largest_of_two(most[0], most[1]);
-    return {scale_of(divided ? I(F(a) / factor[0]) & kMagnitude : a)};
+    const I code = scale_of(divided ? I(F(a) / factor[0]) & kMagnitude : a);
+    const F scale = number(code);
+    return {code, scale, 1.0f / scale};
   }
   [[gnu::always_inline]] void chunk(const float* values, const Ready& ready, std::byte* codes,
                                     std::byte* scales, auto& lost) const {
-    const F scale = number(ready.code);
-    const typename W::F of[2] = {W::all(scale[0]), W::all(scale[1])};
+    const typename W::F of[2] = {W::all(ready.scale[0]), W::all(ready.scale[1])};
     typename W::F x[kVectors<A>];
 #pragma GCC unroll 4
     for (int i = 0; i < kVectors<A>; ++i) x[i] = W::load(values + W::kLanes * i);
@@ -261,8 +263,7 @@ struct Nvfp4Coder {
       store(W::bytes(out), ready, codes, scales);
       return;
     }
-    const F inverse = 1.0f / scale;
-    const typename W::F by[2] = {W::all(inverse[0]), W::all(inverse[1])};
+    const typename W::F by[2] = {W::all(ready.by[0]), W::all(ready.by[1])};
     typename W::F value[kVectors<A>], units[kVectors<A>];
 #pragma GCC unroll 4
     for (int i = 0; i < kVectors<A>; ++i) {
@@ -293,8 +294,8 @@ struct Nvfp4Coder {
   static I scale_of(I a) {
     const I ratio = I(F(a) / 6.0f) - kRebase;
     I code = (ratio + 0x7'ffff + (ratio >> 20 & 1)) >> 20;
-    code = code > kSmallest ? code : kSmallest - I{};
-    code = code < kLargest ? code : kLargest - I{};
+    code = code < kSmallest ? kSmallest - I{} : code;
+    code = code > kLargest ? kLargest - I{} : code;
     if constexpr (RoundUp) code -= (number(code) * 6.0f < F(a)) & (code < kLargest);
     return code | ((a >= static_cast<std::int32_t>(kInfinity)) & kNan);
   }
@@ -312,11 +313,11 @@ struct GgmlScale {
   [[gnu::always_inline]] static float extreme(const float* values, std::uint32_t a) {
     if (a == 0) return 0;
     const std::uint32_t least = a < kInfinity ? a : kInfinity + (a > kInfinity ? 1u : 0u);
-    typename W::I found[kVectors<A>];
+    typename W::I magnitudes[kVectors<A>];
 #pragma GCC unroll 4
     for (int i = 0; i < kVectors<A>; ++i)
-      found[i] = (W::bits(W::load(values + W::kLanes * i)) & kMagnitude) >= static_cast<std::int32_t>(least);
-    return values[std::countr_zero(W::which(found))];
+      magnitudes[i] = W::bits(W::load(values + W::kLanes * i)) & kMagnitude;
+    return values[std::countr_zero(W::no_less(magnitudes, static_cast<std::int32_t>(least)))];
   }
 
   // A scale as it is stored, and what a reader will have. NaN is the quiet one of its sign.
@@ -346,7 +347,7 @@ struct GgmlCoder {
     float inverse, minimum;
   };
   explicit GgmlCoder(const EncodeCall&) {}
-  static Ready ready(const float* values) {
+  [[gnu::always_inline]] static Ready ready(const float* values) {
     if constexpr (WithMinimum) {
       const Extent found = extent(values);
       const float d = (found.high - found.low) / (kLevels - 1);
@@ -392,15 +393,13 @@ struct GgmlCoder {
 #pragma GCC unroll 4
     for (int i = 0; i < kVectors<A>; ++i) x[i] = W::load(values + W::kLanes * i);
     auto most = x[0], least = x[0];
-    typename W::I unlike = x[0] != x[0];
 #pragma GCC unroll 4
     for (int i = 1; i < kVectors<A>; ++i) {
       most = W::most(most, x[i]);
       least = W::least(least, x[i]);
-      unlike |= x[i] != x[i];
     }
     Extent found{W::smallest(least), W::largest(most)};
-    const bool nan = W::any(unlike);
+    const bool nan = W::any_nan(x);
     if (nan || found.low == 0) [[unlikely]] {
       typename W::I which[kVectors<A>];
       for (int i = 0; i < kVectors<A>; ++i) which[i] = nan ? x[i] != x[i] : x[i] == 0;
@@ -422,9 +421,12 @@ struct Q8Coder {
     float inverse;
   };
   explicit Q8Coder(const EncodeCall&) {}
-  static Ready ready(const float* values) {
+  [[gnu::always_inline]] static Ready ready(const float* values) {
     const std::uint32_t a = largest_bits<A>(values);
-    const float d = (a > kInfinity ? Scale::extreme(values, a) : std::bit_cast<float>(a)) / 127;
+    auto extreme = std::bit_cast<float>(a);
+    if (a > kInfinity) [[unlikely]]
+      extreme = Scale::extreme(values, a);
+    const float d = extreme / 127;
     return {Scale::half(d), Scale::reciprocal(d)};
   }
   [[gnu::always_inline]] void chunk(const float* values, const Ready& ready, std::byte* codes, std::byte*,

@@ -155,6 +155,13 @@ struct Wide<Avx2> {
     const auto four = [&](int i) { return static_cast<std::uint32_t>(_mm256_movemask_ps(floats(masks[i]))); };
     return four(0) | four(1) << 8 | four(2) << 16 | four(3) << 24;
   }
+  static std::uint32_t no_less(const I (&x)[4], std::int32_t than) {
+    return which({x[0] >= than, x[1] >= than, x[2] >= than, x[3] >= than});
+  }
+  static bool any_nan(const F (&x)[4]) {
+    return _mm256_movemask_ps(_mm256_or_ps(_mm256_cmp_ps(x[0], x[1], _CMP_UNORD_Q),
+                                           _mm256_cmp_ps(x[2], x[3], _CMP_UNORD_Q))) != 0;
+  }
   // Bit `bit` of each byte.
   static std::uint32_t bit_of(Bytes x, int bit) {
     return static_cast<std::uint32_t>(_mm256_movemask_epi8(_mm256_slli_epi16(x, 7 - bit)));

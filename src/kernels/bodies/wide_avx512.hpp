@@ -147,6 +147,13 @@ struct Wide<Avx512> {
   static std::uint32_t which(const I (&masks)[2]) {
     return which(masks[0]) | std::uint32_t{which(masks[1])} << 16;
   }
+  static std::uint32_t no_less(const I (&x)[2], std::int32_t than) {
+    const auto mask = [&](I some) {
+      return _mm512_cmpge_epi32_mask(reinterpret_cast<__m512i>(some), _mm512_set1_epi32(than));
+    };
+    return mask(x[0]) | std::uint32_t{mask(x[1])} << 16;
+  }
+  static bool any_nan(const F (&x)[2]) { return _mm512_cmp_ps_mask(x[0], x[1], _CMP_UNORD_Q) != 0; }
   // Bit `bit` of each byte.
   static std::uint32_t bit_of(Bytes x, int bit) {
     return _mm256_test_epi8_mask(x, _mm256_set1_epi8(static_cast<char>(1 << bit)));
