@@ -362,8 +362,8 @@ struct Bf16Lanes {
   static Code load(const std::byte* from) { return W::load_words(from); }
   static Code code(typename W::F x) {
     const auto word = W::bits(x);
-    const auto rounded = word + 0x7fff + (word >> 16 & 1);
-    return W::bits(W::choose(x != x, W::floats(word | 0x40'0000), W::floats(rounded))) >> 16 & 0xffff;
+    const auto rounded = typename W::U(word) + 0x7fff + (typename W::U(word) >> 16 & 1);  // NaN goes around
+    return W::bits(W::choose(x != x, W::floats(word | 0x40'0000), typename W::F(rounded))) >> 16 & 0xffff;
   }
   static typename W::F back(Code code) { return W::floats(code << 16); }
 };

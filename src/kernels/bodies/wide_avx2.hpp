@@ -18,6 +18,7 @@ template <>
 struct Wide<Avx2> {
   using F = float __attribute__((vector_size(32)));
   using I = std::int32_t __attribute__((vector_size(32)));
+  using U = std::uint32_t __attribute__((vector_size(32)));
   using PairF = float __attribute__((vector_size(16)));
   using PairI = std::int32_t __attribute__((vector_size(16)));
   using Half = __m128i;  // eight numbers of 16 bits

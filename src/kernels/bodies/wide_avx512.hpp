@@ -18,6 +18,7 @@ template <>
 struct Wide<Avx512> {
   using F = float __attribute__((vector_size(64)));
   using I = std::int32_t __attribute__((vector_size(64)));
+  using U = std::uint32_t __attribute__((vector_size(64)));
   using PairF = float __attribute__((vector_size(16)));
   using PairI = std::int32_t __attribute__((vector_size(16)));
   using Half = __m256i;  // sixteen numbers of 16 bits
