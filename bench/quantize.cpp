@@ -272,7 +272,8 @@ class Bench {
                                         Prepare&& prepare, Write&& write) {
     checkpoint_.files.clear();
     checkpoint_.files.push_back(std::move(from));
-    const WeightPlan plan{"up", checkpoint_.tensors[0].shape, {checkpoint_.tensors.data()}, {}, false, false};
+    const WeightPlan plan{"up", checkpoint_.tensors[0].shape, {checkpoint_.tensors.data()}, {}, Turned::none,
+                          false};
     const Encoding how{id, format.sharing, format.nested, ScaleRule::usual};
     Streamed best{1e30, 0};
     for (int i = 0; i < 3; ++i) {

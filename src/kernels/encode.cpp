@@ -19,25 +19,26 @@ namespace nib::inline v0 {
 
 #if defined(__x86_64__)
 extern const EncoderTable kAvx2Encoders;
+extern const EncoderTable kAvx512Encoders;
 #endif
 
 namespace {
 
-// Of squares in Square, of four chunks of 32 before they go to the eight sums.
+// Of squares in Square, of eight chunks of 32 before they go to the sixteen sums.
 template <class Square>
 class Sums {
  public:
   // Value i of a run.
   void add(std::int64_t i, float value, float back) {
-    if (i % 32 == 0 && chunks_++ % 4 == 0) flush();
+    if (i % 32 == 0 && chunks_++ % 8 == 0) flush();
     if constexpr (std::is_same_v<Square, float>) {
       const float step = back - value;
-      signal_[i % 8] = std::fma(value, value, signal_[i % 8]);
-      noise_[i % 8] = std::fma(step, step, noise_[i % 8]);
+      signal_[i % 16] = std::fma(value, value, signal_[i % 16]);
+      noise_[i % 16] = std::fma(step, step, noise_[i % 16]);
     } else {
       const Square v = value, step = back - v;
-      signal_[i % 8] += v * v;
-      noise_[i % 8] += step * step;
+      signal_[i % 16] += v * v;
+      noise_[i % 16] += step * step;
     }
   }
   Noise total() {
@@ -47,18 +48,20 @@ class Sums {
 
  private:
   void flush() {
-    for (int i = 0; i < 8; ++i) {
+    for (int i = 0; i < 16; ++i) {
       all_signal_[i] += static_cast<double>(signal_[i]);
       all_noise_[i] += static_cast<double>(noise_[i]);
       signal_[i] = noise_[i] = 0;
     }
   }
-  static double total(const double (&s)[8]) {
-    return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
+  static double total(const double (&s)[16]) {
+    double t[8];
+    for (int i = 0; i < 8; ++i) t[i] = s[i] + s[i + 8];
+    return ((t[0] + t[4]) + (t[2] + t[6])) + ((t[1] + t[5]) + (t[3] + t[7]));
   }
   std::uint32_t chunks_ = 0;
-  Square signal_[8] = {}, noise_[8] = {};
-  double all_signal_[8] = {}, all_noise_[8] = {};
+  Square signal_[16] = {}, noise_[16] = {};
+  double all_signal_[16] = {}, all_noise_[16] = {};
 };
 
 // The noise of codes that have been written.
@@ -163,7 +166,7 @@ constexpr EncoderTable kDefinitions = {
 
 constexpr const EncoderTable* kTables[] = {
 #if defined(__x86_64__)
-    &kAvx2Encoders,
+    &kAvx512Encoders, &kAvx2Encoders,
 #endif
     &kDefinitions};
 

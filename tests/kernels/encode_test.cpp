@@ -107,16 +107,28 @@ struct Planes {
   Bytes codes, scales;
 };
 
+// What this machine has, and what lesser ones would choose on it: so that every table is used that can be.
+std::vector<CpuFeatures> machines() {
+  CpuFeatures avx2;
+  avx2.avx2_fma = this_machine().features.avx2_fma;
+  return {this_machine().features, avx2, CpuFeatures{}};
+}
+
 struct Subject {
-  Subject(Format format, ScaleRule rule)
-      : id(format),
-        fast(*find_encoder(format, rule, this_machine().features)),
-        plain(*find_encoder(format, rule, CpuFeatures{})) {}
+  Subject(Format format, ScaleRule rule) : id(format) {
+    for (const CpuFeatures& features : machines()) encoders.push_back(*find_encoder(format, rule, features));
+  }
   Format id;
-  Encoder fast, plain;
+  std::vector<Encoder> encoders;  // the last is the definition
 
   // The bytes of `call` by every way of encoding, which have to be `expected`.
-  bool agrees(EncodeCall call, const Planes& expected) const {
+  bool agrees(const EncodeCall& call, const Planes& expected) const {
+    return std::all_of(encoders.begin(), encoders.end(),
+                       [&](const Encoder& fast) { return agrees(fast, encoders.back(), call, expected); });
+  }
+
+ private:
+  bool agrees(const Encoder& fast, const Encoder& plain, EncodeCall call, const Planes& expected) const {
     bool all = true;
     const auto put = [&](const Encoder& encoder, bool with_noise) {
       const Planes planes(id, call.count);
@@ -180,12 +192,15 @@ void check_shared(const std::vector<float>& ties) {
     for (std::int64_t i = 0; i < count; i += run)
       fill(random, values.floats() + i, std::min(run, count - i), ties, F::Element::max());
     const auto runs = static_cast<std::size_t>((count + run - 1) / run);
-    std::vector<float> measured(runs), largest(runs), scales(runs), read(runs);
-    subject.fast.measure(values.floats(), count, run, measured.data());
+    std::vector<float> largest(runs), scales(runs), read(runs);
     measure_rows(values.floats(), 1, count, ScaleSharing::per_run(run), 0, largest.data());
-    REQUIRE(same_bits(measured, largest));
+    for (const Encoder& encoder : subject.encoders) {
+      std::vector<float> measured(runs);
+      encoder.measure(values.floats(), count, run, measured.data());
+      REQUIRE(same_bits(measured, largest));
+    }
     for (std::size_t i = 0; i < runs; ++i) {
-      scales[i] = subject.fast.scale_of(largest[i]);
+      scales[i] = subject.encoders[0].scale_of(largest[i]);
       REQUIRE(std::bit_cast<std::uint32_t>(scales[i]) ==
               std::bit_cast<std::uint32_t>(F::scale_of(largest[i])));
       if (random.chance(30)) scales[i] = 1;
@@ -234,31 +249,40 @@ TEST_CASE("encoders write what the definitions do: shared scales") {
   check_shared<BnbFp4>(middles<BnbFp4Levels>());
 }
 
-// The quotient by a scale of E4M3 is never computed: all scales against all thresholds and their neighbours.
+// Quotients by scales are never computed: all scales of E4M3 against all thresholds and numbers beside them,
+// as they are and under scales of the tensor.
 TEST_CASE("nvfp4: every scale, every threshold, and the numbers beside it") {
-  const float infinity = std::numeric_limits<float>::infinity();
+  NIB_RANDOM(random);
+  const std::vector<float> ties = middles<E2M1>();
   const Subject subject(Format::nvfp4, ScaleRule::usual);
-  for (int code = 8; code < 0x7f; ++code) {
-    const float scale = E4M3::decode(static_cast<std::uint8_t>(code));
-    float values[48] = {};
-    for (int i = 0; i < 48; ++i) {
-      const float tie = middles<E2M1>()[static_cast<std::size_t>(i / 3 % 15)] * scale;
-      values[i] = i % 3 ? std::nextafter(tie, i % 3 == 1 ? infinity : -infinity) : tie;
-      if (i % 16 == 15) values[i] = 6 * scale;
+  for (int code = 8; code < 0x7f; ++code)
+    for (int round = 0; round < 40; ++round) {
+      const float tensor = round == 0 ? 1.0f : round == 1 ? 0x1p-9f : std::fabs(random.spread(-90, 90));
+      const float scale = E4M3::decode(static_cast<std::uint8_t>(code)) * tensor;
+      float values[48] = {};
+      for (int i = 0; i < 48; ++i) {
+        const float tie = ties[static_cast<std::size_t>(i / 3 % 15)] * scale;
+        const int beside = round < 2 ? i % 3 - 1 : random.below(25) - 12;  // of numbers
+        values[i] = tie == 0 ? tie
+                             : std::bit_cast<float>(std::bit_cast<std::uint32_t>(tie) +
+                                                    static_cast<std::uint32_t>(beside));
+        if (i % 16 == 15) values[i] = 6 * scale;
+      }
+      EncodeCall call{values, 48, nullptr};
+      call.tensor_scale = tensor;
+      const Planes expected(Format::nvfp4, 48);
+      quantize_rows<Nvfp4>(values, 1, 48, expected.codes.data(), expected.scales.data(),
+                           Quantizing<OneByOne>{{}, tensor});
+      REQUIRE(std::to_integer<int>(expected.scales.data()[0]) == code);
+      REQUIRE_MESSAGE(subject.agrees(call, expected), code << " under " << tensor);
     }
-    const Planes expected(Format::nvfp4, 48);
-    quantize_rows<Nvfp4>(values, 1, 48, expected.codes.data(), expected.scales.data(),
-                         Quantizing<OneByOne>{});
-    CHECK(std::to_integer<int>(expected.scales.data()[0]) == code);
-    CHECK_MESSAGE(subject.agrees({values, 48, nullptr}, expected), code);
-  }
 }
 
 TEST_CASE("noise is that of the values that a reader has, and no sum of a thread") {
   const Subject subject(Format::nf4, ScaleRule::usual);
   const float values[4] = {1, -0.5f, 0.25f, 0}, scale = 1, read = 2;
   std::byte codes[2];
-  const Noise noise = subject.fast.encode({values, 4, codes, nullptr, 1, 4, &scale, &read});
+  const Noise noise = subject.encoders[0].encode({values, 4, codes, nullptr, 1, 4, &scale, &read});
   CHECK(noise.signal == 1 + 0.25 + 0.0625);
   const float levels[4] = {1, -0.5250730514526367f, 0.24611230194568634f, 0};
   double expected = 0;
@@ -285,7 +309,7 @@ TEST_CASE("every word of 16 bits becomes its number, at every count") {
     }
     return found;
   };
-  for (const CpuFeatures& features : {CpuFeatures{}, this_machine().features}) {
+  for (const CpuFeatures& features : machines()) {
     const Wideners widen = find_wideners(features);
     CHECK(wrong(widen.bf16, [](std::uint16_t word) { return to_float(bf16{word}); }) == 0);
     CHECK(wrong(widen.f16, [](std::uint16_t word) { return to_float(f16{word}); }) == 0);

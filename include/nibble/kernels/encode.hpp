@@ -3,7 +3,8 @@
 //
 // The bytes are those of the definitions in formats/, bit for bit and for every input: NaN, infinities,
 // subnormals, in whatever floating-point environment the caller is. There is an encoder for every format that
-// nibble writes: a table of fast ones for processors with AVX2, and the definitions for what is not in it.
+// nibble writes: tables of fast ones for processors with AVX-512 and with AVX2, and the definitions for what
+// is not in them.
 #pragma once
 
 #include <nibble/base/machine.hpp>
@@ -30,11 +31,11 @@ struct EncodeCall {
 
 // Sums of squares: of the values, and of what a reader will have minus the value. The order of operations is
 // part of the definition, so they are the same on every machine. A run (a call, where nothing is shared) goes
-// in chunks of 32 values, the last of which may be short. Of four chunks of a call after another, the squares
-// of values i, i + 8, i + 16 .. of each are added in f32 by fused multiply-adds, in that order; these sums to
-// s[i % 8] in double, four chunks after four; and the total is ((s0 + s4) + (s2 + s6)) + ((s1 + s5) + (s3 +
-// s7)). Where a total is not finite, or the signal less than 2^-100 a value, f32 cannot hold the squares:
-// there both are formed again with squares and sums in double.
+// in chunks of 32 values, the last of which may be short. Of eight chunks of a call after another, the
+// squares of values i and i + 16 of each are added in f32 by fused multiply-adds, in that order; these sums
+// to s[i % 16] in double, eight chunks after eight; then t[i] = s[i] + s[i + 8], and the total is ((t0 + t4)
+// + (t2 + t6)) + ((t1 + t5) + (t3 + t7)). Where a total is not finite, or the signal less than 2^-100 a
+// value, f32 cannot hold the squares: there both are formed again with squares and sums in double.
 struct Noise {
   double signal = 0, noise = 0;
 };

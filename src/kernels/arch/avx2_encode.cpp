@@ -1,5 +1,5 @@
-// x86-64 with AVX2, FMA and F16C: the encoders, which serve processors with AVX-512 too. Compiled with flags
-// for it: nothing here but templates on Avx2.
+// x86-64 with AVX2, FMA and F16C: the encoders. Compiled with flags for it: nothing here but templates on
+// Avx2.
 #include "../bodies/wide_avx2.hpp"
 // The verbs come first.
 #include "../bodies/encode.hpp"

@@ -14,38 +14,58 @@
 
 namespace nib::inline v0::cpu {
 
-inline constexpr int kChunk = 32, kBatch = 8;
+inline constexpr int kBatch = 8;
+
+// Sixteen sums of squares, in one vector or in two that take turns, so that neither waits for itself.
+template <class A>
+class Squares {
+ public:
+  using W = Wide<A>;
+  void add(typename W::F x) {
+    const auto sum = W::fma(x, x, now_[0]);
+    if constexpr (kTurns == 2) now_[0] = now_[1];
+    now_[kTurns - 1] = sum;
+  }
+  // To doubles, which is the dear part.
+  void flush() {
+    all_.add(now_);
+    for (auto& now : now_) now = W::all(0.0f);
+  }
+  double total() const { return all_.total(); }
+
+ private:
+  static constexpr int kTurns = 16 / W::kLanes;
+  typename W::F now_[kTurns] = {};
+  typename W::Sums all_;
+};
 
 // What gets lost: sums of squares of the values, and of the steps to what a reader will have; or nothing.
-// Four chunks are summed before the sums are made doubles, which is the dear part.
 template <class A, bool WithNoise>
 struct Lost {
   using W = Wide<A>;
   static constexpr bool wanted = WithNoise;
-  typename W::F signal = W::all(0.0f), noise = W::all(0.0f);
-  typename W::Sums all_signal, all_noise;
+  Squares<A> signal, noise;
   int chunks = 0;
   void add(typename W::F value, typename W::F back) { add_step(value, back - value); }
   void add_step(typename W::F value, typename W::F step) {
     if constexpr (WithNoise) {
-      signal = W::fma(value, value, signal);
-      noise = W::fma(step, step, noise);
+      signal.add(value);
+      noise.add(step);
     }
   }
   void end_chunk() {
     if constexpr (WithNoise)
-      if (++chunks % 4 == 0) flush();
+      if (++chunks % 8 == 0) flush();
   }
   Noise total() {
     if constexpr (WithNoise) flush();
-    return {all_signal.total(), all_noise.total()};
+    return {signal.total(), noise.total()};
   }
 
  private:
   void flush() {
-    all_signal.add(signal);
-    all_noise.add(noise);
-    signal = noise = W::all(0.0f);
+    signal.flush();
+    noise.flush();
   }
 };
 
@@ -69,10 +89,10 @@ struct ByteCoder : Fixed {
   ByteCoder(float scale, float read) : units(scale), factor(W::all(read)) {}
   [[gnu::always_inline]] void chunk(const float* values, const Fixed::Ready&, std::byte* codes, std::byte*,
                                     auto& lost) const {
-    typename W::I out[4];
+    typename W::I out[kVectors<A>];
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-      const auto x = W::load(values + 8 * i);
+    for (int i = 0; i < kVectors<A>; ++i) {
+      const auto x = W::load(values + W::kLanes * i);
       const auto coded = Element::coded(units(x));
       out[i] = coded.code & 0xff;
       lost.add(x, By::back(coded.level, factor));
@@ -91,18 +111,19 @@ struct NibbleCoder : Fixed {
   NibbleCoder(float scale, float read) : units(scale), factor(read) {}
   [[gnu::always_inline]] void chunk(const float* values, const Fixed::Ready&, std::byte* codes, std::byte*,
                                     auto& lost) const {
-    typename W::F in_units[4];
+    typename W::F in_units[kVectors<A>];
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) in_units[i] = units(W::load(values + 8 * i));
+    for (int i = 0; i < kVectors<A>; ++i) in_units[i] = units(W::load(values + W::kLanes * i));
     const BookOctets<A, Book> coded(in_units);
     if (coded.undecided()) [[unlikely]]
       return one_by_one(values, codes, lost);
     W::store_pairs(coded.codes(), 16, 1, codes);
     if constexpr (is_wanted<decltype(lost)>) {
-      typename W::F levels[4];
+      typename W::F levels[kVectors<A>];
       coded.levels(levels);
 #pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) lost.add(W::load(values + 8 * i), levels[i] * W::all(factor));
+      for (int i = 0; i < kVectors<A>; ++i)
+        lost.add(W::load(values + W::kLanes * i), levels[i] * W::all(factor));
     }
   }
 
@@ -110,9 +131,9 @@ struct NibbleCoder : Fixed {
   // Where a value may be a threshold.
   [[gnu::always_inline]] void one_by_one(const float* values, std::byte* codes, auto& lost) const {
     const Element element(factor);
-    typename W::I out[4];
-    for (int i = 0; i < 4; ++i) {
-      const auto x = W::load(values + 8 * i);
+    typename W::I out[kVectors<A>];
+    for (int i = 0; i < kVectors<A>; ++i) {
+      const auto x = W::load(values + W::kLanes * i);
       const auto coded = element(units(x));
       out[i] = coded.code;
       lost.add(x, coded.back);
@@ -126,10 +147,11 @@ struct NibbleCoder : Fixed {
 // --- coders of groups with a scale of their own
 
 template <class A>
-std::uint32_t largest_bits(const float* values, int vectors) {
+[[gnu::always_inline]] inline std::uint32_t largest_bits(const float* values) {
   using W = Wide<A>;
   auto most = W::bits(W::load(values)) & kMagnitude;
-  for (int i = 1; i < vectors; ++i) most = W::most(most, W::bits(W::load(values + 8 * i)) & kMagnitude);
+  for (int i = 1; i < kVectors<A>; ++i)
+    most = W::most(most, W::bits(W::load(values + W::kLanes * i)) & kMagnitude);
   return W::largest(most);
 }
 
@@ -144,8 +166,8 @@ struct Mxfp4Coder {
     float number;
   };
   explicit Mxfp4Coder(const EncodeCall&) {}
-  static Ready ready(const float* values) {
-    const std::uint32_t a = largest_bits<A>(values, 4);
+  [[gnu::always_inline]] static Ready ready(const float* values) {
+    const std::uint32_t a = largest_bits<A>(values);
     const auto exponent = static_cast<std::int32_t>((a + (RoundUp ? 0x3f'ffffu : 0u)) >> 23) - 2;
     if (a >= kInfinity) [[unlikely]]
       return {255, std::bit_cast<float>(0x7fc0'0000u)};
@@ -156,15 +178,15 @@ struct Mxfp4Coder {
   [[gnu::always_inline]] void chunk(const float* values, const Ready& ready, std::byte* codes,
                                     std::byte* scales, auto& lost) const {
     *(Inside ? codes : scales) = static_cast<std::byte>(ready.code);
-    typename W::F x[4];
+    typename W::F x[kVectors<A>];
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) x[i] = W::load(values + 8 * i);
+    for (int i = 0; i < kVectors<A>; ++i) x[i] = W::load(values + W::kLanes * i);
     const auto scale = W::all(ready.number);
     if (ready.code < 3 || ready.code == 255) [[unlikely]] {  // a middle may be subnormal
       const E2m1Lanes<A> element(scale);
-      typename W::I out[4];
-      for (int i = 0; i < 4; ++i) {
-        const auto value = W::load(values + 8 * i);
+      typename W::I out[kVectors<A>];
+      for (int i = 0; i < kVectors<A>; ++i) {
+        const auto value = W::load(values + W::kLanes * i);
         const auto coded = element(value);
         out[i] = coded.code;
         lost.add(value, coded.back);
@@ -174,10 +196,11 @@ struct Mxfp4Coder {
     const E2m1Octets<A> coded(middles, x, x, static_cast<std::int32_t>(ready.code));
     store(coded.codes(), codes);
     if constexpr (is_wanted<decltype(lost)>) {
-      typename W::F levels[4];
+      typename W::F levels[kVectors<A>];
       coded.levels(levels);
 #pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) lost.add_step(x[i], W::fma(levels[i], scale, -x[i]));  // an exact product
+      for (int i = 0; i < kVectors<A>; ++i)
+        lost.add_step(x[i], W::fma(levels[i], scale, -x[i]));  // an exact product
     }
   }
 
@@ -202,71 +225,78 @@ template <class A, bool RoundUp>
 struct Nvfp4Coder {
   using W = Wide<A>;
   static constexpr int kCodes = 16, kScales = 2;
+  // Of both groups: a vector of four, of which two count.
+  using F = typename W::PairF;
+  using I = typename W::PairI;
   struct Ready {
-    typename W::I code;  // of the first group in the lower lanes, of the second in the upper ones
+    I code;
+    F scale, by;
   };
   explicit Nvfp4Coder(const EncodeCall& call)
       : divided(call.tensor_scale != 1), factor(W::all(call.tensor_scale)) {}
   // Division keeps the order of magnitudes, so the largest is divided alone.
-  Ready ready(const float* values) const {
-    const auto eight = [&](int i) { return W::bits(W::load(values + 8 * i)) & kMagnitude; };
-    const auto a = W::largest_of_two(W::most(eight(0), eight(1)), W::most(eight(2), eight(3)));
-    return {scale_of(divided ? W::bits(W::floats(a) / factor) & kMagnitude : a)};
+  [[gnu::always_inline]] Ready ready(const float* values) const {
+    typename W::I most[2] = {};
+#pragma GCC unroll 4
+    for (int i = 0; i < kVectors<A>; ++i)
+      most[group(i)] = W::most(most[group(i)], W::bits(W::load(values + W::kLanes * i)) & kMagnitude);
+    const I a = W::largest_of_two(most[0], most[1]);
+    const I code = scale_of(divided ? I(F(a) / factor[0]) & kMagnitude : a);
+    const F scale = number(code);
+    return {code, scale, 1.0f / scale};
   }
   [[gnu::always_inline]] void chunk(const float* values, const Ready& ready, std::byte* codes,
                                     std::byte* scales, auto& lost) const {
-    const auto scale = number(ready.code);
-    const typename W::F of[2] = {W::lower(scale), W::upper(scale)};
-    typename W::F x[4];
+    const typename W::F of[2] = {W::all(ready.scale[0]), W::all(ready.scale[1])};
+    typename W::F x[kVectors<A>];
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) x[i] = W::load(values + 8 * i);
-    if (W::any(ready.code == kNan)) [[unlikely]] {
+    for (int i = 0; i < kVectors<A>; ++i) x[i] = W::load(values + W::kLanes * i);
+    if (ready.code[0] == kNan || ready.code[1] == kNan) [[unlikely]] {
       const E2m1Lanes<A> elements[2] = {E2m1Lanes<A>(of[0]), E2m1Lanes<A>(of[1])};
-      typename W::I out[4];
-      for (int i = 0; i < 4; ++i) {
-        const auto value = W::load(values + 8 * i);
-        const auto coded = elements[i / 2](divided ? value / factor : value);
+      typename W::I out[kVectors<A>];
+      for (int i = 0; i < kVectors<A>; ++i) {
+        const auto value = W::load(values + W::kLanes * i);
+        const auto coded = elements[group(i)](divided ? value / factor : value);
         out[i] = coded.code;
         lost.add(value, coded.back * factor);
       }
       store(W::bytes(out), ready, codes, scales);
       return;
     }
-    const auto inverse = W::all(1.0f) / scale;
-    const typename W::F by[2] = {W::lower(inverse), W::upper(inverse)};
-    typename W::F value[4], units[4];
+    const typename W::F by[2] = {W::all(ready.by[0]), W::all(ready.by[1])};
+    typename W::F value[kVectors<A>], units[kVectors<A>];
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
+    for (int i = 0; i < kVectors<A>; ++i) {
       value[i] = divided ? x[i] / factor : x[i];
-      const auto near = value[i] * by[i / 2];
-      units[i] = W::fma(W::fma(-near, of[i / 2], value[i]), by[i / 2], near);
+      const auto near = value[i] * by[group(i)];
+      units[i] = W::fma(W::fma(-near, of[group(i)], value[i]), by[group(i)], near);
     }
     const E2m1Octets<A> coded(middles, units, value, 127);
     store(coded.codes(), ready, codes, scales);
     if constexpr (is_wanted<decltype(lost)>) {
-      typename W::F levels[4];
+      typename W::F levels[kVectors<A>];
       coded.levels(levels);
 #pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) lost.add(x[i], levels[i] * of[i / 2] * factor);
+      for (int i = 0; i < kVectors<A>; ++i) lost.add(x[i], levels[i] * of[group(i)] * factor);
     }
   }
 
  private:
   static void store(typename W::Bytes x, const Ready& ready, std::byte* codes, std::byte* scales) {
     scales[0] = static_cast<std::byte>(ready.code[0]);
-    scales[1] = static_cast<std::byte>(ready.code[4]);
+    scales[1] = static_cast<std::byte>(ready.code[1]);
     W::store_pairs(x, 1, 16, codes);
   }
   static constexpr std::int32_t kRebase = (127 - 7) << 23, kNan = 0x7f, kLargest = 0x7e, kSmallest = 8;
-  static typename W::F number(typename W::I code) {
-    return W::floats(((code << 20) + kRebase) | ((code == kNan) & kMagnitude));
-  }
+  static constexpr int group(int vector) { return vector * W::kLanes / 16; }
+  static F number(I code) { return F(((code << 20) + kRebase) | ((code == kNan) & kMagnitude)); }
   // Of largest magnitudes, as bits.
-  static typename W::I scale_of(typename W::I a) {
-    const auto ratio = W::bits(W::floats(a) / 6.0f) - kRebase;
-    const auto nearest = (ratio + 0x7'ffff + (ratio >> 20 & 1)) >> 20;
-    auto code = W::least(W::most(nearest, W::all(kSmallest)), W::all(kLargest));
-    if constexpr (RoundUp) code -= (number(code) * 6.0f < W::floats(a)) & (code < kLargest);
+  static I scale_of(I a) {
+    const I ratio = I(F(a) / 6.0f) - kRebase;
+    I code = (ratio + 0x7'ffff + (ratio >> 20 & 1)) >> 20;
+    code = code < kSmallest ? kSmallest - I{} : code;
+    code = code > kLargest ? kLargest - I{} : code;
+    if constexpr (RoundUp) code -= (number(code) * 6.0f < F(a)) & (code < kLargest);
     return code | ((a >= static_cast<std::int32_t>(kInfinity)) & kNan);
   }
   bool divided;
@@ -280,14 +310,14 @@ template <class A>
 struct GgmlScale {
   using W = Wide<A>;
   // The first value of the largest magnitude a, or the first NaN; +0 of zeros.
-  static float extreme(const float* values, std::uint32_t a) {
+  [[gnu::always_inline]] static float extreme(const float* values, std::uint32_t a) {
     if (a == 0) return 0;
     const std::uint32_t least = a < kInfinity ? a : kInfinity + (a > kInfinity ? 1u : 0u);
-    typename W::I found[4];
+    typename W::I magnitudes[kVectors<A>];
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i)
-      found[i] = (W::bits(W::load(values + 8 * i)) & kMagnitude) >= static_cast<std::int32_t>(least);
-    return values[std::countr_zero(W::which(found))];
+    for (int i = 0; i < kVectors<A>; ++i)
+      magnitudes[i] = W::bits(W::load(values + W::kLanes * i)) & kMagnitude;
+    return values[std::countr_zero(W::no_less(magnitudes, static_cast<std::int32_t>(least)))];
   }
 
   // A scale as it is stored, and what a reader will have. NaN is the quiet one of its sign.
@@ -298,9 +328,9 @@ struct GgmlScale {
   };
   static Half half(float d) {
     const auto word = std::bit_cast<std::uint32_t>(d);
-    const auto bits = static_cast<std::uint16_t>(
-        d != d ? (word >> 16 & 0x8000u) | 0x7e00u : static_cast<std::uint32_t>(W::to_f16(W::all(d))[0]));
-    return {bits, W::from_f16(W::all(std::int32_t{bits}))[0]};
+    const auto bits =
+        static_cast<std::uint16_t>(d != d ? (word >> 16 & 0x8000u) | 0x7e00u : std::uint32_t{W::to_f16(d)});
+    return {bits, W::from_f16(bits)};
   }
   static float reciprocal(float d) { return d != 0 && d - d == 0 ? 1.0f / d : 0.0f; }
 };
@@ -317,23 +347,23 @@ struct GgmlCoder {
     float inverse, minimum;
   };
   explicit GgmlCoder(const EncodeCall&) {}
-  static Ready ready(const float* values) {
+  [[gnu::always_inline]] static Ready ready(const float* values) {
     if constexpr (WithMinimum) {
       const Extent found = extent(values);
       const float d = (found.high - found.low) / (kLevels - 1);
       return {Scale::half(d), Scale::half(found.low), Scale::reciprocal(d), found.low};
     }
-    const float d = Scale::extreme(values, largest_bits<A>(values, 4)) / (-kLevels / 2);
+    const float d = Scale::extreme(values, largest_bits<A>(values)) / (-kLevels / 2);
     return {Scale::half(d), {}, Scale::reciprocal(d), 0};
   }
   [[gnu::always_inline]] void chunk(const float* values, const Ready& ready, std::byte* codes, std::byte*,
                                     auto& lost) const {
     const auto inverse = W::all(ready.inverse), minimum = W::all(ready.minimum);
     const auto factor = W::all(ready.d.number), bias = W::all(ready.low.number);
-    typename W::I out[4];
+    typename W::I out[kVectors<A>];
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-      const auto x = W::load(values + 8 * i);
+    for (int i = 0; i < kVectors<A>; ++i) {
+      const auto x = W::load(values + W::kLanes * i);
       const auto sum =
           (WithMinimum ? x - minimum : x) * inverse + W::all(WithMinimum ? 0.5f : kLevels / 2 + 0.5f);
       out[i] = W::truncate(W::least(W::most(sum, W::all(0.0f)), W::all(static_cast<float>(kLevels - 1))));
@@ -358,17 +388,21 @@ struct GgmlCoder {
     float low, high;
   };
   // Of equals (zeros of two signs) the first; the first NaN.
-  static Extent extent(const float* values) {
-    typename W::F x[4];
+  [[gnu::always_inline]] static Extent extent(const float* values) {
+    typename W::F x[kVectors<A>];
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) x[i] = W::load(values + 8 * i);
-    const auto most = W::most(W::most(x[0], x[1]), W::most(x[2], x[3]));
-    const auto least = W::least(W::least(x[0], x[1]), W::least(x[2], x[3]));
+    for (int i = 0; i < kVectors<A>; ++i) x[i] = W::load(values + W::kLanes * i);
+    auto most = x[0], least = x[0];
+#pragma GCC unroll 4
+    for (int i = 1; i < kVectors<A>; ++i) {
+      most = W::most(most, x[i]);
+      least = W::least(least, x[i]);
+    }
     Extent found{W::smallest(least), W::largest(most)};
-    const bool nan = W::any((x[0] != x[0]) | (x[1] != x[1]) | (x[2] != x[2]) | (x[3] != x[3]));
+    const bool nan = W::any_nan(x);
     if (nan || found.low == 0) [[unlikely]] {
-      typename W::I which[4];
-      for (int i = 0; i < 4; ++i) which[i] = nan ? x[i] != x[i] : x[i] == 0;
+      typename W::I which[kVectors<A>];
+      for (int i = 0; i < kVectors<A>; ++i) which[i] = nan ? x[i] != x[i] : x[i] == 0;
       found.low = values[std::countr_zero(W::which(which))];
       if (nan || found.high == 0) found.high = found.low;
     }
@@ -387,18 +421,21 @@ struct Q8Coder {
     float inverse;
   };
   explicit Q8Coder(const EncodeCall&) {}
-  static Ready ready(const float* values) {
-    const std::uint32_t a = largest_bits<A>(values, 4);
-    const float d = (a > kInfinity ? Scale::extreme(values, a) : std::bit_cast<float>(a)) / 127;
+  [[gnu::always_inline]] static Ready ready(const float* values) {
+    const std::uint32_t a = largest_bits<A>(values);
+    auto extreme = std::bit_cast<float>(a);
+    if (a > kInfinity) [[unlikely]]
+      extreme = Scale::extreme(values, a);
+    const float d = extreme / 127;
     return {Scale::half(d), Scale::reciprocal(d)};
   }
   [[gnu::always_inline]] void chunk(const float* values, const Ready& ready, std::byte* codes, std::byte*,
                                     auto& lost) const {
     const auto factor = W::all(ready.d.number), inverse = W::all(ready.inverse);
-    typename W::I out[4];
+    typename W::I out[kVectors<A>];
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-      const auto x = W::load(values + 8 * i);
+    for (int i = 0; i < kVectors<A>; ++i) {
+      const auto x = W::load(values + W::kLanes * i);
       const auto units = x * inverse;
       const auto sign = W::bits(units) & kSignBit;
       const auto half = W::floats(sign | std::bit_cast<std::int32_t>(0x1.fffffep-2f));
@@ -422,9 +459,9 @@ struct F32Coder : Fixed {
   [[gnu::always_inline]] void chunk(const float* values, const Fixed::Ready&, std::byte* codes, std::byte*,
                                     auto& lost) const {
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-      const auto x = W::load(values + 8 * i);
-      W::store(x, codes + 32 * i);
+    for (int i = 0; i < kVectors<A>; ++i) {
+      const auto x = W::load(values + W::kLanes * i);
+      W::store(x, codes + 4 * W::kLanes * i);
       lost.add(x, x);
     }
   }
@@ -437,15 +474,14 @@ struct WordCoder : Fixed {
   explicit WordCoder(const EncodeCall&) {}
   [[gnu::always_inline]] void chunk(const float* values, const Fixed::Ready&, std::byte* codes, std::byte*,
                                     auto& lost) const {
-    typename W::I out[4];
+    typename Element::Code out[kVectors<A>];
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-      const auto x = W::load(values + 8 * i);
+    for (int i = 0; i < kVectors<A>; ++i) {
+      const auto x = W::load(values + W::kLanes * i);
       out[i] = Element::code(x);
       lost.add(x, Element::back(out[i]));
     }
-    W::store_words(out[0], out[1], codes);
-    W::store_words(out[2], out[3], codes + 32);
+    W::store_words(out, codes);
   }
 };
 
@@ -503,13 +539,9 @@ void measure_lanes(const float* values, std::int64_t count, std::int64_t run, fl
     const std::int64_t some = count < run ? count : run;
     auto most = W::all(std::bit_cast<std::int32_t>(*largest));
     std::int64_t i = 0;
-    for (; i + 32 <= some; i += 32) {
-      typename W::F x[4];
-      for (int j = 0; j < 4; ++j) {
-        x[j] = W::load(values + i + 8 * j);
-        most = W::most(most, W::bits(x[j]) & kMagnitude);
-      }
-    }
+    for (; i + kChunk <= some; i += kChunk)
+      for (int j = 0; j < kVectors<A>; ++j)
+        most = W::most(most, W::bits(W::load(values + i + W::kLanes * j)) & kMagnitude);
     std::uint32_t out = W::largest(most);
     for (; i < some; ++i) {
       const std::uint32_t word = std::bit_cast<std::uint32_t>(values[i]) & kMagnitude;
@@ -522,12 +554,13 @@ void measure_lanes(const float* values, std::int64_t count, std::int64_t run, fl
 template <class A, class Element>
 void widen_lanes(const std::byte* words, std::int64_t count, float* values) {
   using W = Wide<A>;
-  for (; count >= 8; count -= 8, words += 16, values += 8)
-    W::store(Element::back(W::load_words(words)), reinterpret_cast<std::byte*>(values));
+  constexpr int kLanes = W::kLanes;
+  for (; count >= kLanes; count -= kLanes, words += 2 * kLanes, values += kLanes)
+    W::store(Element::back(Element::load(words)), reinterpret_cast<std::byte*>(values));
   if (count <= 0) return;
-  std::byte some_words[16] = {}, some_values[32];
+  std::byte some_words[2 * kLanes] = {}, some_values[4 * kLanes];
   std::memcpy(some_words, words, static_cast<std::size_t>(2 * count));
-  W::store(Element::back(W::load_words(some_words)), some_values);
+  W::store(Element::back(Element::load(some_words)), some_values);
   std::memcpy(values, some_values, static_cast<std::size_t>(4 * count));
 }
 

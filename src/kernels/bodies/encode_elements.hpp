@@ -1,5 +1,5 @@
-// The elements of encoders: eight values, in units of their scale, to codes and to the levels that these
-// mean. Bit for bit the definitions in formats/, in an environment that rounds to nearest and keeps
+// The elements of encoders: a vector of values, in units of their scale, to codes and to the levels that
+// these mean. Bit for bit the definitions in formats/, in an environment that rounds to nearest and keeps
 // subnormals.
 #pragma once
 
@@ -10,6 +10,11 @@
 #include <cstdint>
 
 namespace nib::inline v0::cpu {
+
+// What is encoded at a time: 32 values, in so many vectors.
+inline constexpr int kChunk = 32;
+template <class A>
+inline constexpr int kVectors = kChunk / Wide<A>::kLanes;
 
 inline constexpr std::uint32_t kInfinity = 0x7f80'0000u;
 inline constexpr std::int32_t kSignBit = INT32_MIN, kMagnitude = INT32_MAX;
@@ -43,9 +48,10 @@ class Tree {
   using I = typename W::I;
 
   Tree(const TreeTables& tables, F threshold_unit, F level_unit) {
-    for (int depth = 0; depth < Depth; ++depth) step_[depth] = W::load(tables.step[depth]) * threshold_unit;
-    low_ = W::load(tables.low) * level_unit;
-    if constexpr (Depth == 4) high_ = W::load(tables.high) * level_unit;
+    for (int depth = 0; depth < Depth; ++depth)
+      step_[depth] = W::load_eight(tables.step[depth]) * threshold_unit;
+    low_ = W::load_eight(tables.low) * level_unit;
+    if constexpr (Depth == 4) high_ = W::load_eight(tables.high) * level_unit;
   }
   // Minus the number of thresholds that x is above. With even ties it passes odd ones, which are those of
   // the last depth alone, only from above.
@@ -68,6 +74,22 @@ class Tree {
     return x > threshold;
   }
   F step_[Depth], low_, high_{};
+};
+
+// The levels of sixteen codes. Vectors of bytes find one byte of all of them at a time, so these lie apart,
+// and twice; the lower ones are left out where they are zero.
+template <int Bytes>
+struct LevelTable {
+  alignas(32) std::int8_t byte[Bytes][32] = {};
+  alignas(64) float number[16] = {};
+  constexpr explicit LevelTable(const float (&levels)[16]) {
+    for (int code = 0; code < 32; ++code) {
+      const auto word = std::bit_cast<std::uint32_t>(levels[code % 16]);
+      for (int i = 0; i < Bytes; ++i)
+        byte[i][code] = static_cast<std::int8_t>(word >> (8 * (4 - Bytes + i)) & 0xff);
+      number[code % 16] = levels[code % 16];
+    }
+  }
 };
 
 // In units of `scale`. A scale that is NaN, and its values: level 0 of no sign.
@@ -112,18 +134,16 @@ class E2m1Octets {
   };
 
   // Magnitudes of x, signs of `signs`. exponent: the field of the power of two that stands for 1.
-  [[gnu::always_inline]] E2m1Octets(const Middles& middles, const typename W::F (&x)[4],
-                                    const typename W::F (&signs)[4], std::int32_t exponent) {
-    typename W::I steps[4];
+  [[gnu::always_inline]] E2m1Octets(const Middles& middles, const typename W::F (&x)[kVectors<A>],
+                                    const typename W::F (&signs)[kVectors<A>], std::int32_t exponent) {
+    typename W::I steps[kVectors<A>];
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
+    for (int i = 0; i < kVectors<A>; ++i) {
       const auto magnitude = W::bits(x[i]) & kMagnitude;
       steps[i] = (magnitude >> 21) + ((magnitude + 0x1f'ffff) >> 21);
     }
-    const auto one = static_cast<std::int16_t>(8 * exponent);
-    const Octets at = W::octets(W::words(steps[0], steps[1]) - one, W::words(steps[2], steps[3]) - one);
-    const Octets sign = W::octets(W::words(W::bits(signs[0]), W::bits(signs[1])),
-                                  W::words(W::bits(signs[2]), W::bits(signs[3])));
+    const Octets at = W::octets(steps, static_cast<std::int16_t>(8 * exponent));
+    const Octets sign = W::signs(signs);
     Octets below = {};  // minus the middles that are below
 #pragma GCC unroll 7
     for (int i = 0; i < 7; ++i) below += at > middles.last[i];
@@ -131,21 +151,10 @@ class E2m1Octets {
   }
   typename W::Bytes codes() const { return W::in_order(codes_); }
   // Their levels, in units of the scale.
-  void levels(typename W::F (&out)[4]) const {
-    W::widen(W::pick16(kLevels.low, codes_), W::pick16(kLevels.high, codes_), out);
-  }
+  void levels(typename W::F (&out)[kVectors<A>]) const { W::pick16(kLevels, codes_, out); }
 
  private:
-  static constexpr struct Levels {  // the bytes of bf16 numbers, twice
-    alignas(32) std::int8_t low[32] = {}, high[32] = {};
-    constexpr Levels() {
-      for (int code = 0; code < 32; ++code) {
-        const auto word = std::bit_cast<std::uint32_t>(E2M1::levels[code % 16]);
-        low[code] = static_cast<std::int8_t>(word >> 16 & 0xff);
-        high[code] = static_cast<std::int8_t>(word >> 24);
-      }
-    }
-  } kLevels{};
+  static constexpr LevelTable<2> kLevels{E2M1::levels};
   Octets codes_;
 };
 
@@ -172,7 +181,7 @@ class BnbFp4Lanes {
   typename E2m1Lanes<A>::Coded operator()(typename W::F x) const {
     const auto word = W::bits(x);
     const auto k = tree_.way(W::floats(word & kMagnitude));
-    const auto code = W::bits(W::pick8(W::load(kCodes.words), k));
+    const auto code = W::bits(W::pick8(W::load_eight(kCodes.words), k));
     return {code | (word >> 28 & 8 & (k != 0)), W::floats(W::bits(tree_.level(k)) ^ (word & kSignBit))};
   }
 
@@ -207,14 +216,28 @@ struct BnbFp4Book {
   static constexpr int kShift = 10, kFirst = 0;
 };
 
-// For each of 32 cells, numbered from -16, a threshold in steps and the code below it. Where a cell has none,
-// one that all its steps are above, or below.
+// A number for each of 32 cells, which are numbered from -16: as words in the order of the lowest bits of
+// these numbers, and as bytes, of either sign sixteen, twice.
+struct CellTable {
+  using Table = std::int8_t[32];
+  alignas(64) std::int16_t word[32] = {};
+  alignas(32) Table low[2] = {}, high[2] = {};
+
+  constexpr void set(int cell, int value) {
+    word[cell ^ 16] = static_cast<std::int16_t>(value);
+    for (int at = cell % 16; at < 32; at += 16) {
+      low[cell / 16][at] = static_cast<std::int8_t>(value & 0xff);
+      high[cell / 16][at] = static_cast<std::int8_t>(value >> 8);
+    }
+  }
+};
+
+// For each cell a threshold in steps and the code below it. Where a cell has none, one that all its steps are
+// above, or below.
 template <class Book>
 struct Cells {
-  using Table = std::int8_t[32];  // sixteen, twice
-  alignas(32) Table low[2] = {}, high[2] = {}, code[2] = {};
-  alignas(32) Table level[4] = {};  // the bytes of floats, by code
-  alignas(32) Table final_code = {};
+  CellTable threshold, code;
+  alignas(32) CellTable::Table final_code = {};  // sixteen, twice
 
   // The nearest step; ties to even, as the processor converts.
   static constexpr int step_of(float x) {
@@ -227,32 +250,26 @@ struct Cells {
   constexpr Cells() {
     for (int cell = 0; cell < 32; ++cell) {
       const int begin = Book::kFirst + (cell << Book::kShift), end = begin + (1 << Book::kShift);
-      int below = 0, inside = 0, threshold = 0;
+      int below = 0, inside = 0, found = 0;
       for (const float middle : Book::Levels::middles) {
         const int step = step_of(middle);
         below += step < begin;
         inside += step >= begin && step < end;
-        if (step >= begin && step < end) threshold = step;
+        if (step >= begin && step < end) found = step;
       }
       if (inside > 1) throw "a cell has two thresholds";  // does not compile
-      if (inside == 0) threshold = cell == 0 ? end : begin - 1;
-      const int half = cell / 16, at = cell % 16;
-      set(low[half], at, threshold & 0xff);
-      set(high[half], at, threshold >> 8);
-      set(code[half], at, inside == 0 && cell != 0 ? below - 1 : below);
-    }
-    for (int i = 0; i < 16; ++i) {
-      const auto word = std::bit_cast<std::uint32_t>(Book::Levels::levels[i]);
-      for (int byte = 0; byte < 4; ++byte) set(level[byte], i, static_cast<int>(word >> (8 * byte) & 0xff));
+      if (inside == 0) found = cell == 0 ? end : begin - 1;
+      threshold.set(cell, found);
+      code.set(cell, inside == 0 && cell != 0 ? below - 1 : below);
     }
     int count = 0;  // of thresholds that a number in front of, between and behind them is above
-    for (const float middle : Book::Levels::middles) set(final_code, count++, Book::Levels::encode(middle));
-    set(final_code, count, Book::Levels::encode(1.0f));
+    for (const float middle : Book::Levels::middles) set_final(count++, Book::Levels::encode(middle));
+    set_final(count, Book::Levels::encode(1.0f));
   }
 
  private:
-  static constexpr void set(Table& table, int at, int value) {
-    table[at] = table[at + 16] = static_cast<std::int8_t>(value);
+  constexpr void set_final(int at, int value) {
+    final_code[at] = final_code[at + 16] = static_cast<std::int8_t>(value);
   }
 };
 
@@ -263,43 +280,41 @@ class BookOctets {
  public:
   using W = Wide<A>;
   using F = typename W::F;
+  using Words = typename W::Words;
   using Octets = typename W::Octets;
 
-  [[gnu::always_inline]] explicit BookOctets(const F (&x)[4]) {
-    typename W::I steps[4];
+  [[gnu::always_inline]] explicit BookOctets(const F (&x)[kVectors<A>]) {
+    typename W::I steps[kVectors<A>];
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
+    for (int i = 0; i < kVectors<A>; ++i) {
       const F size = Book::kSigns ? W::floats(W::bits(x[i]) & kMagnitude) : x[i];
       // NaN stays, and becomes the least integer.
       steps[i] = W::nearest(W::least(W::all(32767.0f), size * W::all(32768.0f)));
     }
-    const auto first = W::words(steps[0], steps[1]), second = W::words(steps[2], steps[3]);
-    Octets upper = W::octets(first >> Book::kShift, second >> Book::kShift);
-    if constexpr (Book::kFirst == 0) upper -= std::int8_t{16};
-    const Octets lower = upper ^ std::int8_t{-128};
-    const auto pick = [&](const typename Cells<Book>::Table(&table)[2]) {
-      return W::pick16(table[0], lower) | W::pick16(table[1], upper);
-    };
-    typename W::Words thresholds[2];
-    W::widen(pick(kCells.low), pick(kCells.high), thresholds);
-    undecided_ = W::any((first == thresholds[0]) | (second == thresholds[1]));
-    codes_ = pick(kCells.code) - W::octets(first > thresholds[0], second > thresholds[1]);
-    if constexpr (Book::kSigns) {
-      const Octets sign =
-          W::octets(W::words(W::bits(x[0]), W::bits(x[1])), W::words(W::bits(x[2]), W::bits(x[3])));
-      codes_ = W::pick16(kCells.final_code, codes_) | ((sign < 0) & (codes_ > 0) & std::int8_t{8});
+    Words step[W::kHalves], cell[W::kHalves], threshold[W::kHalves], above[W::kHalves], near = {};
+    W::words(steps, step);
+#pragma GCC unroll 2
+    for (int i = 0; i < W::kHalves; ++i)
+      cell[i] = (step[i] >> Book::kShift) - static_cast<std::int16_t>(Book::kFirst == 0 ? 16 : 0);
+    W::pick32(kCells.threshold, cell, threshold);
+#pragma GCC unroll 2
+    for (int i = 0; i < W::kHalves; ++i) {
+      above[i] = step[i] > threshold[i];
+      near |= step[i] == threshold[i];
     }
+    undecided_ = W::any(near);
+    codes_ = W::pick32(kCells.code, cell) - W::octets(above);
+    if constexpr (Book::kSigns)
+      codes_ = W::pick16(kCells.final_code, codes_) | ((W::signs(x) < 0) & (codes_ > 0) & std::int8_t{8});
   }
   // Whether a number is too near to a threshold to be told from it; then codes mean nothing.
   bool undecided() const { return undecided_; }
   typename W::Bytes codes() const { return W::in_order(codes_); }
-  void levels(F (&out)[4]) const {
-    W::widen(W::pick16(kCells.level[0], codes_), W::pick16(kCells.level[1], codes_),
-             W::pick16(kCells.level[2], codes_), W::pick16(kCells.level[3], codes_), out);
-  }
+  void levels(F (&out)[kVectors<A>]) const { W::pick16(kLevels, codes_, out); }
 
  private:
   static constexpr Cells<Book> kCells{};
+  static constexpr LevelTable<4> kLevels{Book::Levels::levels};
   Octets codes_;
   bool undecided_;
 };
@@ -343,22 +358,26 @@ struct E4m3Lanes {
 template <class A>
 struct Bf16Lanes {
   using W = Wide<A>;
-  static typename W::I code(typename W::F x) {
+  using Code = typename W::I;
+  static Code load(const std::byte* from) { return W::load_words(from); }
+  static Code code(typename W::F x) {
     const auto word = W::bits(x);
-    const auto rounded = word + 0x7fff + (word >> 16 & 1);
-    return W::bits(W::choose(x != x, W::floats(word | 0x40'0000), W::floats(rounded))) >> 16 & 0xffff;
+    const auto rounded = typename W::U(word) + 0x7fff + (typename W::U(word) >> 16 & 1);  // NaN goes around
+    return W::bits(W::choose(x != x, W::floats(word | 0x40'0000), typename W::F(rounded))) >> 16 & 0xffff;
   }
-  static typename W::F back(typename W::I code) { return W::floats(code << 16); }
+  static typename W::F back(Code code) { return W::floats(code << 16); }
 };
 
 template <class A>
 struct F16Lanes {
   using W = Wide<A>;
-  static typename W::I code(typename W::F x) {
-    const auto nan = (W::bits(x) >> 16 & 0x8000) | 0x7e00;
-    return W::bits(W::choose(x != x, W::floats(nan), W::floats(W::to_f16(x))));
+  using Code = typename W::Half;
+  static Code load(const std::byte* from) { return W::load_half(from); }
+  static Code code(typename W::F x) {
+    const auto nan = (W::bits(x) & kSignBit) | 0x7fc0'0000;
+    return W::to_f16(W::choose(x != x, W::floats(nan), x));
   }
-  static typename W::F back(typename W::I code) { return W::from_f16(code); }
+  static typename W::F back(Code code) { return W::from_f16(code); }
 };
 
 // --- how formats with shared scales put values into units, and levels back
