@@ -50,9 +50,6 @@ struct Wide<Avx2> {
   static I most(I a, I b) {
     return reinterpret_cast<I>(_mm256_max_epi32(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
   }
-  static I least(I a, I b) {
-    return reinterpret_cast<I>(_mm256_min_epi32(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
-  }
   static I nearest(F x) { return reinterpret_cast<I>(_mm256_cvtps_epi32(x)); }
   static I truncate(F x) { return reinterpret_cast<I>(_mm256_cvttps_epi32(x)); }
   static F numbers(I x) { return _mm256_cvtepi32_ps(reinterpret_cast<__m256i>(x)); }
@@ -63,7 +60,6 @@ struct Wide<Avx2> {
     return _mm256_permutevar8x32_ps(table, reinterpret_cast<__m256i>(index));
   }
   static F choose(I mask, F yes, F no) { return _mm256_blendv_ps(no, yes, floats(mask)); }
-  static bool any(I mask) { return _mm256_movemask_ps(floats(mask)) != 0; }
 
   static float largest(F x) {
     return fold(x, [](__m128 a, __m128 b) { return _mm_max_ps(a, b); });

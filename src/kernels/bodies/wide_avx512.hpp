@@ -59,7 +59,6 @@ struct Wide<Avx512> {
   static F pick4(F table, I index) { return _mm512_permutevar_ps(table, reinterpret_cast<__m512i>(index)); }
   static F pick8(F table, I index) { return _mm512_permutexvar_ps(reinterpret_cast<__m512i>(index), table); }
   static F choose(I mask, F yes, F no) { return mask ? yes : no; }  // the mask is never made integers
-  static bool any(I mask) { return which(mask) != 0; }
 
   static float largest(F x) {
     return fold(x, [](__m256 a, __m256 b) { return _mm256_max_ps(a, b); });
