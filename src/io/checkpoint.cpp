@@ -56,7 +56,7 @@ class Opener {
       return std::move(out_);
     }
     NIB_TRY(read_config());
-    NIB_TRY(read_tokenizer_parts());
+    if (!out_.gguf) NIB_TRY(read_tokenizer_parts());  // whose metadata is the tokenizer, too
     if (needs_.weights) {
       NIB_TRY(read_headers());
       for (const SafetensorsHeader& header : headers_)

@@ -35,7 +35,7 @@ class WeightPacker {
 
   bool stopped() const { return cancel_ && cancel_->triggered(); }
   Status stopped_status() const {
-    return {Code::stopped, concat(checkpoint_.path, ": loading was cancelled")};
+    return {Code::stopped, concat(checkpoint_.path, ": was cancelled while its weights were read")};
   }
 
   // Packs these experts one after another at `out`, each of shape().bytes(). Returns what the kernel must be

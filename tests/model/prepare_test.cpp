@@ -7,6 +7,7 @@
 #include <nibble/io/prepared.hpp>
 #include <nibble/model/prepare.hpp>
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -83,6 +84,24 @@ TEST_CASE("a prepared model is in memory what the model is, in every container")
       CHECK(old->format == tensor.format);
       CHECK(stored_bytes(*old) == stored_bytes(tensor));
     }
+  }
+}
+
+TEST_CASE("what a GGUF file says beside its weights is kept: configuration, tokenizer, template") {
+  const TemporaryDirectory folder;
+  REQUIRE(quantize(NIBBLE_TALES, folder.path("a.gguf"), "bf16").ok());
+  REQUIRE(prepare(folder.path("a.gguf"), folder.path("out")).ok());
+  const Checkpoint before = open(folder.path("a.gguf")), after = open(folder.path("out"));
+  REQUIRE(before.chat_template.has_value());
+  CHECK(after.chat_template == before.chat_template);
+  REQUIRE(after.gguf.has_value());
+  for (std::size_t i = 0; i < before.gguf->size(); ++i) {
+    const std::string key(before.gguf->key(i));
+    CAPTURE(key);
+    const auto kept = after.gguf->find(key);
+    REQUIRE(kept.has_value());
+    const auto bytes = kept->bytes(), expected = before.gguf->value(i).bytes();
+    CHECK(std::equal(bytes.begin(), bytes.end(), expected.begin(), expected.end()));
   }
 }
 
