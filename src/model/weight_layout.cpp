@@ -212,6 +212,11 @@ class WeightLayout::Builder {
       return static_cast<void>(
           fail(Code::unsupported, concat("tensor ", name, " is stored as ", format_name(table.format),
                                          ", which an embedding may not be")));
+    if (!table.scaling.factors.empty())  // rows are looked up by their own bytes alone
+      return static_cast<void>(
+          fail(Code::unsupported, concat("tensor ", name, " is ", format_name(table.format),
+                                         " with a factor for the whole tensor, which an "
+                                         "embedding may not have")));
     layout_.embedding_offset_ = reserve(table.codes.bytes);
     WeightGroup& group = group_of(concat("embedding (", format_name(table.format), ")"));
     group.bytes += table.codes.bytes;

@@ -145,6 +145,20 @@ TEST_CASE("what packing found out about scales is kept") {
   CHECK(wide > 0);
 }
 
+TEST_CASE("an embedding with a factor is refused: it would be looked up without") {
+  const TemporaryDirectory folder;
+  const LlamaShape shape;
+  fs::create_directory(folder.path("in"));
+  write_llama(folder.path("in"), shape, random_llama(shape, 5));
+  Checkpoint checkpoint = open(folder.path("in"));
+  REQUIRE(load(checkpoint, Numerics::f32).ok());
+  for (CheckpointTensor& tensor : checkpoint.tensors)
+    if (tensor.name == "model.embed_tokens.weight") tensor.scaling.factors = {2};
+  const Status status = load(checkpoint, Numerics::f32).status();
+  CHECK(status.code() == Code::unsupported);
+  CHECK(status.message().find("model.embed_tokens.weight") != std::string::npos);
+}
+
 TEST_CASE("records begin where disks have sectors, and experts may be larger than the buffer or many") {
   NIB_REQUIRE_DATA(data);
   const TemporaryDirectory folder;
