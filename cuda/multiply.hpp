@@ -1,0 +1,37 @@
+// Room cuda: the product of a matrix, held in any form that the device has, with rows of inputs.
+#pragma once
+
+#include "queue.hpp"
+#include <nibble/base/status.hpp>
+
+#include <cstdint>
+
+namespace nib::inline v0::cuda {
+
+// out[r][o] = sum over i of W[o][i] x[r][i] + bias[o], or that added to what is there. Pointers are the
+// device's; the weight's own fields are the host's.
+//
+// The bits of a sum depend on nothing but its row of W and its inputs: not on `rows`, not on the number of
+// blocks. They do on whether there are tensor cores.
+struct Multiply {
+  const PackedWeight* weight;  // data: device_bytes(*weight), at a multiple of 128
+  const std::uint16_t* x;      // bf16 [rows][x_stride], zeros from k on to bf16_stride(k)
+  std::int64_t x_stride;       // a multiple of 64
+  std::int64_t rows;
+  const float* bias;  // [weight->rows], or null
+  float* out;         // [rows][out_stride]
+  std::int64_t out_stride;
+  bool add = false;
+};
+
+// Errors: unsupported (a form that the device does not have), and those of a launch.
+Status multiply(const Queue& queue, const OpContext& context, const Multiply& call);
+
+// The products of experts, and of the one expert of a dense layer: ops.hpp. `args.normed` is bf16,
+// bf16_stride(H) apart; scratch between the two products is context.expert_inputs.
+Status experts(const Queue& queue, const OpContext& context, const ExpertsArgs& args);
+
+// Without the norm, which has been written to args.normed (bf16, bf16_stride(H) apart).
+Status route(const Queue& queue, const OpContext& context, const RouteArgs& args);
+
+}  // namespace nib::inline v0::cuda

@@ -1,0 +1,29 @@
+// Room cuda: what is done to rows of activations between products and attention. Pointers are the device's.
+#pragma once
+
+#include "queue.hpp"
+#include <nibble/base/status.hpp>
+
+#include <cstdint>
+
+namespace nib::inline v0::cuda {
+
+// out[i] = norm(x[picked[i]]), or of x[i] without `picked`, rounded to bf16, with zeros up to bf16_stride(width).
+struct NormRows {
+  const float* x;  // [..][x_stride]
+  std::int64_t x_stride;
+  const std::int32_t* picked;  // [rows], or null
+  std::int64_t rows, width;
+  Norm norm;
+  std::uint16_t* out;  // [rows][bf16_stride(width)]
+};
+Status norm_rows(const Queue& queue, const NormRows& call);
+
+// What follows the product of QkvArgs in place of args.qkv, which has its bias already: heads of q and k are
+// normed where there are weights for it, rotated, and k and v appended to the pages. q stays f32.
+Status place_qkv(const Queue& queue, const QkvArgs& args);
+
+// AttentionArgs, with `out` bf16, bf16_stride(Hq D) apart.
+Status attention(const Queue& queue, const OpContext& context, const AttentionArgs& args);
+
+}  // namespace nib::inline v0::cuda
