@@ -1,8 +1,10 @@
-// The one symbol of libnibble-cuda.so: its table of functions.
-#include "answer.hpp"
+// The one symbol of the library: its table of functions.
+#include "machine.hpp"
+#include "pack.hpp"
 
 #include <cstring>
 #include <exception>
+#include <utility>
 
 namespace nib::inline v0::cuda {
 namespace {
@@ -25,36 +27,67 @@ std::int32_t answer(DeviceMessage* message, const Body& body) {
   }
 }
 
-std::int32_t count_devices(std::int32_t* out, DeviceMessage* message) {
+// The same of a body that is a Result, which goes to `out`.
+template <class Out, class Body>
+std::int32_t answer_with(Out* out, DeviceMessage* message, const Body& body) {
   return answer(message, [&]() -> Status {
-    int count = 0;
-    NIB_TRY(status_of(cudaGetDeviceCount(&count), "counting devices"));
-    if (count < 1) return status_of(cudaErrorNoDevice, "counting devices");
-    *out = count;
+    NIB_ASSIGN(*out, body());
     return {};
   });
 }
 
-std::int32_t describe_device(std::int32_t index, DeviceFacts* out, DeviceMessage* message) {
-  return answer(message, [&]() -> Status {
-    cudaDeviceProp found;
-    NIB_TRY(status_of(cudaGetDeviceProperties(&found, index), "asking what a device is"));
-    DeviceFacts facts{};
-    static_assert(sizeof facts.name <= sizeof found.name);
-    std::memcpy(facts.name, found.name, sizeof facts.name - 1);
-    facts.major = found.major;
-    facts.minor = found.minor;
-    facts.processors = found.multiProcessorCount;
-    facts.memory = found.totalGlobalMem;
-    *out = facts;
-    return {};
-  });
+template <class Args, Status (*op)(DeviceQueue&, const OpContext&, const Args&)>
+std::int32_t run(DeviceQueue* queue, const OpContext* context, const Args* args, DeviceMessage* message) {
+  return answer(message, [&] { return op(*queue, *context, *args); });
 }
+
+template <Status (*move)(DeviceQueue&, void*, const void*, std::size_t)>
+std::int32_t move_bytes(DeviceQueue* queue, void* to, const void* from, std::size_t bytes,
+                        DeviceMessage* message) {
+  return answer(message, [&] { return move(*queue, to, from, bytes); });
+}
+
+constexpr DeviceOps kOps = {
+    run<QkvArgs, run_qkv>,     run<AttentionArgs, run_attention>, run<ProjectArgs, run_project>,
+    run<RouteArgs, run_route>, run<ExpertsArgs, run_experts>,     run<HeadArgs, run_head>,
+};
 
 }  // namespace
 }  // namespace nib::inline v0::cuda
 
+namespace {
+namespace device = nib::cuda;
+using nib::DeviceMessage, nib::DeviceQueue;
+}  // namespace
+
 extern "C" [[gnu::visibility("default")]] const nib::DeviceLibrary nibble_device_library = {
-    sizeof(nib::DeviceLibrary), nib::kDeviceInterface,      nib::kDeviceVersion,
-    nib::cuda::count_devices,   nib::cuda::describe_device,
+    .table_bytes = sizeof(nib::DeviceLibrary),
+    .interface = nib::kDeviceInterface,
+    .version = nib::kDeviceVersion,
+    .count = [](std::int32_t* out, DeviceMessage* message) {
+      return device::answer_with(out, message, [] { return device::count_devices(); });
+    },
+    .describe = [](std::int32_t index, nib::DeviceFacts* out, DeviceMessage* message) {
+      return device::answer_with(out, message, [&] { return device::describe_device(index); });
+    },
+    .open = [](std::int32_t index, DeviceQueue** out, DeviceMessage* message) {
+      return device::answer_with(out, message, [&] { return device::open_queue(index); });
+    },
+    .close = device::close_queue,
+    .free_memory = [](DeviceQueue* queue, std::uint64_t* out, DeviceMessage* message) {
+      return device::answer_with(out, message, [&] { return device::free_memory(*queue); });
+    },
+    .allocate = [](DeviceQueue* queue, std::size_t bytes) { return device::allocate(*queue, bytes); },
+    .release = [](DeviceQueue* queue, void* pointer) { device::release(*queue, pointer); },
+    .upload = device::move_bytes<device::upload>,
+    .download = device::move_bytes<device::download>,
+    .copy = device::move_bytes<device::copy>,
+    .clear = [](DeviceQueue* queue, void* to, std::size_t bytes, DeviceMessage* message) {
+      return device::answer(message, [&] { return device::clear(*queue, to, bytes); });
+    },
+    .pack = [](const nib::PackedWeight* weight, nib::DeviceRows rows, std::byte* out, std::int32_t index,
+               std::int32_t count, DeviceMessage* message) {
+      return device::answer(message, [&] { return device::pack(*weight, rows, out, index, count); });
+    },
+    .ops = device::kOps,
 };

@@ -119,7 +119,7 @@ std::string joined(const std::vector<std::string>& words) {
 void add_devices(const DeviceSearch& cuda, Table& table) {
   if (!cuda.status.ok()) return table.row({"CUDA", concat("not used: ", cuda.status.message())});
   const char* title = "CUDA";
-  for (const Device& device : cuda.devices) {
+  for (const DeviceInfo& device : cuda.devices) {
     table.row({title, concat(device.name, ", compute capability ", device.compute_major, ".",
                              device.compute_minor, ", ", bytes_text(device.memory))});
     title = "";
@@ -129,7 +129,7 @@ void add_devices(const DeviceSearch& cuda, Table& table) {
 
 Json json_of(const DeviceSearch& cuda) {
   std::vector<Json> devices;
-  for (const Device& device : cuda.devices)
+  for (const DeviceInfo& device : cuda.devices)
     devices.push_back(Json::object({{"name", json(device.name)},
                                     {"compute_major", json(device.compute_major)},
                                     {"compute_minor", json(device.compute_minor)},

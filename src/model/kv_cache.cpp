@@ -6,13 +6,15 @@
 
 namespace nib::inline v0 {
 
-KvGeometry KvGeometry::make(const ModelConfig& config, KvFormat format) {
+KvGeometry KvGeometry::make(const ModelConfig& config, KvFormat format, const Placement& placement) {
   KvGeometry geometry;
   geometry.layout = {format, static_cast<int>(config.kv_heads), static_cast<int>(config.head_dim)};
-  for (const std::uint32_t window : config.windows) {
-    const auto same = [&](const LayerKind& kind) { return kind.window == window; };
+  for (std::size_t l = 0; l < config.windows.size(); ++l) {
+    const std::uint32_t window = config.windows[l];
+    const Place place = placement.layer(l).attention;
+    const auto same = [&](const LayerKind& kind) { return kind.window == window && kind.place == place; };
     auto kind = std::find_if(geometry.kinds.begin(), geometry.kinds.end(), same);
-    if (kind == geometry.kinds.end()) kind = geometry.kinds.insert(kind, {window, 0});
+    if (kind == geometry.kinds.end()) kind = geometry.kinds.insert(kind, {window, 0, place});
     geometry.kind_of_layer.push_back(static_cast<std::uint32_t>(kind - geometry.kinds.begin()));
     geometry.index_in_kind.push_back(kind->layers++);
   }
@@ -59,18 +61,29 @@ void PagePool::release(std::uint64_t pages) {
   slabs_.clear();
 }
 
-PagePool::Page* PagePool::take() {
+Result<PagePool::Page*> PagePool::take() {
   Page* page = nullptr;
   {
     const std::lock_guard lock(mutex_);
-    if (free_.empty()) return nullptr;
+    if (free_.empty()) return Status(Code::internal, "the key/value cache is out of pages");
     page = free_.back();
     free_.pop_back();
     page->references = 1;
     ++in_use_;
   }
-  std::memset(page->data, 0, page_bytes_);
+  if (!device_) {
+    std::memset(page->data, 0, page_bytes_);
+  } else if (Status cleared = device_->clear(page->data, page_bytes_); !cleared.ok()) {
+    drop(page);
+    return cleared;
+  }
   return page;
+}
+
+Status PagePool::copy(const Page& from, Page& to) const {
+  if (device_) return device_->copy(to.data, from.data, page_bytes_);
+  std::memcpy(to.data, from.data, page_bytes_);
+  return {};
 }
 
 void PagePool::share(Page* page) {
@@ -125,20 +138,19 @@ Status KvCache::extend(std::int64_t rows) {
   for (std::size_t kind = 0; kind < tables_.size(); ++kind) {
     Table& table = tables_[kind];
     PagePool& pool = *pools_[kind];
-    const auto taken = [&]() -> Result<Page*> {
-      if (Page* page = pool.take()) return page;
-      return Status(Code::internal, "the key/value cache is out of pages");
-    };
     if (length_ % kPagePositions != 0 && !pool.sole(table.pages.back())) {
-      NIB_ASSIGN(Page * copy, taken());
-      std::memcpy(copy->data, table.pages.back()->data, pool.page_bytes());
+      NIB_ASSIGN(Page * copy, pool.take());
+      if (Status copied = pool.copy(*table.pages.back(), *copy); !copied.ok()) {
+        pool.drop(copy);
+        return copied;
+      }
       pool.drop(table.pages.back());
       table.pages.back() = copy;
       table.addresses.back() = copy->data;
     }
     const std::int64_t pages = ceil_div(length_ + rows, std::int64_t{kPagePositions});
     while (table.first_page + static_cast<std::int64_t>(table.pages.size()) < pages) {
-      NIB_ASSIGN(Page * page, taken());
+      NIB_ASSIGN(Page * page, pool.take());
       table.pages.push_back(page);
       table.addresses.push_back(page->data);
     }

@@ -13,13 +13,16 @@
 namespace nib::inline v0 {
 
 Transformer::Transformer(const ModelConfig& config, const Weights& weights, const KvGeometry& kv,
-                         const Backend& backend, Numerics numerics, Pool& pool)
+                         const Backend& backend, Numerics numerics, Pool& pool, const Placement& placement,
+                         const Device* device)
     : config_(config),
       weights_(weights),
       kv_(kv),
       backend_(backend),
       numerics_(numerics),
       pool_(pool),
+      placement_(placement),
+      device_(device),
       frequencies_(config.rotary_dim / 2) {
   const FloatScope scope;
   rope_frequencies(config.rope_theta, static_cast<int>(config.rotary_dim), config.rope, frequencies_);
@@ -28,15 +31,51 @@ Transformer::Transformer(const ModelConfig& config, const Weights& weights, cons
 }
 
 template <class Work>
-void Transformer::timed(Op op, Work&& work) const {
+Status Transformer::timed(Op op, Place place, Work&& work) const {
   if (!times_) return work();
   const auto start = std::chrono::steady_clock::now();
   const std::uint64_t phases = pool_.phases();
-  work();
+  NIB_TRY(work());
+  if (place == Place::device) NIB_TRY(device_->download(nullptr, nullptr, 0));  // an op is done when it is done
   OpTimes::Entry& entry = (*times_)[op];
   entry.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   entry.phases += pool_.phases() - phases;
   ++entry.calls;
+  return {};
+}
+
+// What a workspace has in a place.
+static Activations& activations(Place place, Workspace& workspace) {
+  return place == Place::host ? static_cast<Activations&>(workspace) : *workspace.on_device;
+}
+
+template <class Args>
+Status Transformer::run(Op op, Place place, void (*Ops::*here)(const OpContext&, const Args&),
+                        DeviceOp<Args> DeviceOps::*there, Workspace& workspace, const Args& args) const {
+  const Activations& with = activations(place, workspace);
+  const bool on_device = place == Place::device;
+  const OpContext context{on_device ? nullptr : &pool_, numerics_,  with.packed,
+                          with.packed_inner,            with.tiles, with.tile_floats};
+  return timed(op, place, [&]() -> Status {
+    if (on_device) return device_->run(device_->ops().*there, context, args);
+    (backend_.ops.*here)(context, args);
+    return {};
+  });
+}
+
+// Whoever is about to read x has it.
+Status Transformer::bring_x(Place place, std::int64_t rows, Workspace& workspace) const {
+  bool& has = workspace.has_x[static_cast<int>(place)];
+  if (has) return {};
+  has = true;
+  const auto bytes = static_cast<std::size_t>(rows * row_stride(config_.hidden)) * sizeof(float);
+  if (place == Place::device) return device_->upload(workspace.on_device->x, workspace.x, bytes);
+  return device_->download(workspace.x, workspace.on_device->x, bytes);
+}
+
+// And whoever has written it is the only one.
+static void x_was_written(Place place, Workspace& workspace) {
+  for (int other = 0; other < kPlaces; ++other) workspace.has_x[other] = other == static_cast<int>(place);
 }
 
 // x = the tokens' rows of the embedding, widened.
@@ -66,7 +105,7 @@ Norm Transformer::norm(const float* weight, const float* bias) const {
 }
 
 // What depends on positions: cosines, sines and the page tables, the same for all layers of a kind.
-void Transformer::place(std::span<const BatchRow> batch, Workspace& workspace) const {
+Status Transformer::place(std::span<const BatchRow> batch, Workspace& workspace) const {
   const std::size_t half = frequencies_.size();
   workspace.kv_rows.clear();
   workspace.picked.clear();
@@ -77,146 +116,165 @@ void Transformer::place(std::span<const BatchRow> batch, Workspace& workspace) c
                 workspace.sin + r * half);
     if (batch[r].wants_logits) workspace.picked.push_back(static_cast<std::int32_t>(r));
   }
+  return workspace.on_device ? workspace.on_device->place(batch, workspace, half) : Status();
 }
 
-void Transformer::attend(std::uint32_t layer, std::int64_t rows, const OpContext& context,
-                         Workspace& workspace) const {
+Status Transformer::attend(std::uint32_t layer, std::int64_t rows, Workspace& workspace) const {
   const LayerWeights& w = weights_.layers[layer];
   const std::size_t kind = kv_.kind_of_layer[layer], offset = kv_.layer_offset(layer);
-  const KvRow* kv_rows = workspace.kv_rows.data() + kind * static_cast<std::size_t>(rows);
+  const Place place = placement_.layer(layer).attention;
+  const KvRow* kv_rows = place == Place::device
+                             ? workspace.on_device->kv_rows(kind)
+                             : workspace.kv_rows.data() + kind * static_cast<std::size_t>(rows);
   const int heads = static_cast<int>(config_.heads);
-  timed(Op::qkv, [&] {
-    backend_.ops.qkv(context, {.x = workspace.x,
-                               .rows = rows,
-                               .norm = norm(w.attention_norm, w.attention_norm_bias),
-                               .weight = w.qkv.data(),
-                               .bias = w.qkv_bias,
-                               .heads = heads,
-                               .kv = kv_.layout,
-                               .layer_offset = offset,
-                               .kv_rows = kv_rows,
-                               .cos = workspace.cos,
-                               .sin = workspace.sin,
-                               .normed = workspace.normed,
-                               .qkv = workspace.qkv,
-                               .rotary = static_cast<int>(config_.rotary_dim),
-                               .q_norm = w.q_norm,
-                               .k_norm = w.k_norm,
-                               .parts = static_cast<int>(w.qkv.size())});
-  });
-  timed(Op::attention, [&] {
-    backend_.ops.attention(context, {.qkv = workspace.qkv,
-                                     .qkv_stride = row_stride(config_.qkv_rows()),
-                                     .rows = rows,
-                                     .heads = heads,
-                                     .kv = kv_.layout,
-                                     .layer_offset = offset,
-                                     .kv_rows = kv_rows,
-                                     .window = kv_.kinds[kind].window,
-                                     .scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim)),
-                                     .sinks = w.sinks,
-                                     .out = workspace.attention,
-                                     .out_stride = row_stride(w.output.k)});
-  });
+  NIB_TRY(bring_x(place, rows, workspace));
+  const Activations& with = activations(place, workspace);
+  NIB_TRY(run<QkvArgs>(Op::qkv, place, &Ops::qkv, &DeviceOps::qkv, workspace,
+                       {.x = with.x,
+                        .rows = rows,
+                        .norm = norm(w.attention_norm, w.attention_norm_bias),
+                        .weight = w.qkv.data(),
+                        .bias = w.qkv_bias,
+                        .heads = heads,
+                        .kv = kv_.layout,
+                        .layer_offset = offset,
+                        .kv_rows = kv_rows,
+                        .cos = with.cos,
+                        .sin = with.sin,
+                        .normed = with.normed,
+                        .qkv = with.qkv,
+                        .rotary = static_cast<int>(config_.rotary_dim),
+                        .q_norm = w.q_norm,
+                        .k_norm = w.k_norm,
+                        .parts = static_cast<int>(w.qkv.size())}));
+  return run<AttentionArgs>(Op::attention, place, &Ops::attention, &DeviceOps::attention, workspace,
+                            {.qkv = with.qkv,
+                             .qkv_stride = row_stride(config_.qkv_rows()),
+                             .rows = rows,
+                             .heads = heads,
+                             .kv = kv_.layout,
+                             .layer_offset = offset,
+                             .kv_rows = kv_rows,
+                             .window = kv_.kinds[kind].window,
+                             .scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim)),
+                             .sinks = w.sinks,
+                             .out = with.attention,
+                             .out_stride = row_stride(w.output.k)});
 }
 
-void Transformer::project(std::uint32_t layer, std::int64_t rows, const OpContext& context,
-                          Workspace& workspace) const {
+Status Transformer::project(std::uint32_t layer, std::int64_t rows, Workspace& workspace) const {
   const LayerWeights& w = weights_.layers[layer];
-  timed(Op::project, [&] {
-    backend_.ops.project(context, {.in = workspace.attention,
-                                   .rows = rows,
-                                   .weight = &w.output,
-                                   .bias = w.output_bias,
-                                   .x = workspace.x});
-  });
+  const Place place = placement_.layer(layer).attention;
+  const Activations& with = activations(place, workspace);
+  NIB_TRY(bring_x(place, rows, workspace));
+  NIB_TRY(run<ProjectArgs>(Op::project, place, &Ops::project, &DeviceOps::project, workspace,
+                           {.in = with.attention,
+                            .rows = rows,
+                            .weight = &w.output,
+                            .bias = w.output_bias,
+                            .x = with.x}));
+  x_was_written(place, workspace);
+  return {};
 }
 
-void Transformer::route(std::uint32_t layer, std::int64_t rows, const OpContext& context,
-                        Workspace& workspace) const {
+Status Transformer::route(std::uint32_t layer, std::int64_t rows, Workspace& workspace) const {
   const LayerWeights& w = weights_.layers[layer];
-  timed(Op::route, [&] {
-    backend_.ops.route(context, {.x = workspace.x,
-                                 .rows = rows,
-                                 .norm = norm(w.mlp_norm, w.mlp_norm_bias),
-                                 .weight = config_.routed ? &w.router : nullptr,
-                                 .bias = w.router_bias,
-                                 .experts = static_cast<int>(config_.experts),
-                                 .experts_per_token = static_cast<int>(config_.experts_per_token),
-                                 .normed = workspace.normed,
-                                 .logits = workspace.router_logits,
-                                 .routing = workspace.routing,
-                                 .weights_of_all = config_.weights_of_all,
-                                 .width = config_.hidden});
-  });
+  const Place place = placement_.layer(layer).experts;
+  const Activations& with = activations(place, workspace);
+  NIB_TRY(bring_x(place, rows, workspace));
+  return run<RouteArgs>(Op::route, place, &Ops::route, &DeviceOps::route, workspace,
+                        {.x = with.x,
+                         .rows = rows,
+                         .norm = norm(w.mlp_norm, w.mlp_norm_bias),
+                         .weight = config_.routed ? &w.router : nullptr,
+                         .bias = w.router_bias,
+                         .experts = static_cast<int>(config_.experts),
+                         .experts_per_token = static_cast<int>(config_.experts_per_token),
+                         .normed = with.normed,
+                         .logits = with.router_logits,
+                         .routing = with.routing,
+                         .weights_of_all = config_.weights_of_all,
+                         .width = config_.hidden});
 }
 
-void Transformer::mix_experts(std::uint32_t layer, std::int64_t rows, const OpContext& context,
-                              Workspace& workspace) const {
+Status Transformer::mix_experts(std::uint32_t layer, std::int64_t rows, Workspace& workspace) const {
   const LayerWeights& w = weights_.layers[layer];
-  timed(Op::experts, [&] {
-    backend_.ops.experts(context, {.normed = workspace.normed,
-                                   .rows = rows,
-                                   .experts = static_cast<int>(config_.experts),
-                                   .experts_per_token = static_cast<int>(config_.experts_per_token),
-                                   .routing = workspace.routing,
-                                   .gate_up = w.gate_up.data(),
-                                   .gate_up_bias = w.gate_up_bias,
-                                   .down = w.down.data(),
-                                   .down_bias = w.down_bias,
-                                   .width = config_.expert_width,
-                                   .gate = config_.gate,
-                                   .outputs = workspace.expert_outputs,
-                                   .x = workspace.x,
-                                   .activation = config_.activation,
-                                   .up = w.up.empty() ? nullptr : w.up.data()});
-  });
+  const Place place = placement_.layer(layer).experts;
+  const Activations& with = activations(place, workspace);
+  NIB_TRY(bring_x(place, rows, workspace));
+  NIB_TRY(run<ExpertsArgs>(Op::experts, place, &Ops::experts, &DeviceOps::experts, workspace,
+                           {.normed = with.normed,
+                            .rows = rows,
+                            .experts = static_cast<int>(config_.experts),
+                            .experts_per_token = static_cast<int>(config_.experts_per_token),
+                            .routing = with.routing,
+                            .gate_up = w.gate_up.data(),
+                            .gate_up_bias = w.gate_up_bias,
+                            .down = w.down.data(),
+                            .down_bias = w.down_bias,
+                            .width = config_.expert_width,
+                            .gate = config_.gate,
+                            .outputs = with.expert_outputs,
+                            .x = with.x,
+                            .activation = config_.activation,
+                            .up = w.up.empty() ? nullptr : w.up.data()}));
+  x_was_written(place, workspace);
+  return {};
 }
 
-void Transformer::head(const OpContext& context, Workspace& workspace) const {
-  timed(Op::head, [&] {
-    backend_.ops.head(context, {.x = workspace.x,
-                                .picked = workspace.picked.data(),
-                                .count = static_cast<std::int64_t>(workspace.picked.size()),
-                                .norm = norm(weights_.final_norm, weights_.final_norm_bias),
-                                .weight = &weights_.head,
-                                .normed = workspace.normed,
-                                .logits = workspace.logits});
-  });
+// Logits of the picked rows, for the host.
+Status Transformer::head(Workspace& workspace) const {
+  const Place place = placement_.head;
+  const Activations& with = activations(place, workspace);
+  const auto count = static_cast<std::int64_t>(workspace.picked.size());
+  NIB_TRY(run<HeadArgs>(
+      Op::head, place, &Ops::head, &DeviceOps::head, workspace,
+      {.x = with.x,
+       .picked = place == Place::device ? workspace.on_device->picked() : workspace.picked.data(),
+       .count = count,
+       .norm = norm(weights_.final_norm, weights_.final_norm_bias),
+       .weight = &weights_.head,
+       .normed = with.normed,
+       .logits = with.logits}));
+  if (place == Place::host) return {};
+  return device_->download(workspace.logits, with.logits,
+                           static_cast<std::size_t>(count * logit_stride()) * sizeof(float));
 }
 
-OpContext Transformer::context(Workspace& workspace) const {
-  return {
-      &pool_, numerics_, workspace.packed, workspace.packed_inner, workspace.tiles, workspace.tile_floats};
+Status Transformer::compute_layer(std::uint32_t layer, std::int64_t rows, Workspace& workspace) const {
+  NIB_TRY(attend(layer, rows, workspace));
+  // Parallel: what follows attention reads the x that attention read.
+  if (config_.parallel_residual) NIB_TRY(route(layer, rows, workspace));
+  NIB_TRY(project(layer, rows, workspace));
+  if (!config_.parallel_residual) NIB_TRY(route(layer, rows, workspace));
+  return mix_experts(layer, rows, workspace);
 }
 
 Status Transformer::forward(std::span<const BatchRow> batch, Workspace& workspace,
                             const Cancel* cancel) const {
   const FloatScope scope;
   const auto rows = static_cast<std::int64_t>(batch.size());
-  const OpContext context = this->context(workspace);
-  timed(Op::embed, [&] {
+  NIB_TRY(timed(Op::embed, Place::host, [&] {
     embed(batch, workspace);
-    place(batch, workspace);
-  });
+    x_was_written(Place::host, workspace);
+    return place(batch, workspace);
+  }));
   for (std::uint32_t layer = 0; layer < config_.layers; ++layer) {
     if (cancel && cancel->triggered()) return Status(Code::stopped, "the computation was cancelled");
-    attend(layer, rows, context, workspace);
-    // Parallel: what follows attention reads the x that attention read.
-    if (config_.parallel_residual) route(layer, rows, context, workspace);
-    project(layer, rows, context, workspace);
-    if (!config_.parallel_residual) route(layer, rows, context, workspace);
-    mix_experts(layer, rows, context, workspace);
+    NIB_TRY(compute_layer(layer, rows, workspace));
   }
-  if (!workspace.picked.empty()) head(context, workspace);
-  return {};
+  NIB_TRY(bring_x(placement_.head, rows, workspace));
+  if (!workspace.picked.empty()) return head(workspace);
+  // What went wrong on a device is found where something comes back from it.
+  return placement_.uses_device() ? device_->download(nullptr, nullptr, 0) : Status();
 }
 
-void Transformer::logits_of(std::int64_t first, std::int64_t count, Workspace& workspace) const {
+Status Transformer::logits_of(std::int64_t first, std::int64_t count, Workspace& workspace) const {
   const FloatScope scope;
   workspace.picked.resize(static_cast<std::size_t>(count));
   std::iota(workspace.picked.begin(), workspace.picked.end(), static_cast<std::int32_t>(first));
-  head(context(workspace), workspace);
+  if (placement_.head == Place::device) NIB_TRY(workspace.on_device->pick(workspace.picked));
+  return head(workspace);
 }
 
 }  // namespace nib::inline v0

@@ -62,6 +62,9 @@ class WeightLayout::Builder {
   Builder(WeightLayout& layout, const Checkpoint& checkpoint, const ModelConfig& config)
       : layout_(layout), checkpoint_(checkpoint), config_(config) {}
 
+  // Whatever is made from now on is for this place.
+  void at(Place place) { place_ = place; }
+
   const Status& status() const { return status_; }
   bool ok() const { return status_.ok(); }
   bool stored(std::string_view name) const { return checkpoint_.find(name) != nullptr; }
@@ -116,7 +119,7 @@ class WeightLayout::Builder {
   // Gives a matrix its address and counts it; `active` of its experts are read for one token.
   Matrix matrix(Stored stored, std::int64_t k, std::string_view kind, std::int64_t active,
                 bool transposed = false) {
-    Matrix m{std::move(stored), Format::none, k, 0, transposed, 0, active};
+    Matrix m{std::move(stored), Format::none, k, 0, transposed, 0, active, place_};
     if (!ok()) return m;
     m.format = m.stored.tensors[0]->format;
     for (const CheckpointTensor* tensor : m.stored.tensors)
@@ -139,6 +142,9 @@ class WeightLayout::Builder {
     }
     if (!ok()) return m;
     check_prepared(m);
+    if (place_ == Place::device && device_form(m.shape()) == DeviceForm::none)
+      fail(Code::unsupported, concat("tensor ", m.stored.tensors[0]->name, " is ", info.name,
+                                     ", which a device cannot multiply; leave its layer to the processor"));
     if (!ok()) return m;
     m.offset = reserve(m.bytes());
     WeightGroup& group = group_of(concat(kind, " (", format_name(m.format), ")"));
@@ -185,7 +191,7 @@ class WeightLayout::Builder {
   }
 
   Vector vector(Stored stored) {
-    Vector v{std::move(stored), 0, 1};
+    Vector v{std::move(stored), 0, 1, place_};
     if (v.stored.experts > 1) v.active = config_.experts_per_token;
     if (!ok()) return v;
     for (const CheckpointTensor* tensor : v.stored.tensors)
@@ -241,8 +247,9 @@ class WeightLayout::Builder {
   }
 
   std::uint64_t reserve(std::uint64_t bytes) {
-    const std::uint64_t offset = layout_.bytes_;
-    layout_.bytes_ = round_up(offset + bytes, std::uint64_t{64});
+    std::uint64_t& all = layout_.bytes_[static_cast<int>(place_)];
+    const std::uint64_t offset = all;
+    all = round_up(offset + bytes, std::uint64_t{place_ == Place::device ? 128u : 64u});
     return offset;
   }
   // Tensors that the model uses twice (an embedding that is its head) are of the group that had them first.
@@ -255,14 +262,15 @@ class WeightLayout::Builder {
   }
   WeightGroup& group_of(std::string_view name) {
     for (WeightGroup& group : layout_.groups_)
-      if (group.name == name) return group;
-    return layout_.groups_.emplace_back(WeightGroup{std::string(name), 0, 0, 0, 0, 0});
+      if (group.name == name && group.place == place_) return group;
+    return layout_.groups_.emplace_back(WeightGroup{std::string(name), 0, 0, 0, 0, 0, place_});
   }
 
   WeightLayout& layout_;
   const Checkpoint& checkpoint_;
   const ModelConfig& config_;
   Status status_;
+  Place place_ = Place::host;
   std::unordered_set<const CheckpointTensor*> counted_;
 };
 
@@ -327,6 +335,11 @@ void WeightLayout::add_experts(Builder& builder, const TensorNames& names, const
   };
   std::vector<Matrix> gate_up = builder.matrices(l, parts, hidden, experts, map, kind,
                                                  config.experts_per_token, transposed(parts.front().pattern));
+  if (gate_up.size() == 2 && gate_up[0].place == Place::device)
+    return static_cast<void>(builder.fail(
+        Code::unsupported, concat("tensors ", gate_up[0].stored.tensors[0]->name, " and ",
+                                  gate_up[1].stored.tensors[0]->name, " are in different formats, which a device ",
+                                  "cannot multiply together; leave these experts to the processor")));
   if (!gate_up.empty()) layer.gate_up = std::move(gate_up[0]);
   if (gate_up.size() == 2) layer.up = std::move(gate_up[1]);
   const bool turned = transposed(names.down);
@@ -343,11 +356,15 @@ bool WeightLayout::has(const Builder& builder, Presence presence, std::string_vi
   return !pattern.empty() && builder.stored(tensor_name(pattern, layer));
 }
 
-Result<WeightLayout> WeightLayout::make(const Checkpoint& checkpoint, const ModelConfig& config) {
+Result<WeightLayout> WeightLayout::make(const Checkpoint& checkpoint, const ModelConfig& config,
+                                        const Placement& placement) {
   if (checkpoint.prepared && checkpoint.prepared->layout != kPackedLayout)
     return Status(Code::unsupported,
                   concat(checkpoint.path, ": is prepared in layout ", checkpoint.prepared->layout,
                          ", this version reads layout ", kPackedLayout, "; prepare it again"));
+  if (!placement.layers.empty() && placement.layers.size() != config.layers)
+    return Status(Code::argument, concat(checkpoint.path, ": the placement is of ", placement.layers.size(),
+                                         " layers, the model has ", config.layers));
   WeightLayout layout;
   Builder builder(layout, checkpoint, config);
   const TensorNames& names = dialect_of(checkpoint, *config.architecture);
@@ -355,14 +372,18 @@ Result<WeightLayout> WeightLayout::make(const Checkpoint& checkpoint, const Mode
   builder.embedding(names.embedding);
   for (unsigned l = 0; l < config.layers && builder.ok(); ++l) {
     Layer& layer = layout.layers_.emplace_back();
+    builder.at(placement.layer(l).attention);
     add_attention(builder, names, config, l, layer);
+    builder.at(placement.layer(l).experts);
     add_experts(builder, names, config, l, layer);
   }
+  builder.at(Place::host);  // whatever computes, the host looks them up
+  if (!names.rope_divisors.empty() && builder.stored(names.rope_divisors))
+    layout.rope_divisors_ = builder.vector(names.rope_divisors, 0, config.rotary_dim / 2);
+  builder.at(placement.head);
   layout.final_norm_ = builder.vector(names.final_norm, 0, hidden);
   if (!names.final_norm_bias.empty())
     layout.final_norm_bias_ = builder.vector(names.final_norm_bias, 0, hidden);
-  if (!names.rope_divisors.empty() && builder.stored(names.rope_divisors))
-    layout.rope_divisors_ = builder.vector(names.rope_divisors, 0, config.rotary_dim / 2);
   const bool tied = config.tied_embeddings && !checkpoint.find(names.head);
   layout.head_ = builder.matrix(
       builder.collect(0, {{tied ? names.embedding : names.head, vocabulary}}, hidden), hidden, "head", 1);

@@ -1,11 +1,13 @@
 // Fills the block that a layout has laid out, one tensor at a time.
 #include "weight_packer.hpp"
+#include "weight_uploader.hpp"
 #include <nibble/base/concat.hpp>
 #include <nibble/base/float16.hpp>
 #include <nibble/model/weights.hpp>
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <utility>
 
 namespace nib::inline v0 {
@@ -30,9 +32,9 @@ class WeightLoader {
   using Vector = WeightLayout::Vector;
   using RowMap = WeightLayout::RowMap;
 
-  // Staging for the tensors of one list of a vector.
+  // Staging for the tensors of one list of a vector, and for all of its values where they go on.
   static std::uint64_t staging_of(const Vector& v) {
-    std::uint64_t bytes = 0;
+    std::uint64_t bytes = v.place == Place::device ? v.bytes() : 0;
     for (std::size_t part = 0; v.exists() && part < v.stored.map.part_rows.size(); ++part)
       bytes += static_cast<std::uint64_t>(v.stored.map.part_rows[part]) * sizeof(float);
     return bytes;
@@ -50,6 +52,11 @@ class WeightLoader {
   void use(Buffer staging, std::byte* base) {
     packer_.use(std::move(staging));
     base_ = base;
+  }
+  // And of the device's block, with what matrices on their way there need.
+  void use(const Device& device, std::byte* base, Buffer staging, Pool& pool) {
+    upload_staging_ = std::move(staging);
+    uploader_.emplace(packer_, device, base, upload_staging_.as<std::byte>(), pool);
   }
 
   Status load_rows(const CheckpointTensor& tensor, std::uint64_t offset) {
@@ -82,34 +89,34 @@ class WeightLoader {
     if (!m.exists()) return packed;
     const CheckpointTensor& named = *m.stored.tensors[0];
     NIB_TRY(begin(named.name));
+    if (m.place == Place::device) {
+      NIB_TRY(uploader_->matrix(m, checkpoint_.path));
+      count(m);
+      return experts_of(m, uploader_->at(m.offset), nullptr);
+    }
     std::byte* out = base_ + m.offset;
     const PreparedMatrix* prepared = m.prepared_in(checkpoint_);
     NIB_ASSIGN(const ScaleRange scales,
                prepared ? packer_.read(m, *prepared, out) : packer_.pack(m, {0, m.stored.experts}, out));
-    for (const CheckpointTensor* tensor : m.stored.tensors)
-      done_ += tensor->codes.bytes + tensor->scales.bytes;
+    count(m);
     const MatmulKernel* kernel = find_kernel(backend_, m.shape(), numerics, scales);
     if (!kernel)
       return Status(Code::unsupported, concat(checkpoint_.path, ": tensor ", named.name, ": backend ",
                                               backend_.name, " cannot multiply ", format_name(m.format)));
-    for (std::int64_t e = 0; e < m.stored.experts; ++e) {
-      PackedWeight weight = m.shape();
-      weight.data = base_ + m.offset + static_cast<std::uint64_t>(e) * weight.bytes();
-      weight.kernel = kernel;
-      packed.push_back(weight);
-    }
-    return packed;
+    return experts_of(m, out, kernel);
   }
 
   // Null when the model has no such vector.
   Result<const float*> load_vector(const Vector& v) {
     if (!v.exists()) return static_cast<const float*>(nullptr);
     if (packer_.stopped()) return packer_.stopped_status();
-    auto* all = reinterpret_cast<float*>(base_ + v.offset);
+    const bool goes_on = v.place == Place::device;
+    // The tensors are staged behind the values then.
+    auto* all = goes_on ? reinterpret_cast<float*>(packer_.staging()) : reinterpret_cast<float*>(base_ + v.offset);
     const RowMap& map = v.stored.map;
     for (std::int64_t e = 0; e < v.stored.experts; ++e) {
       const std::byte* parts[WeightPacker::kMostParts];
-      std::byte* next = packer_.staging();
+      std::byte* next = packer_.staging() + (goes_on ? v.bytes() : 0);
       for (std::size_t part = 0; part < map.part_rows.size(); ++part) {
         const CheckpointTensor& tensor = v.stored.tensor(e, part);
         const std::uint64_t size = format_info(tensor.format).code_bytes;
@@ -128,10 +135,28 @@ class WeightLoader {
         }
     }
     done_ += static_cast<std::uint64_t>(v.values()) * sizeof(float);
-    return static_cast<const float*>(all);
+    if (!goes_on) return static_cast<const float*>(all);
+    NIB_TRY(uploader_->values({all, static_cast<std::size_t>(v.values())}, v.offset));
+    return reinterpret_cast<const float*>(uploader_->at(v.offset));
   }
 
  private:
+  void count(const Matrix& m) {
+    for (const CheckpointTensor* tensor : m.stored.tensors)
+      done_ += tensor->codes.bytes + tensor->scales.bytes;
+  }
+  static std::vector<PackedWeight> experts_of(const Matrix& m, const std::byte* first,
+                                              const MatmulKernel* kernel) {
+    std::vector<PackedWeight> packed;
+    for (std::int64_t e = 0; e < m.stored.experts; ++e) {
+      PackedWeight weight = m.shape();
+      weight.data = first + static_cast<std::uint64_t>(e) * m.expert_bytes();
+      weight.kernel = kernel;
+      packed.push_back(weight);
+    }
+    return packed;
+  }
+
   Status begin(std::string_view name) {
     if (progress_({Stage::pack, done_, total_, name}) || packer_.stopped()) return packer_.stopped_status();
     return {};
@@ -144,13 +169,23 @@ class WeightLoader {
   std::uint64_t total_, done_ = 0;
   WeightPacker packer_;
   std::byte* base_ = nullptr;
+  Buffer upload_staging_;
+  std::optional<WeightUploader> uploader_;
 };
+
+std::uint64_t WeightLayout::upload_bytes() const {
+  std::uint64_t most = 0;
+  each_matrix([&](const Matrix& m) {
+    if (m.place == Place::device) most = std::max(most, WeightUploader::staging_of(m));
+  });
+  return most;
+}
 
 std::uint64_t WeightLayout::staging_bytes(int threads) const {
   std::uint64_t most = 64 * 1024;
   each_matrix([&](const Matrix& m) { most = std::max(most, WeightPacker::staging_of(m)); });
   each_vector([&](const Vector& v) { most = std::max(most, WeightLoader::staging_of(v)); });
-  return round_up(most, std::uint64_t{64}) * static_cast<std::uint64_t>(threads);
+  return round_up(most, std::uint64_t{64}) * static_cast<std::uint64_t>(threads) + upload_bytes();
 }
 
 namespace {
@@ -191,15 +226,26 @@ Status WeightLayout::check_int8(const Checkpoint& checkpoint, const Backend& bac
 
 Result<Weights> WeightLayout::load(const Checkpoint& checkpoint, const ModelConfig& config,
                                    const Backend& backend, Numerics numerics, Memory& memory, Pool& pool,
-                                   ProgressSink progress, const Cancel* cancel) const {
+                                   ProgressSink progress, const Cancel* cancel, DeviceMemory device) const {
   Weights weights;
+  const std::uint64_t here = bytes(Place::host), there = bytes(Place::device);
+  if (there > 0 && !device.device)
+    return Status(Code::argument, concat(checkpoint.path, ": is placed on a device, and there is none"));
   NIB_ASSIGN(weights.memory,
-             Buffer::make(bytes_, memory, Purpose::weights, concat("the weights of ", checkpoint.path)));
-  NIB_ASSIGN(Buffer staging, Buffer::make(staging_bytes(pool.threads()), memory, Purpose::staging,
+             Buffer::make(here, memory, Purpose::weights, concat("the weights of ", checkpoint.path)));
+  const std::uint64_t for_upload = upload_bytes();
+  NIB_ASSIGN(Buffer staging, Buffer::make(staging_bytes(pool.threads()) - for_upload, memory, Purpose::staging,
                                           "the buffers for reading weights"));
   std::byte* base = weights.memory.data();
-  WeightLoader loader(checkpoint, backend, numerics, pool, progress, cancel, bytes_);
+  WeightLoader loader(checkpoint, backend, numerics, pool, progress, cancel, here + there);
   loader.use(std::move(staging), base);
+  if (there > 0) {
+    NIB_ASSIGN(weights.device_memory, Buffer::make(there, *device.memory, Purpose::weights,
+                                                   concat("the weights of ", checkpoint.path, " on the device")));
+    NIB_ASSIGN(Buffer upload,
+               Buffer::make(for_upload, memory, Purpose::staging, "the buffers for weights of the device"));
+    loader.use(*device.device, weights.device_memory.data(), std::move(upload), pool);
+  }
 
   weights.embedding = {embedding_->format, config.vocabulary, config.hidden, base + embedding_offset_};
   NIB_TRY(loader.load_rows(*embedding_, embedding_offset_));

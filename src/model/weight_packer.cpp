@@ -50,9 +50,26 @@ Result<ScaleRange> WeightPacker::pack(const Matrix& m, Range experts, std::byte*
     std::byte* to = out + static_cast<std::uint64_t>(at) * each;
     if (!m.shape().tiled()) return copy_records(m, expert, units, to);
     return m.transposed ? pack_transposed(m, expert, units, staging, to)
-                        : pack_groups(m, expert, units, staging, to);
+                        : pack_strips(m, expert, units, staging, to);
   }));
   return scales_.load();
+}
+
+Status WeightPacker::pack_groups(const Matrix& m, std::int64_t expert, Range groups, std::byte* out) {
+  const PackedWeight shape = m.shape();
+  const std::uint64_t group = kGroupStrips * shape.strip_bytes();
+  const std::uint64_t first = static_cast<std::uint64_t>(groups.begin) * group;
+  const std::uint64_t bytes = std::min(static_cast<std::uint64_t>(groups.end) * group, shape.bytes()) - first;
+  if (const PreparedMatrix* prepared = m.prepared_in(checkpoint_))
+    return read_bytes(prepared->plane, static_cast<std::uint64_t>(expert) * prepared->record_bytes + first,
+                      bytes, out);
+  if (m.transposed) return pack(m, {expert, expert + 1}, out).status();
+  const std::int64_t at_once = pieces_of(m).count;
+  return in_parallel(ceil_div(groups.size(), at_once), [&](std::int64_t piece, std::byte* staging) {
+    const std::int64_t begin = groups.begin + piece * at_once;
+    // Where group 0 would lie.
+    return pack_strips(m, expert, {begin, std::min(begin + at_once, groups.end)}, staging, out - first);
+  });
 }
 
 Result<ScaleRange> WeightPacker::read(const Matrix& m, const PreparedMatrix& prepared, std::byte* out) {
@@ -68,10 +85,15 @@ Result<ScaleRange> WeightPacker::read(const Matrix& m, const PreparedMatrix& pre
 }
 
 Status WeightPacker::read(const Plane& plane, std::byte* out) {
+  return read_bytes(plane, 0, plane.bytes, out);
+}
+
+Status WeightPacker::read_bytes(const Plane& plane, std::uint64_t first, std::uint64_t bytes,
+                                std::byte* out) {
   return in_parallel(
-      static_cast<std::int64_t>(ceil_div(plane.bytes, kPieceBytes)), [&](std::int64_t piece, std::byte*) {
+      static_cast<std::int64_t>(ceil_div(bytes, kPieceBytes)), [&](std::int64_t piece, std::byte*) {
         const std::uint64_t at = static_cast<std::uint64_t>(piece) * kPieceBytes;
-        return read_plane(checkpoint_, plane, at, {out + at, std::min(kPieceBytes, plane.bytes - at)});
+        return read_plane(checkpoint_, plane, first + at, {out + at, std::min(kPieceBytes, bytes - at)});
       });
 }
 
@@ -144,7 +166,7 @@ Status WeightPacker::stage_strip(const Matrix& m, std::int64_t expert, std::int6
   return {};
 }
 
-Status WeightPacker::pack_groups(const Matrix& m, std::int64_t expert, Range groups, std::byte* staging,
+Status WeightPacker::pack_strips(const Matrix& m, std::int64_t expert, Range groups, std::byte* staging,
                                  std::byte* out) {
   const PackedWeight shape = m.shape();
   const RowMap& map = m.stored.map;

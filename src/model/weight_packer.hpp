@@ -42,6 +42,10 @@ class WeightPacker {
   // able to take. Errors: format (a scale that is not a number, by tensor), stopped, those of reading.
   Result<ScaleRange> pack(const Matrix& m, Range experts, std::byte* out);
 
+  // Some groups of four strips of one expert, from a prepared file where there is one, as a matrix of their
+  // own. (Of one that is stored [k, rows], all of them.) The same errors.
+  Status pack_groups(const Matrix& m, std::int64_t expert, Range groups, std::byte* out);
+
   // The same of a prepared matrix, all experts.
   Result<ScaleRange> read(const Matrix& m, const PreparedMatrix& prepared, std::byte* out);
 
@@ -67,7 +71,8 @@ class WeightPacker {
                      std::uint64_t count, std::byte* out);
   Status stage_strip(const Matrix& m, std::int64_t expert, std::int64_t strip, std::byte* staging,
                      StripRows& natural);
-  Status pack_groups(const Matrix& m, std::int64_t expert, Range groups, std::byte* staging, std::byte* out);
+  Status pack_strips(const Matrix& m, std::int64_t expert, Range groups, std::byte* staging, std::byte* out);
+  Status read_bytes(const Plane& plane, std::uint64_t first, std::uint64_t bytes, std::byte* out);
   Status copy_records(const Matrix& m, std::int64_t expert, Range groups, std::byte* out);
   Status pack_transposed(const Matrix& m, std::int64_t expert, Range tiles, std::byte* staging,
                          std::byte* out);

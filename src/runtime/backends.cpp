@@ -1,7 +1,7 @@
 // The registry: the only place that knows every backend by name.
 #include <nibble/base/concat.hpp>
 #include <nibble/kernels/backend.hpp>
-#include <nibble/kernels/device_library.hpp>
+#include <nibble/kernels/device.hpp>
 #include <nibble/runtime/devices.hpp>
 #include <nibble/runtime/runtime.hpp>
 
@@ -65,21 +65,14 @@ Result<const DeviceLibrary*> open_table(const std::string& path) {
   return table;
 }
 
-// What a function of the table answered.
-Status status_of(std::int32_t code, const DeviceMessage& message) {
-  if (code == static_cast<std::int32_t>(Code::ok)) return {};
-  return Status(static_cast<Code>(code),
-                std::string(message.text, strnlen(message.text, sizeof message.text)));
-}
-
-Result<std::vector<Device>> list_devices(const DeviceLibrary& table) {
+Result<std::vector<DeviceInfo>> list_devices(const DeviceLibrary& table) {
   DeviceMessage message{};
   std::int32_t count = 0;
-  NIB_TRY(status_of(table.count(&count, &message), message));
-  std::vector<Device> devices;
+  NIB_TRY(device_status(table.count(&count, &message), message));
+  std::vector<DeviceInfo> devices;
   for (std::int32_t i = 0; i < count; ++i) {
     DeviceFacts facts{};
-    NIB_TRY(status_of(table.describe(i, &facts, &message), message));
+    NIB_TRY(device_status(table.describe(i, &facts, &message), message));
     devices.push_back({std::string(facts.name, strnlen(facts.name, sizeof facts.name)), facts.major,
                        facts.minor, facts.processors, facts.memory});
   }
@@ -111,6 +104,7 @@ Result<std::shared_ptr<Runtime>> Runtime::create(const RuntimeOptions& options) 
   std::shared_ptr<Runtime> runtime(new Runtime);
   runtime->machine_ = this_machine();
   runtime->allocator_ = options.allocator;
+  runtime->cuda_library_ = options.cuda_library;
   if (options.runner.run) {
     runtime->pool_ = Pool::borrow(options.runner);
   } else {
@@ -124,6 +118,16 @@ Result<std::shared_ptr<Runtime>> Runtime::create(const RuntimeOptions& options) 
 }
 
 Runtime::~Runtime() = default;
+
+Result<std::unique_ptr<Device>> Runtime::open_device(int index) const {
+  NIB_ASSIGN(const DeviceLibrary* table, open_table(library_path(cuda_library_)));
+  DeviceMessage message{};
+  std::int32_t count = 0;  // which also says why there is none
+  NIB_TRY(device_status(table->count(&count, &message), message));
+  if (index < 0 || index >= count)
+    return Status(Code::argument, concat("device ", index, ": this computer has ", count));
+  return Device::open(*table, index);
+}
 
 Result<const Backend*> Runtime::backend(std::string_view name) const {
   std::string known;

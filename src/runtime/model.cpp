@@ -43,6 +43,19 @@ Result<ModelDefaults> read_defaults(const Checkpoint& checkpoint) {
   return defaults;
 }
 
+// The device of the plan, which has room for it.
+Result<std::unique_ptr<Device>> open_device(const Runtime& runtime, const Plan& plan) {
+  Result<std::unique_ptr<Device>> device = runtime.open_device(plan.model.device);
+  if (!device.ok())
+    return Status(device.status().code(), concat(plan.path, ": is placed on a device: ", device.status().message()));
+  NIB_ASSIGN(const std::uint64_t free, (*device)->free_memory());
+  if (plan.summary.device_bytes > free)
+    return Status(Code::device_memory,
+                  concat(plan.path, ": needs ", plan.summary.device_bytes, " bytes of the memory of ",
+                         (*device)->facts().name, ", but ", free, " are free; fewer layers there need less"));
+  return device;
+}
+
 }  // namespace
 
 Model::Model(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -51,6 +64,9 @@ const ModelInfo& Model::info() const { return state_->info; }
 const ModelDefaults& Model::defaults() const { return state_->defaults; }
 const Tokenizer* Model::tokenizer() const { return state_->tokenizer ? &*state_->tokenizer : nullptr; }
 const Memory& Model::memory() const { return state_->memory; }
+const Memory* Model::device_memory() const {
+  return state_->device_memory ? &*state_->device_memory : nullptr;
+}
 std::span<const ExplainItem> Model::explain() const { return state_->explained; }
 const std::shared_ptr<Runtime>& Model::runtime() const { return state_->runtime; }
 
@@ -66,7 +82,12 @@ Result<std::shared_ptr<Model>> Model::open(std::shared_ptr<Runtime> runtime, std
 }
 
 Result<std::shared_ptr<Model>> Model::open(std::shared_ptr<Runtime> runtime, const Plan& plan) {
-  if (!plan.summary.fits)
+  const PlanSummary& summary = plan.summary;
+  if (summary.device_budget && summary.device_bytes > summary.device_budget)
+    return Status(Code::budget,
+                  concat(plan.path, ": needs ", summary.device_bytes, " bytes of the device's memory, but ",
+                         summary.device_budget, " are allowed; fewer layers there need less"));
+  if (!summary.fits)
     return Status(Code::budget,
                   concat(plan.path, ": needs ", plan.summary.host_bytes, " bytes of memory, but ",
                          plan.summary.host_budget, " are allowed; the longest context that fits is ",
@@ -104,20 +125,40 @@ Result<std::shared_ptr<Model>> Model::open(std::shared_ptr<Runtime> runtime, con
   info.decode_bytes = plan.summary.decode_bytes;
   info.prefill_flops = plan.summary.prefill_flops;
 
-  for (const Purpose purpose : {Purpose::weights, Purpose::kv_cache, Purpose::activations, Purpose::staging})
+  if (opened.placement.uses_device()) {
+    NIB_ASSIGN(state->device, open_device(*runtime, plan));
+    state->device_memory.emplace(state->device->allocator());
+    info.device = state->device->facts().name;
+  }
+  for (const Purpose purpose : {Purpose::weights, Purpose::kv_cache, Purpose::activations, Purpose::staging}) {
     state->memory.set_ceiling(purpose, plan.bytes(purpose));
+    if (state->device_memory) state->device_memory->set_ceiling(purpose, plan.bytes(purpose, Place::device));
+  }
   Pool& pool = runtime->pool();
+  const DeviceMemory device{state->device.get(), state->device_memory ? &*state->device_memory : nullptr};
   NIB_ASSIGN(state->weights,
              opened.weights->load(opened.checkpoint, config, *opened.backend, plan.model.numerics,
-                                  state->memory, pool, plan.model.progress, plan.model.cancel));
+                                  state->memory, pool, plan.model.progress, plan.model.cancel, device));
   state->explained =
       nib::explain(opened.weights->parts(config, state->weights), plan, *opened.backend, info.kv_format);
   state->kv = std::move(opened.kv);
-  for (std::size_t kind = 0; kind < state->kv.kinds.size(); ++kind)
-    state->pools.push_back(std::make_unique<PagePool>(state->memory, state->kv.page_bytes(kind)));
+  for (std::size_t kind = 0; kind < state->kv.kinds.size(); ++kind) {
+    const bool there = state->kv.kinds[kind].place == Place::device;
+    state->pools.push_back(std::make_unique<PagePool>(there ? *device.memory : state->memory,
+                                                      state->kv.page_bytes(kind),
+                                                      there ? device.device : nullptr));
+  }
   NIB_ASSIGN(state->workspace,
              Workspace::make(config, state->rows, opened.logit_rows, pool.threads(), state->memory));
-  state->transformer.emplace(config, state->weights, state->kv, *opened.backend, plan.model.numerics, pool);
+  if (device.device) {
+    const std::uint64_t pages =
+        kv_cache_pages(state->kv, Place::device, opened.context, opened.rows) * plan.sessions;
+    NIB_ASSIGN(state->workspace.on_device,
+               DeviceWorkspace::make(*device.device, config, state->kv, state->rows, opened.logit_rows, pages,
+                                     *device.memory));
+  }
+  state->transformer.emplace(config, state->weights, state->kv, *opened.backend, plan.model.numerics, pool,
+                             opened.placement, device.device);
   return std::shared_ptr<Model>(new Model(std::move(state)));
 }
 

@@ -15,6 +15,7 @@ struct OpenedHeaders {
   Checkpoint checkpoint;
   ModelConfig config;
   std::optional<WeightLayout> weights;  // none for a vocabulary alone
+  Placement placement;
   KvGeometry kv;
   const Backend* backend = nullptr;
   std::uint32_t rows = 0;        // of one forward pass
@@ -26,7 +27,8 @@ struct OpenedHeaders {
 Result<OpenedHeaders> open_headers(const Runtime& runtime, std::string_view path, const ModelOptions& model,
                                    const SessionOptions& session, std::uint32_t sessions);
 
-// Bytes of the cache of one session.
-std::uint64_t kv_cache_bytes(const KvGeometry& kv, std::uint32_t context, std::uint32_t rows);
+// Bytes of the cache of one session in one place, and its pages there.
+std::uint64_t kv_cache_bytes(const KvGeometry& kv, Place place, std::uint32_t context, std::uint32_t rows);
+std::uint64_t kv_cache_pages(const KvGeometry& kv, Place place, std::uint32_t context, std::uint32_t rows);
 
 }  // namespace nib::inline v0

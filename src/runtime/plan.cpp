@@ -15,17 +15,26 @@ constexpr std::uint32_t kDefaultRows = 256;
 constexpr std::uint32_t kMostRows = 8192;
 constexpr std::uint32_t kMostSessions = 4096;
 
+constexpr const char* kHost = "host";
+
 std::uint64_t logit_bytes(const ModelConfig& config) {
   return static_cast<std::uint64_t>(row_stride(config.vocabulary)) * sizeof(float);
 }
 
 }  // namespace
 
-std::uint64_t kv_cache_bytes(const KvGeometry& kv, std::uint32_t context, std::uint32_t rows) {
+std::uint64_t kv_cache_bytes(const KvGeometry& kv, Place place, std::uint32_t context, std::uint32_t rows) {
   std::uint64_t bytes = 0;
   for (std::size_t kind = 0; kind < kv.kinds.size(); ++kind)
-    bytes += kv.pages(kind, context, rows) * kv.page_bytes(kind);
+    if (kv.kinds[kind].place == place) bytes += kv.pages(kind, context, rows) * kv.page_bytes(kind);
   return bytes;
+}
+
+std::uint64_t kv_cache_pages(const KvGeometry& kv, Place place, std::uint32_t context, std::uint32_t rows) {
+  std::uint64_t pages = 0;
+  for (std::size_t kind = 0; kind < kv.kinds.size(); ++kind)
+    if (kv.kinds[kind].place == place) pages += kv.pages(kind, context, rows);
+  return pages;
 }
 
 namespace {
@@ -56,10 +65,17 @@ Status understand(OpenedHeaders& opened, const ModelOptions& model, const Sessio
   opened.rows =
       std::max(sessions, std::min(model.prefill_rows ? model.prefill_rows : kDefaultRows, opened.context));
   opened.logit_rows = std::max(sessions, std::min(model.logit_rows, opened.rows));
-  NIB_ASSIGN(opened.weights, WeightLayout::make(opened.checkpoint, config));
+  opened.placement = model.placement.uses_device()
+                         ? model.placement
+                         : Placement::of_last(config.layers, model.device_layers, model.host_experts);
+  if (opened.placement.uses_device() && model.numerics != Numerics::bf16)
+    return Status(Code::unsupported,
+                  concat(opened.checkpoint.path, ": ", numerics_name(model.numerics),
+                         " numerics are not those of a device, which computes under bf16 alone"));
+  NIB_ASSIGN(opened.weights, WeightLayout::make(opened.checkpoint, config, opened.placement));
   if (model.numerics == Numerics::int8 && !model.allow_fallback)
     NIB_TRY(opened.weights->check_int8(opened.checkpoint, *opened.backend));
-  opened.kv = KvGeometry::make(config, resolve(model.kv_format, model.numerics));
+  opened.kv = KvGeometry::make(config, resolve(model.kv_format, model.numerics), opened.placement);
   return {};
 }
 
@@ -78,15 +94,16 @@ Result<OpenedHeaders> open_headers(const Runtime& runtime, std::string_view path
   return opened;
 }
 
-std::uint64_t Plan::bytes(Purpose purpose) const {
+std::uint64_t Plan::bytes(Purpose purpose, Place place) const {
   std::uint64_t total = 0;
   for (const PlanItem& item : items)
-    if (item.purpose == purpose) total += item.bytes;
+    if (item.purpose == purpose && (item.device == kHost) == (place == Place::host)) total += item.bytes;
   return total;
 }
 
 PredictedRates Plan::predict(const MachineRates& rates) const {
   PredictedRates predicted;
+  if (summary.device_bytes > 0) return predicted;
   if (summary.decode_bytes)
     predicted.decode_tokens_per_second =
         rates.read_bytes_per_second / static_cast<double>(summary.decode_bytes);
@@ -107,28 +124,33 @@ Plan plan_of(const Runtime& runtime, const OpenedHeaders& opened, std::string_vi
   plan.session.context = opened.context;
   plan.sessions = sessions;
   plan.summary.host_budget = opened.budget;
+  plan.summary.device_budget = model.device_budget;
   plan.summary.fits = true;
   if (model.vocabulary_only) return plan;
 
   const ModelConfig& config = opened.config;
   const WeightLayout& weights = *opened.weights;
   const int threads = runtime.pool().threads();
-  const auto add = [&](Purpose purpose, std::string name, std::uint64_t bytes) {
-    plan.items.push_back({"host", purpose, std::move(name), bytes});
-    plan.summary.host_bytes += bytes;
+  const std::string device = concat("cuda:", model.device);
+  const auto add = [&](Purpose purpose, std::string name, std::uint64_t bytes, Place place = Place::host) {
+    const bool on_device = place == Place::device;
+    plan.items.push_back({on_device ? device : kHost, purpose, std::move(name), bytes});
+    (on_device ? plan.summary.device_bytes : plan.summary.host_bytes) += bytes;
   };
-  std::uint64_t named = 0;
+  std::uint64_t named[kPlaces] = {};
   PlanSummary& summary = plan.summary;
   for (const WeightGroup& group : weights.groups()) {
-    add(Purpose::weights, group.name, group.bytes);
+    add(Purpose::weights, group.name, group.bytes, group.place);
     plan.items.back().stored_bytes = group.stored_bytes;
     summary.stored_bytes += group.stored_bytes;
     summary.parameters += group.parameters;
-    named += group.bytes;
+    named[static_cast<int>(group.place)] += group.bytes;
     summary.decode_bytes += group.decode_bytes;
     summary.prefill_flops += 2 * group.active_parameters;
   }
-  if (weights.bytes() > named) add(Purpose::weights, "alignment", weights.bytes() - named);
+  for (const Place place : {Place::host, Place::device})
+    if (const std::uint64_t some = named[static_cast<int>(place)]; weights.bytes(place) > some)
+      add(Purpose::weights, "alignment", weights.bytes(place) - some, place);
   add(Purpose::staging, "buffers for reading (while loading)", weights.staging_bytes(threads));
   for (std::size_t kind = 0; kind < opened.kv.kinds.size(); ++kind) {
     const LayerKind& layers = opened.kv.kinds[kind];
@@ -136,20 +158,31 @@ Plan plan_of(const Runtime& runtime, const OpenedHeaders& opened, std::string_vi
         layers.window ? concat("keys and values, ", layers.layers, " layers of window ", layers.window)
                       : concat("keys and values, ", layers.layers, " full layers");
     add(Purpose::kv_cache, what,
-        opened.kv.pages(kind, opened.context, opened.rows) * opened.kv.page_bytes(kind) * sessions);
+        opened.kv.pages(kind, opened.context, opened.rows) * opened.kv.page_bytes(kind) * sessions,
+        layers.place);
     if (!layers.window) summary.kv_bytes_per_token += opened.kv.page_bytes(kind) / kPagePositions;
   }
   add(Purpose::activations, "activations", Workspace::bytes(config, opened.rows, opened.logit_rows, threads));
   add(Purpose::activations, "logits of sessions", logit_bytes(config) * sessions);
+  if (opened.placement.uses_device())
+    add(Purpose::activations, "activations",
+        DeviceWorkspace::bytes(config, opened.kv, opened.rows, opened.logit_rows,
+                               kv_cache_pages(opened.kv, Place::device, opened.context, opened.rows) * sessions),
+        Place::device);
 
   summary.context = opened.context;
-  summary.fits = summary.host_bytes <= opened.budget;
-  const std::uint64_t others =
-      summary.host_bytes - kv_cache_bytes(opened.kv, opened.context, opened.rows) * sessions;
+  // With a cache for so many positions in place of the one that was planned.
   const auto fits = [&](std::uint32_t context) {
-    return others <= opened.budget &&
-           kv_cache_bytes(opened.kv, context, opened.rows) * sessions <= opened.budget - others;
+    const auto fits_in = [&](Place place, std::uint64_t bytes, std::uint64_t budget) {
+      const std::uint64_t others =
+          bytes - kv_cache_bytes(opened.kv, place, opened.context, opened.rows) * sessions;
+      return others <= budget &&
+             kv_cache_bytes(opened.kv, place, context, opened.rows) * sessions <= budget - others;
+    };
+    return fits_in(Place::host, summary.host_bytes, opened.budget) &&
+           (!summary.device_budget || fits_in(Place::device, summary.device_bytes, summary.device_budget));
   };
+  summary.fits = fits(opened.context);
   std::uint32_t low = 0, high = config.max_context;  // the largest context that fits lies in [low, high]
   while (low < high) {
     const std::uint32_t middle = low + (high - low + 1) / 2;

@@ -107,7 +107,7 @@ Result<const float*> Session::State::tell(std::int64_t rows, const Listener& lis
        row += count) {
     count = std::min(rows - row, all.workspace.logit_rows);
     last = all.workspace.logits + (count - 1) * stride;
-    all.transformer->logits_of(row, count, all.workspace);
+    NIB_TRY(all.transformer->logits_of(row, count, all.workspace));
     const LogitRows heard{static_cast<std::uint64_t>(begin + row), count, all.workspace.logits, stride,
                           all.config.vocabulary};
     if (listener.sink.call(listener.sink.user, heard) != 0)

@@ -22,6 +22,8 @@ struct Model::State {
   ModelConfig config;
   std::uint32_t rows = 0;  // of one forward pass
   Memory memory;
+  std::unique_ptr<Device> device;  // null: the host computes all
+  std::optional<Memory> device_memory;
   Weights weights;
   std::vector<ExplainItem> explained;
   KvGeometry kv;

@@ -67,7 +67,7 @@ TEST_CASE("devices: the library itself, here") {
   CAPTURE(search.status.message());
   if (void* driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL)) {
     CHECK((search.status.ok() || search.status.code() == Code::unsupported));
-    for (const Device& device : search.devices) CHECK((device.compute_major >= 7 && device.memory > 0));
+    for (const DeviceInfo& device : search.devices) CHECK((device.compute_major >= 7 && device.memory > 0));
     dlclose(driver);
   } else {
     CHECK(search.status.code() == Code::unsupported);

@@ -48,5 +48,12 @@ constexpr std::uint32_t kBytes = sizeof(DeviceLibrary), kInterface = kDeviceInte
 
 }  // namespace
 
-extern "C" [[gnu::visibility("default")]] const DeviceLibrary nibble_device_library = {
-    kBytes, kInterface, kVersion, count, describe};
+extern "C" [[gnu::visibility("default")]] const DeviceLibrary nibble_device_library = [] {
+  DeviceLibrary table{};
+  table.table_bytes = kBytes;
+  table.interface = kInterface;
+  table.version = kVersion;
+  table.count = count;
+  table.describe = describe;
+  return table;
+}();

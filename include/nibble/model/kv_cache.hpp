@@ -1,29 +1,33 @@
 // Room model: the paged cache of keys and values: pages from a pool that the plan sized, a session's tables
 // of them, and the checkpoints that a rewind goes back to.
 //
-// Layers with the same window are one kind and share pages: a page holds 64 positions of every layer of its
-// kind. Pages are shared by reference count and never written while shared: the last, partly filled page is
+// Layers with the same window in the same place are one kind and share pages: a page holds 64 positions of
+// every layer of its kind, there where they attend. Pages are shared by reference count and never written while shared: the last, partly filled page is
 // copied first.
 #pragma once
 
 #include <nibble/base/memory.hpp>
 #include <nibble/base/status.hpp>
+#include <nibble/kernels/device.hpp>
 #include <nibble/kernels/ops.hpp>
 #include <nibble/model/config.hpp>
+#include <nibble/model/placement.hpp>
 
 #include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <vector>
 
 namespace nib::inline v0 {
 
-// The layers of one window.
+// The layers of one window in one place.
 struct LayerKind {
   std::uint32_t window = 0;  // 0: full attention
   std::uint32_t layers = 0;
+  Place place = Place::host;
 };
 
 // Which kind a layer is of, and its place inside a page.
@@ -32,7 +36,7 @@ struct KvGeometry {
   std::vector<LayerKind> kinds;
   std::vector<std::uint32_t> kind_of_layer, index_in_kind;
 
-  static KvGeometry make(const ModelConfig& config, KvFormat format);
+  static KvGeometry make(const ModelConfig& config, KvFormat format, const Placement& placement = {});
   std::size_t page_bytes(std::size_t kind) const { return kinds[kind].layers * layout.layer_bytes(); }
   std::size_t layer_offset(std::uint32_t layer) const { return index_in_kind[layer] * layout.layer_bytes(); }
 
@@ -45,10 +49,13 @@ struct KvGeometry {
 inline constexpr std::int64_t kCheckpointEvery = 1024;
 inline constexpr std::size_t kAppendCheckpoints = 8;
 
-// The pages of one kind, of all sessions of a model. Thread-safe.
+// The pages of one kind, of all sessions of a model. Thread-safe; but where they are on a device take() and
+// copy() are for whoever has the device.
 class PagePool {
  public:
-  PagePool(Memory& memory, std::size_t page_bytes) : memory_(memory), page_bytes_(page_bytes) {}
+  // device: whose memory that is; null: the host's.
+  PagePool(Memory& memory, std::size_t page_bytes, const Device* device = nullptr)
+      : memory_(memory), page_bytes_(page_bytes), device_(device) {}
 
   // Makes room for so many more pages, or takes as many back. Errors: budget, memory.
   Status reserve(std::uint64_t pages);
@@ -58,15 +65,15 @@ class PagePool {
     std::byte* data;
     std::uint32_t references;
   };
-  // A zeroed page with one reference. A session that stays within its reservation always finds one; null
-  // otherwise.
-  Page* take();
+  // A zeroed page with one reference. Errors: internal (there is none, though a session that stays within its
+  // reservation always finds one), device.
+  Result<Page*> take();
+  // What is in a page, to another one. Errors: device.
+  Status copy(const Page& from, Page& to) const;
   void share(Page* page);
   void drop(Page* page);
   // True when nobody else holds the page.
   bool sole(const Page* page);
-  std::size_t page_bytes() const { return page_bytes_; }
-
  private:
   struct Slab {
     Buffer memory;
@@ -74,6 +81,7 @@ class PagePool {
   };
   Memory& memory_;
   std::size_t page_bytes_;
+  const Device* device_;
   std::mutex mutex_;
   std::uint64_t capacity_ = 0, in_use_ = 0;
   std::deque<Slab> slabs_;  // addresses of pages stay
@@ -94,7 +102,7 @@ class KvCache {
   // Positions whose keys and values are here.
   std::int64_t length() const { return length_; }
   // Pages for `rows` more positions exist and may be written. Errors: internal (the reservation was too
-  // small).
+  // small), device.
   Status extend(std::int64_t rows);
   // The rows were computed; what windows no longer see is let go.
   void advance(std::int64_t rows);
@@ -103,6 +111,9 @@ class KvCache {
   // Goes back to `position` or, when windows have let go of what it needs, to the nearest checkpoint before
   // it. Returns the new length.
   std::int64_t rewind(std::int64_t position);
+
+  // The pages of a kind, from the first that is kept on.
+  std::span<std::byte* const> pages(std::size_t kind) const { return tables_[kind].addresses; }
 
   // What an op needs of one row.
   KvRow row(std::size_t kind, std::int64_t position) const {

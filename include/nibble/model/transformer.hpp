@@ -10,12 +10,15 @@
 #include <nibble/base/pool.hpp>
 #include <nibble/base/status.hpp>
 #include <nibble/kernels/backend.hpp>
+#include <nibble/kernels/device.hpp>
 #include <nibble/model/config.hpp>
 #include <nibble/model/kv_cache.hpp>
 #include <nibble/model/op_times.hpp>
+#include <nibble/model/placement.hpp>
 #include <nibble/model/weights.hpp>
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -29,8 +32,60 @@ struct BatchRow {
   bool wants_logits;
 };
 
-// Named scratch for the largest batch, in one buffer. Belongs to one forward pass at a time.
-class Workspace {
+class Workspace;
+
+// The arrays that ops of one place work with, for the largest batch.
+struct Activations {
+  float *x = nullptr, *normed = nullptr, *qkv = nullptr, *attention = nullptr;  // [rows][...]
+  float *cos = nullptr, *sin = nullptr;                                         // [rows][D / 2]
+  float* router_logits = nullptr;                                               // [rows][E]
+  Routing routing{};
+  float* expert_outputs = nullptr;                       // [rows T][H]
+  float* logits = nullptr;                               // [logit_rows][V]
+  std::byte *packed = nullptr, *packed_inner = nullptr;  // packed activations
+  float* tiles = nullptr;                                // [threads][tile_floats]; scratch of a device's ops
+  std::int64_t tile_floats = 0;
+};
+
+// The same on a device, with what ops there need to know of the batch. Belongs to a Workspace.
+class DeviceWorkspace : public Activations {
+ public:
+  // page_addresses: of all sessions of a batch, in the kinds of `kv` that are on the device. What a plan counts.
+  static std::uint64_t bytes(const ModelConfig& config, const KvGeometry& kv, std::int64_t rows,
+                             std::int64_t logit_rows, std::uint64_t page_addresses);
+  // Errors: budget, memory, device.
+  static Result<std::unique_ptr<DeviceWorkspace>> make(const Device& device, const ModelConfig& config,
+                                                       const KvGeometry& kv, std::int64_t rows,
+                                                       std::int64_t logit_rows, std::uint64_t page_addresses,
+                                                       Memory& memory);
+
+  // Sends what depends on positions, after which `cos`, `sin`, `picked` and kv_rows() are those of the batch;
+  // angles and picks come from `host`. Errors: internal (more pages than there is room for), device.
+  Status place(std::span<const BatchRow> batch, const Workspace& host, std::size_t half_rotary);
+  // Sends other picks. Errors: device.
+  Status pick(std::span<const std::int32_t> rows);
+
+  const KvRow* kv_rows(std::size_t kind) const { return kv_rows_[kind]; }  // [rows]
+  const std::int32_t* picked() const { return picked_; }
+
+ private:
+  DeviceWorkspace() = default;
+  template <class Take>
+  void carve(const ModelConfig& config, std::int64_t rows, std::int64_t logit_rows, Take&& take);
+
+  const Device* device_ = nullptr;
+  const KvGeometry* kv_ = nullptr;
+  Buffer memory_;
+  std::byte* inputs_ = nullptr;  // of a pass: cos, sin, kv_rows, page tables
+  std::int64_t input_bytes_ = 0;
+  std::int32_t* picked_ = nullptr;
+  std::vector<const KvRow*> kv_rows_;
+  std::vector<std::byte> staged_;
+};
+
+// Named scratch for the largest batch, in one buffer, and beside it that of a device. Belongs to one forward
+// pass at a time.
+class Workspace : public Activations {
  public:
   // Bytes for `rows` rows of which at most `logit_rows` want logits, on `threads` threads. What a plan
   // counts.
@@ -40,17 +95,10 @@ class Workspace {
                                 int threads, Memory& memory);
 
   std::int64_t rows = 0, logit_rows = 0;
-  float *x = nullptr, *normed = nullptr, *qkv = nullptr, *attention = nullptr;  // [rows][...]
-  float *cos = nullptr, *sin = nullptr;                                         // [rows][D / 2]
-  float* router_logits = nullptr;                                               // [rows][E]
-  Routing routing{};
-  float* expert_outputs = nullptr;                       // [rows T][H]
-  float* logits = nullptr;                               // [logit_rows][V]
-  std::byte *packed = nullptr, *packed_inner = nullptr;  // packed activations
-  float* tiles = nullptr;                                // [threads][tile_floats]
-  std::int64_t tile_floats = 0;
   std::vector<KvRow> kv_rows;  // [kinds][rows]
   std::vector<std::int32_t> picked;
+  std::unique_ptr<DeviceWorkspace> on_device;  // null: the placement uses none
+  bool has_x[kPlaces] = {};                    // whether x is up to date there
 
  private:
   template <class Take>
@@ -60,20 +108,20 @@ class Workspace {
 
 class Transformer {
  public:
-  // Everything is borrowed and outlives it.
+  // Everything is borrowed and outlives it. Weights and pages lie as `placement` says.
   Transformer(const ModelConfig& config, const Weights& weights, const KvGeometry& kv, const Backend& backend,
-              Numerics numerics, Pool& pool);
+              Numerics numerics, Pool& pool, const Placement& placement = {}, const Device* device = nullptr);
 
   // Computes keys and values of all rows and logits of those that want them: the i-th such row's are
   // workspace.logits + i * logit_stride(), valid until the next call. The batch fits the workspace. Errors:
-  // stopped (cancel is looked at before each layer); the caches are then as before, for advance() was not
-  // called.
+  // stopped (cancel is looked at before each layer), device; the caches are then as before, for advance() was
+  // not called.
   Status forward(std::span<const BatchRow> batch, Workspace& workspace, const Cancel* cancel = nullptr) const;
 
   // Logits of more rows of the batch that forward() computed last, `first` and those after it, at most
   // workspace.logit_rows at once: so all rows can be asked for without room for all. In place of the logits
-  // before; the same bits as those of a row that wanted them.
-  void logits_of(std::int64_t first, std::int64_t count, Workspace& workspace) const;
+  // before; the same bits as those of a row that wanted them. Errors: device.
+  Status logits_of(std::int64_t first, std::int64_t count, Workspace& workspace) const;
 
   std::int64_t logit_stride() const { return row_stride(config_.vocabulary); }
 
@@ -83,17 +131,20 @@ class Transformer {
 
  private:
   template <class Work>
-  void timed(Op op, Work&& work) const;
+  Status timed(Op op, Place place, Work&& work) const;
+  template <class Args>
+  Status run(Op op, Place place, void (*Ops::*here)(const OpContext&, const Args&),
+             DeviceOp<Args> DeviceOps::*there, Workspace& workspace, const Args& args) const;
   void embed(std::span<const BatchRow> batch, Workspace& workspace) const;
-  void place(std::span<const BatchRow> batch, Workspace& workspace) const;
-  void attend(std::uint32_t layer, std::int64_t rows, const OpContext& context, Workspace& workspace) const;
-  void project(std::uint32_t layer, std::int64_t rows, const OpContext& context, Workspace& workspace) const;
-  void route(std::uint32_t layer, std::int64_t rows, const OpContext& context, Workspace& workspace) const;
-  void head(const OpContext& context, Workspace& workspace) const;
-  OpContext context(Workspace& workspace) const;
+  Status place(std::span<const BatchRow> batch, Workspace& workspace) const;
+  Status bring_x(Place place, std::int64_t rows, Workspace& workspace) const;
+  Status attend(std::uint32_t layer, std::int64_t rows, Workspace& workspace) const;
+  Status project(std::uint32_t layer, std::int64_t rows, Workspace& workspace) const;
+  Status route(std::uint32_t layer, std::int64_t rows, Workspace& workspace) const;
+  Status mix_experts(std::uint32_t layer, std::int64_t rows, Workspace& workspace) const;
+  Status compute_layer(std::uint32_t layer, std::int64_t rows, Workspace& workspace) const;
+  Status head(Workspace& workspace) const;
   Norm norm(const float* weight, const float* bias) const;
-  void mix_experts(std::uint32_t layer, std::int64_t rows, const OpContext& context,
-                   Workspace& workspace) const;
 
   const ModelConfig& config_;
   const Weights& weights_;
@@ -101,6 +152,8 @@ class Transformer {
   const Backend& backend_;
   Numerics numerics_;
   Pool& pool_;
+  Placement placement_;
+  const Device* device_;
   std::vector<float> frequencies_;
   OpTimes* times_ = nullptr;
 };

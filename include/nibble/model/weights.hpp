@@ -1,8 +1,8 @@
 // Room model: Weights: every tensor of a model in the place and the order where the ops want it.
 //
-// Two steps over one list. lay_out() needs only headers: it finds each tensor by name, checks its shape, and
-// gives it an address in one block of memory; its size is what a plan counts. load() reads and packs into
-// that block.
+// Two steps over one list. make() needs only headers: it finds each tensor by name, checks its shape, and
+// gives it an address in one block of memory, the host's or a device's; their sizes are what a plan counts.
+// load() reads and packs into these blocks.
 #pragma once
 
 #include <nibble/base/cancel.hpp>
@@ -11,8 +11,11 @@
 #include <nibble/base/status.hpp>
 #include <nibble/io/checkpoint.hpp>
 #include <nibble/kernels/backend.hpp>
+#include <nibble/kernels/device.hpp>
+#include <nibble/kernels/device_layout.hpp>
 #include <nibble/kernels/pack.hpp>
 #include <nibble/model/config.hpp>
+#include <nibble/model/placement.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -34,7 +37,8 @@ struct PlainRows {
 };
 
 // The tensors of one layer. Shapes in the letters of ops.hpp; vectors are f32, padded with zeros to sixteen,
-// and null where the model has none.
+// and null where the model has none. What a device computes has its tensors there; PackedWeights then have no
+// kernel.
 struct LayerWeights {
   const float *attention_norm = nullptr, *attention_norm_bias = nullptr;  // [H]
   std::vector<PackedWeight> qkv;  // [(Hq + 2 Hk) D, H], or its parts where formats differ: see QkvArgs
@@ -60,7 +64,7 @@ struct Weights {
   const float *final_norm = nullptr, *final_norm_bias = nullptr;
   PackedWeight head;                     // [V, H]
   const float* rope_divisors = nullptr;  // [rotary / 2] of the frequencies, or null
-  Buffer memory;                         // holds all of it
+  Buffer memory, device_memory;          // hold all of it
 };
 
 // What a plan reports: bytes by kind of tensor.
@@ -72,6 +76,7 @@ struct WeightGroup {
   std::uint64_t stored_bytes;  // in the files, each tensor counted once
   std::uint64_t parameters;    // of the same tensors
   std::uint64_t active_parameters;  // multiplied for one token
+  Place place;
 };
 
 // One matrix or vector as it lies in memory.
@@ -82,15 +87,24 @@ struct WeightPart {
   std::uint64_t bytes;
   std::uint64_t decode_bytes;  // of these, read for one token at batch 1
   const PackedWeight* weight;  // of expert 0; null for what is no matrix
+  Place place;
+};
+
+// A device and the account of its memory; both null where there is none.
+struct DeviceMemory {
+  const Device* device = nullptr;
+  Memory* memory = nullptr;
 };
 
 class WeightLayout {
  public:
   // Errors: not_found (a tensor is missing, by name), format (its shape is wrong: found and expected),
-  // unsupported (its format cannot be multiplied, by name).
-  static Result<WeightLayout> make(const Checkpoint& checkpoint, const ModelConfig& config);
+  // unsupported (its format cannot be multiplied, or not where it is placed, by name), argument (a placement
+  // of another number of layers).
+  static Result<WeightLayout> make(const Checkpoint& checkpoint, const ModelConfig& config,
+                                   const Placement& placement = {});
 
-  std::uint64_t bytes() const { return bytes_; }
+  std::uint64_t bytes(Place place = Place::host) const { return bytes_[static_cast<int>(place)]; }
   // Scratch that load() takes while it runs, for this many threads.
   std::uint64_t staging_bytes(int threads) const;
   const std::vector<WeightGroup>& groups() const { return groups_; }
@@ -104,15 +118,19 @@ class WeightLayout {
   Status check_int8(const Checkpoint& checkpoint, const Backend& backend) const;
 
   // Reads and packs everything. The pool's threads read and pack; progress is called on the calling thread,
-  // between tensors. Errors: those of reading (io), format (a scale that is not a number, by tensor), memory,
-  // budget, stopped.
+  // between tensors. With a placement that uses one, the device's part goes to `device`. Errors: those of
+  // reading (io), format (a scale that is not a number, by tensor), unsupported (scales that the device cannot
+  // hold, by tensor), memory, budget, device, stopped.
   Result<Weights> load(const Checkpoint& checkpoint, const ModelConfig& config, const Backend& backend,
                        Numerics numerics, Memory& memory, Pool& pool, ProgressSink progress = {},
-                       const Cancel* cancel = nullptr) const;
+                       const Cancel* cancel = nullptr, DeviceMemory device = {}) const;
 
  private:
   friend class WeightLoader;
   friend class WeightPacker;
+  friend class WeightUploader;
+  // Of staging, what matrices on their way to a device take.
+  std::uint64_t upload_bytes() const;
   friend class Preparation;
   // What follows is the same for all layers: how rows of the file become rows of a packed matrix or values of
   // a vector.
@@ -164,6 +182,7 @@ class WeightLayout {
     bool transposed = false;     // stored [experts, k, rows]
     std::uint64_t offset = 0;    // of expert 0; the others follow
     std::int64_t active = 1;     // experts that one token reads
+    Place place = Place::host;
     bool exists() const { return !stored.tensors.empty(); }
     // Null where the checkpoint is not prepared, or lacks this one.
     const PreparedMatrix* prepared_in(const Checkpoint& checkpoint) const {
@@ -174,14 +193,22 @@ class WeightLayout {
     PackedWeight shape() const {
       return {tile_format(format), stored.map.rows(), k, nullptr, nullptr, scale_run};
     }
-    std::uint64_t bytes() const { return shape().bytes() * static_cast<std::uint64_t>(stored.experts); }
-    std::uint64_t decode_bytes() const { return shape().bytes() * static_cast<std::uint64_t>(active); }
+    DeviceRows device_rows() const {
+      return stored.map.in_strips() ? DeviceRows::gate_up : DeviceRows::consecutive;
+    }
+    // Of one expert, where it is placed.
+    std::uint64_t expert_bytes() const {
+      return place == Place::device ? device_bytes(shape()) : shape().bytes();
+    }
+    std::uint64_t bytes() const { return expert_bytes() * static_cast<std::uint64_t>(stored.experts); }
+    std::uint64_t decode_bytes() const { return expert_bytes() * static_cast<std::uint64_t>(active); }
   };
   // To be widened to f32, one list for each expert, each padded to sixteen.
   struct Vector {
     Stored stored;
     std::uint64_t offset = 0;
     std::int64_t active = 1;  // experts that one token reads
+    Place place = Place::host;
     bool exists() const { return !stored.tensors.empty(); }
     std::uint64_t bytes() const { return static_cast<std::uint64_t>(values()) * sizeof(float); }
     std::uint64_t decode_bytes() const {
@@ -233,7 +260,7 @@ class WeightLayout {
   std::vector<Layer> layers_;
   Vector final_norm_, final_norm_bias_, rope_divisors_;
   Matrix head_;
-  std::uint64_t bytes_ = 0;
+  std::uint64_t bytes_[kPlaces] = {};
   std::vector<WeightGroup> groups_;
 };
 

@@ -10,7 +10,7 @@
 
 namespace nib::inline v0 {
 
-struct Device {
+struct DeviceInfo {
   std::string name;  // "NVIDIA H200"
   int compute_major, compute_minor;
   int processors;        // streaming multiprocessors
@@ -19,7 +19,7 @@ struct Device {
 
 struct DeviceSearch {
   std::string library;          // the file that was opened, or that was looked for
-  std::vector<Device> devices;  // at least one if `status` is ok
+  std::vector<DeviceInfo> devices;  // at least one if `status` is ok
   // not_found: there is no such library, or it cannot be loaded; version: it belongs to another nibble;
   // unsupported: no driver, or one that is too old, or no device; device: asking failed.
   Status status;

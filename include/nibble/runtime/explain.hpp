@@ -19,9 +19,10 @@ enum class KernelKind : std::uint8_t {
   lookup,   // a row for each token
   vector,   // norms, biases, sinks: widened to f32 when loaded
   cache,    // keys and values
+  chain,    // the one kernel of a device for all formats that have none of their own there; right, but slow
 };
 constexpr const char* kernel_name(KernelKind kind) {
-  constexpr const char* names[] = {"tiles", "records", "lookup", "vector", "cache"};
+  constexpr const char* names[] = {"tiles", "records", "lookup", "vector", "cache", "chain"};
   return names[static_cast<int>(kind)];
 }
 
@@ -33,8 +34,8 @@ struct ExplainItem {
   Format format;        // as stored; of a cache: as kept
   Format computed;      // what inputs are rounded to before they are multiplied; sums are f32
   KernelKind kernel;
-  std::string_view instruction_set;  // "avx2": the backend's name
-  std::string_view device;           // "host"
+  std::string_view instruction_set;  // "avx2": the backend's name; "cuda"
+  std::string device;                // "host", "cuda:0"
   std::uint64_t bytes;               // in memory; of a cache: planned, for all sessions
   std::uint64_t decode_bytes;        // of weights, those read for one token at batch 1
 };

@@ -7,6 +7,7 @@
 #include <nibble/base/memory.hpp>
 #include <nibble/io/file.hpp>
 #include <nibble/kernels/numerics.hpp>
+#include <nibble/model/placement.hpp>
 #include <nibble/runtime/runtime.hpp>
 #include <nibble/runtime/sampler.hpp>
 
@@ -30,6 +31,13 @@ struct ModelOptions {
   // Under int8 numerics: matrices that these cannot multiply (weights that are no whole numbers times scales,
   // and that bf16 does not hold exactly) are computed as under bf16 instead of refused.
   bool allow_fallback = false;
+  // What a device computes, under bf16 numerics: the last so many layers (one more than there are: the head,
+  // too), their experts aside if so wished; or whatever `placement` says in place of both.
+  std::uint32_t device_layers = 0;
+  bool host_experts = false;
+  Placement placement{};
+  int device = 0;                   // which one
+  std::uint64_t device_budget = 0;  // bytes nibble may take there; 0: what is free when the model is opened
   ProgressSink progress{};
   const Cancel* cancel = nullptr;
   const FileSystem* files = nullptr;  // null: the disk
@@ -45,7 +53,7 @@ struct SessionOptions {
 };
 
 struct PlanItem {
-  std::string device;  // "host"
+  std::string device;  // "host", "cuda:0"
   Purpose purpose;
   std::string name;  // "experts (mxfp4)", "kv cache, 12 full layers", ...
   std::uint64_t bytes;
@@ -55,7 +63,8 @@ struct PlanItem {
 struct PlanSummary {
   std::uint64_t host_bytes = 0;   // all items: the ceiling
   std::uint64_t host_budget = 0;  // what was allowed
-  bool fits = false;
+  std::uint64_t device_bytes = 0, device_budget = 0;  // of the device; no budget: 0
+  bool fits = false;                                  // into both
   std::uint32_t context = 0;             // positions of the session planned for
   std::uint32_t longest_context = 0;     // that would fit the budget; 0 when not even the weights do
   std::uint64_t kv_bytes_per_token = 0;  // growth of the cache, full-attention layers
@@ -85,7 +94,8 @@ struct Plan {
   std::vector<PlanItem> items;
   PlanSummary summary;
 
-  std::uint64_t bytes(Purpose purpose) const;
+  std::uint64_t bytes(Purpose purpose, Place place = Place::host) const;
+  // Nothing where a device computes: the rates are those of the processor.
   PredictedRates predict(const MachineRates& rates) const;
 };
 

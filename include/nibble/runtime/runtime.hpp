@@ -15,11 +15,13 @@
 namespace nib::inline v0 {
 
 struct Backend;
+class Device;
 
 struct RuntimeOptions {
   int threads = 0;        // 0: one for each processor this process may use
   ThreadRunner runner{};  // runner.run set: the host's threads are used and `threads` is ignored
   Allocator allocator = system_allocator();
+  std::string cuda_library{};  // the library's file or folder, as find_cuda_devices has it
 };
 
 // One line of what this build and this machine offer.
@@ -45,11 +47,15 @@ class Runtime {
   // By name, or the best that is present for an empty name. Errors: not_found naming what there is;
   // unsupported when it is compiled in but this machine lacks something, which the message names.
   Result<const Backend*> backend(std::string_view name) const;
+  // Opens device `index` of nibble's CUDA library, for the caller alone. The driver may take a second to wake
+  // up. Errors: those of find_cuda_devices; argument (no such device), device_memory.
+  Result<std::unique_ptr<Device>> open_device(int index) const;
 
  private:
   Runtime() = default;
   Machine machine_;
   Allocator allocator_;
+  std::string cuda_library_;
   std::unique_ptr<Pool> pool_;
   std::vector<BackendInfo> backends_;
 };

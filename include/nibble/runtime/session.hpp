@@ -26,6 +26,7 @@ struct ModelInfo {
   std::string path;
   std::string architecture;  // "gpt-oss"
   std::string backend;       // "avx2"
+  std::string device;        // "NVIDIA H200"; empty: the processor computes all
   Numerics numerics = Numerics::bf16;
   KvFormat kv_format = KvFormat::bf16;
   std::uint32_t layers = 0, hidden = 0, vocabulary = 0, experts = 0, experts_per_token = 0;
@@ -63,6 +64,8 @@ class Model {
   const Tokenizer* tokenizer() const;
   // Bytes in use now and at the worst, by purpose.
   const Memory& memory() const;
+  // The same of the device; null: the processor computes all.
+  const Memory* device_memory() const;
   // How every tensor and the cache are stored and computed, in the order of the graph. Empty for a vocabulary
   // alone.
   std::span<const ExplainItem> explain() const;
