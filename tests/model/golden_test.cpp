@@ -8,21 +8,6 @@
 namespace nib::test {
 namespace {
 
-std::uint32_t best(std::span<const float> logits) {
-  return static_cast<std::uint32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
-}
-
-std::vector<std::uint32_t> greedy(ModelRig& rig, std::span<const std::uint32_t> prompt, std::size_t count) {
-  auto cache = rig.cache();
-  std::vector<float> logits = rig.feed(*cache, prompt);
-  std::vector<std::uint32_t> ids;
-  while (ids.size() < count) {
-    ids.push_back(best(std::span(logits).last(rig.config.vocabulary)));
-    logits = rig.feed(*cache, std::span(ids).last(1));
-  }
-  return ids;
-}
-
 TEST_CASE("f32: logits within the recorded tolerance, greedy ids the same") {
   NIB_REQUIRE_DATA(data);
   for (const GoldenCase& c : golden_cases(data)) {
@@ -38,15 +23,6 @@ TEST_CASE("f32: logits within the recorded tolerance, greedy ids the same") {
       CHECK(greedy(rig, golden.input_ids, golden.greedy_ids.size()) == golden.greedy_ids);
     }
   }
-}
-
-// The median over positions of the largest difference of a logit.
-double median_difference(std::span<const float> a, std::span<const float> b, std::size_t vocabulary) {
-  std::vector<double> each;
-  for (std::size_t at = 0; at < a.size(); at += vocabulary)
-    each.push_back(largest_difference(a.subspan(at, vocabulary), b.subspan(at, vocabulary)));
-  std::nth_element(each.begin(), each.begin() + static_cast<std::ptrdiff_t>(each.size() / 2), each.end());
-  return each[each.size() / 2];
 }
 
 // A choice between experts that are nearly equal may flip when activations are rounded, here or in the

@@ -92,4 +92,28 @@ inline double largest_difference(std::span<const float> a, std::span<const float
   return most;
 }
 
+// The median over positions of the largest difference of a logit.
+inline double median_difference(std::span<const float> a, std::span<const float> b, std::size_t vocabulary) {
+  std::vector<double> each;
+  for (std::size_t at = 0; at < a.size(); at += vocabulary)
+    each.push_back(largest_difference(a.subspan(at, vocabulary), b.subspan(at, vocabulary)));
+  std::nth_element(each.begin(), each.begin() + static_cast<std::ptrdiff_t>(each.size() / 2), each.end());
+  return each[each.size() / 2];
+}
+
+inline std::uint32_t best(std::span<const float> logits) {
+  return static_cast<std::uint32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+}
+
+inline std::vector<std::uint32_t> greedy(ModelRig& rig, std::span<const std::uint32_t> prompt, std::size_t count) {
+  auto cache = rig.cache();
+  std::vector<float> logits = rig.feed(*cache, prompt);
+  std::vector<std::uint32_t> ids;
+  while (ids.size() < count) {
+    ids.push_back(best(std::span(logits).last(rig.config.vocabulary)));
+    logits = rig.feed(*cache, std::span(ids).last(1));
+  }
+  return ids;
+}
+
 }  // namespace nib::test

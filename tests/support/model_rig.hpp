@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -24,6 +25,9 @@ struct RigOptions {
   int threads = 2;
   std::int64_t rows = 64;  // of one forward pass
   std::uint32_t context = 4096;
+  Placement (*placement)(const ModelConfig&) = nullptr;  // with a library, of which the device is taken
+  const DeviceLibrary* library = nullptr;
+  int device = 0;
   void (*mutate_config)(ModelConfig&) = nullptr;
   void (*mutate_weights)(Weights&) = nullptr;
 };
@@ -38,19 +42,36 @@ class ModelRig {
     REQUIRE_MESSAGE(parsed.ok(), parsed.status().message());
     config = parsed.take();
     if (options.mutate_config) options.mutate_config(config);
-    auto layout = WeightLayout::make(*checkpoint, config);
+    const Placement placement = options.placement ? options.placement(config) : Placement{};
+    if (options.library) {
+      auto opened = Device::open(*options.library, options.device);
+      REQUIRE_MESSAGE(opened.ok(), opened.status().message());
+      device_ = opened.take();
+      device_memory_.emplace(device_->allocator());
+    }
+    auto layout = WeightLayout::make(*checkpoint, config, placement);
     REQUIRE_MESSAGE(layout.ok(), layout.status().message());
     pool_ = Pool::start(options.threads).take();
-    auto loaded = layout->load(*checkpoint, config, *options.backend, options.numerics, memory_, *pool_);
+    auto loaded = layout->load(*checkpoint, config, *options.backend, options.numerics, memory_, *pool_, {},
+                               nullptr, {device_.get(), device_memory_ ? &*device_memory_ : nullptr});
     REQUIRE_MESSAGE(loaded.ok(), loaded.status().message());
     weights_ = loaded.take();
     if (options.mutate_weights) options.mutate_weights(weights_);
-    geometry_ = KvGeometry::make(config, resolve(options.kv_format, options.numerics));
-    for (std::size_t kind = 0; kind < geometry_.kinds.size(); ++kind)
-      pools_.push_back(std::make_unique<PagePool>(memory_, geometry_.page_bytes(kind)));
+    geometry_ = KvGeometry::make(config, resolve(options.kv_format, options.numerics), placement);
+    for (std::size_t kind = 0; kind < geometry_.kinds.size(); ++kind) {
+      const bool there = geometry_.kinds[kind].place == Place::device;
+      pools_.push_back(std::make_unique<PagePool>(there ? *device_memory_ : memory_, geometry_.page_bytes(kind),
+                                                  there ? device_.get() : nullptr));
+    }
     workspace_ = Workspace::make(config, options.rows, options.rows, options.threads, memory_).take();
+    if (device_) {
+      auto there = DeviceWorkspace::make(*device_, config, geometry_, options.rows, options.rows, 4096,
+                                         *device_memory_);
+      REQUIRE_MESSAGE(there.ok(), there.status().message());
+      workspace_.on_device = there.take();
+    }
     transformer_ = std::make_unique<Transformer>(config, weights_, geometry_, *options.backend,
-                                                 options.numerics, *pool_);
+                                                 options.numerics, *pool_, placement, device_.get());
   }
 
   std::unique_ptr<KvCache> cache() {
@@ -78,7 +99,8 @@ class ModelRig {
   }
 
   void forward(std::span<const BatchRow> batch, std::vector<float>& logits) {
-    REQUIRE(transformer_->forward(batch, workspace_).ok());
+    const Status done = transformer_->forward(batch, workspace_);
+    REQUIRE_MESSAGE(done.ok(), done.message());
     for (std::size_t i = 0; i < workspace_.picked.size(); ++i) {
       const float* row = workspace_.logits + static_cast<std::int64_t>(i) * transformer_->logit_stride();
       logits.insert(logits.end(), row, row + config.vocabulary);
@@ -90,6 +112,8 @@ class ModelRig {
  private:
   RigOptions options_;
   Memory memory_;
+  std::unique_ptr<Device> device_;
+  std::optional<Memory> device_memory_;
   std::unique_ptr<Pool> pool_;
   Weights weights_;
   KvGeometry geometry_;

@@ -1,0 +1,62 @@
+// The emulated devices, and ways to place a model on them.
+#pragma once
+
+#include "support/model_rig.hpp"
+
+#include <algorithm>
+#include <vector>
+
+extern "C" const nib::DeviceLibrary nibble_device_library;
+
+namespace nib::test {
+
+inline const std::string kTalesFolder = NIBBLE_TALES;  // set by CMake
+inline constexpr int kTensorDevice = 0, kSimtDevice = 1;
+
+inline Placement all_there(const ModelConfig& config) {
+  return Placement::of_last(config.layers, config.layers + 1, false);
+}
+inline Placement experts_here(const ModelConfig& config) {
+  return Placement::of_last(config.layers, config.layers + 1, true);
+}
+// Halves of layers in turn, each beginning with x where it is not.
+inline Placement zigzag(const ModelConfig& config) {
+  Placement placement;
+  placement.head = config.layers % 2 ? Place::host : Place::device;
+  for (std::uint32_t l = 0; l < config.layers; ++l)
+    placement.layers.push_back(l % 2 ? LayerPlacement{Place::device, Place::host}
+                                     : LayerPlacement{Place::host, Place::device});
+  return placement;
+}
+
+// The emulated library, but for a router that writes down what it chose. One at a time.
+class DeviceRouteRecorder {
+ public:
+  DeviceRouteRecorder() {
+    library_.ops.route = record;
+    choices_.clear();
+  }
+  const DeviceLibrary& library() const { return library_; }
+  // As RouteRecorder has them.
+  static const std::vector<std::vector<std::int32_t>>& choices() { return choices_; }
+
+ private:
+  static std::int32_t record(DeviceQueue* queue, const OpContext* context, const RouteArgs* args,
+                             DeviceMessage* message) {
+    const std::int32_t code = nibble_device_library.ops.route(queue, context, args, message);
+    if (code != 0 || !args->weight) return code;
+    const auto each = static_cast<std::size_t>(args->experts_per_token),
+               rows = static_cast<std::size_t>(args->rows);
+    std::vector<std::int32_t> chosen(args->routing.chosen, args->routing.chosen + rows * each);
+    for (std::size_t r = 0; r < rows; ++r)
+      std::sort(chosen.begin() + static_cast<std::ptrdiff_t>(r * each),
+                chosen.begin() + static_cast<std::ptrdiff_t>((r + 1) * each));
+    choices_.push_back(std::move(chosen));
+    return code;
+  }
+
+  DeviceLibrary library_ = nibble_device_library;
+  static inline std::vector<std::vector<std::int32_t>> choices_;
+};
+
+}  // namespace nib::test
