@@ -1,7 +1,4 @@
-#include "random_checkpoint.hpp"
-
-#include <nibble/base/concat.hpp>
-#include <nibble/io/safetensors_writer.hpp>
+#include "random_tensors.hpp"
 
 #include <algorithm>
 #include <cstring>
@@ -9,32 +6,7 @@
 #include <vector>
 
 namespace nib::bench {
-namespace {
 
-// splitmix64: fast, and any seed will do.
-class Random {
- public:
-  std::uint64_t next() {
-    std::uint64_t z = state_ += 0x9e37'79b9'7f4a'7c15u;
-    z = (z ^ (z >> 30)) * 0xbf58'476d'1ce4'e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d0'49bb'1331'11ebu;
-    return z ^ (z >> 31);
-  }
-
- private:
-  std::uint64_t state_ = 1;
-};
-
-// What the bytes of a tensor are drawn from.
-enum class Draw { weight, norm, codes, scales };
-
-struct RandomTensor {
-  TensorSpec spec;
-  Draw draw;
-};
-
-// Eight random bytes of a kind. `weight`: four bf16 of magnitude 2^-8 .. 2^-4; `norm`: of 1 .. 2; `codes`:
-// any sixteen E2M1; `scales`: E8M0 of 2^-9 .. 2^-6.
 std::uint64_t draw(Draw kind, std::uint64_t random) {
   switch (kind) {
     case Draw::weight:
@@ -49,7 +21,7 @@ std::uint64_t draw(Draw kind, std::uint64_t random) {
   return 0;
 }
 
-std::vector<RandomTensor> tensors(const GptOssShape& shape) {
+std::vector<RandomTensor> random_tensors(const GptOssShape& shape) {
   std::vector<RandomTensor> all;
   const auto add = [&](std::string name, std::vector<std::uint64_t> size, Draw kind = Draw::weight) {
     const bool bytes = kind == Draw::codes || kind == Draw::scales;
@@ -109,10 +81,8 @@ std::string config_text(const GptOssShape& shape) {
       "\"tie_word_embeddings\": false, \"quantization_config\": {\"quant_method\": \"mxfp4\"}}\n");
 }
 
-}  // namespace
-
 Status write_random_gpt_oss(const std::string& folder, const GptOssShape& shape, const Written& written) {
-  const std::vector<RandomTensor> all = tensors(shape);
+  const std::vector<RandomTensor> all = random_tensors(shape);
   std::vector<TensorSpec> specs;
   std::uint64_t total = 0, done = 0;
   for (const RandomTensor& tensor : all) {

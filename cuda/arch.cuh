@@ -67,6 +67,20 @@ NIB_DEVICE T shuffle_xor(T value, int lanes) {
   return __shfl_xor_sync(0xffff'ffffu, value, lanes);
 }
 
+// Kernels overlap (launch_list.hpp): before the first, nothing may be read that a kernel before has written,
+// and nothing written at all; what does not change, weights, may be read. After the second the next kernel
+// may begin as soon as there is room for it.
+NIB_DEVICE void wait_for_kernel_before() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+NIB_DEVICE void let_next_kernel_begin() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 // Adds to an integer in global memory and returns what was there. What this thread wrote to memory before is
 // seen by whoever sees the sum, and what others wrote before they added is seen by this thread after.
 NIB_DEVICE std::int32_t add_in_order(std::int32_t* counter, std::int32_t amount) {

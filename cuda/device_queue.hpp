@@ -16,6 +16,7 @@ namespace nib::inline v0 {
 #if defined(__CUDACC__)
 struct DeviceQueue : cuda::Queue {
   int index = 0;  // of the device
+  cuda::LaunchList launches;
   cuda::PinnedRing ring;
 };
 #else

@@ -1,4 +1,4 @@
-// Room cuda: a kernel's launch: on a stream of the device, or on an emulator, which then is the stream.
+// Room cuda: a kernel's launch: on a queue of the device, or on an emulator, which then is the queue.
 #pragma once
 
 #include "arch.cuh"
@@ -7,7 +7,7 @@
 #include <cstddef>
 
 #if defined(__CUDACC__)
-#include "answer.hpp"
+#include "launch_list.hpp"
 #endif
 
 namespace nib::inline v0::cuda {
@@ -20,22 +20,16 @@ struct LaunchShape {
 
 #if defined(__CUDACC__)
 
-using Stream = cudaStream_t;
+using Stream = LaunchList*;
 
-// Begins kernel(arguments...) behind what the stream has to do. Errors: those of the launch; what goes wrong
-// later is found by whoever waits for the stream.
+// kernel(arguments...) after what was asked for before. Arguments are plain data. Errors: memory; what else
+// goes wrong, the launch itself among it, is found by whoever waits.
 template <class... Parameters>
 Status launch(void (*kernel)(Parameters...), const LaunchShape& shape, Stream stream,
               const Parameters&... arguments) {
-  const auto shared = static_cast<int>(shape.shared_bytes);
-  NIB_TRY(status_of(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
-                    "asking for shared memory"));
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(shape.blocks));
-  config.blockDim = dim3(static_cast<unsigned>(shape.threads));
-  config.dynamicSmemBytes = shape.shared_bytes;
-  config.stream = stream;
-  return status_of(cudaLaunchKernelEx(&config, kernel, arguments...), "launching a kernel");
+  stream->add(reinterpret_cast<const void*>(kernel), shape.blocks, shape.threads, shape.shared_bytes,
+              arguments...);
+  return {};
 }
 
 #else
@@ -45,7 +39,7 @@ using Stream = simt::Emulator*;
 template <class... Parameters>
 Status launch(void (*kernel)(Parameters...), const LaunchShape& shape, Stream stream,
               const Parameters&... arguments) {
-  return stream->run({shape.blocks, shape.threads, shape.shared_bytes}, kernel, arguments...);
+  return stream->run({shape.blocks, shape.threads, shape.shared_bytes, true}, kernel, arguments...);
 }
 
 #endif

@@ -64,30 +64,36 @@ extern "C" [[gnu::visibility("default")]] const nib::DeviceLibrary nibble_device
     .table_bytes = sizeof(nib::DeviceLibrary),
     .interface = nib::kDeviceInterface,
     .version = nib::kDeviceVersion,
-    .count = [](std::int32_t* out, DeviceMessage* message) {
-      return device::answer_with(out, message, [] { return device::count_devices(); });
-    },
-    .describe = [](std::int32_t index, nib::DeviceFacts* out, DeviceMessage* message) {
-      return device::answer_with(out, message, [&] { return device::describe_device(index); });
-    },
-    .open = [](std::int32_t index, DeviceQueue** out, DeviceMessage* message) {
-      return device::answer_with(out, message, [&] { return device::open_queue(index); });
-    },
+    .count =
+        [](std::int32_t* out, DeviceMessage* message) {
+          return device::answer_with(out, message, [] { return device::count_devices(); });
+        },
+    .describe =
+        [](std::int32_t index, nib::DeviceFacts* out, DeviceMessage* message) {
+          return device::answer_with(out, message, [&] { return device::describe_device(index); });
+        },
+    .open =
+        [](std::int32_t index, DeviceQueue** out, DeviceMessage* message) {
+          return device::answer_with(out, message, [&] { return device::open_queue(index); });
+        },
     .close = device::close_queue,
-    .free_memory = [](DeviceQueue* queue, std::uint64_t* out, DeviceMessage* message) {
-      return device::answer_with(out, message, [&] { return device::free_memory(*queue); });
-    },
+    .free_memory =
+        [](DeviceQueue* queue, std::uint64_t* out, DeviceMessage* message) {
+          return device::answer_with(out, message, [&] { return device::free_memory(*queue); });
+        },
     .allocate = [](DeviceQueue* queue, std::size_t bytes) { return device::allocate(*queue, bytes); },
     .release = [](DeviceQueue* queue, void* pointer) { device::release(*queue, pointer); },
     .upload = device::move_bytes<device::upload>,
     .download = device::move_bytes<device::download>,
     .copy = device::move_bytes<device::copy>,
-    .clear = [](DeviceQueue* queue, void* to, std::size_t bytes, DeviceMessage* message) {
-      return device::answer(message, [&] { return device::clear(*queue, to, bytes); });
-    },
-    .pack = [](const nib::PackedWeight* weight, nib::DeviceRows rows, std::byte* out, std::int32_t index,
-               std::int32_t count, DeviceMessage* message) {
-      return device::answer(message, [&] { return device::pack(*weight, rows, out, index, count); });
-    },
+    .clear =
+        [](DeviceQueue* queue, void* to, std::size_t bytes, DeviceMessage* message) {
+          return device::answer(message, [&] { return device::clear(*queue, to, bytes); });
+        },
+    .pack =
+        [](const nib::PackedWeight* weight, nib::DeviceRows rows, std::byte* out, std::int32_t index,
+           std::int32_t count, DeviceMessage* message) {
+          return device::answer(message, [&] { return device::pack(*weight, rows, out, index, count); });
+        },
     .ops = device::kOps,
 };

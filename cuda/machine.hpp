@@ -1,5 +1,5 @@
-// Room cuda: what stands between the library's table and a device: opening it, its memory, copies, and the ops.
-// Implemented for CUDA (machine_cuda.cu) and for the emulator (emulator/machine.cpp).
+// Room cuda: what stands between the library's table and a device: opening it, its memory, copies, and the
+// ops. Implemented for CUDA (machine_cuda.cu) and for the emulator (emulator/machine.cpp).
 #pragma once
 
 #include <nibble/base/status.hpp>

@@ -10,6 +10,12 @@ namespace {
 // Threads have a current device each.
 Status enter(const DeviceQueue& queue) { return status_of(cudaSetDevice(queue.index), "choosing a device"); }
 
+// For what is to be done after all that was asked for.
+Status enter_behind(DeviceQueue& queue) {
+  NIB_TRY(enter(queue));
+  return queue.launches.flush();
+}
+
 }  // namespace
 
 Result<int> count_devices() {
@@ -42,17 +48,15 @@ Result<DeviceQueue*> open_queue(int index) {
   queue->processors = facts.processors;
   queue->tensor_cores = facts.major >= 8;
   NIB_TRY(enter(*queue));
-  NIB_TRY(status_of(cudaStreamCreateWithFlags(&queue->stream, cudaStreamNonBlocking), "making a stream"));
+  NIB_TRY(queue->launches.open(facts.major >= 9));
+  queue->stream = &queue->launches;
   NIB_TRY(queue->ring.open());
   return queue.release();
 }
 
 void close_queue(DeviceQueue* queue) {
   if (cudaSetDevice(queue->index) == cudaSuccess) {
-    if (queue->stream) {
-      cudaStreamSynchronize(queue->stream);
-      cudaStreamDestroy(queue->stream);
-    }
+    queue->launches.close();
     queue->ring.close();
   }
   delete queue;
@@ -78,26 +82,28 @@ void release(DeviceQueue& queue, void* pointer) {
 }
 
 Status upload(DeviceQueue& queue, void* to, const void* from, std::size_t bytes) {
-  NIB_TRY(enter(queue));
-  return queue.ring.send(to, from, bytes, queue.stream);
+  NIB_TRY(enter_behind(queue));
+  return queue.ring.send(to, from, bytes, queue.launches.stream());
 }
 
 Status download(DeviceQueue& queue, void* to, const void* from, std::size_t bytes) {
-  NIB_TRY(enter(queue));
-  NIB_TRY(status_of(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, queue.stream),
-                    "copying from the device"));
-  return status_of(cudaStreamSynchronize(queue.stream), "waiting for the device");
+  NIB_TRY(enter_behind(queue));
+  const cudaStream_t stream = queue.launches.stream();
+  if (bytes > 0)
+    NIB_TRY(status_of(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream),
+                      "copying from the device"));
+  return status_of(cudaStreamSynchronize(stream), "waiting for the device");
 }
 
 Status copy(DeviceQueue& queue, void* to, const void* from, std::size_t bytes) {
-  NIB_TRY(enter(queue));
-  return status_of(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, queue.stream),
+  NIB_TRY(enter_behind(queue));
+  return status_of(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, queue.launches.stream()),
                    "copying on the device");
 }
 
 Status clear(DeviceQueue& queue, void* to, std::size_t bytes) {
-  NIB_TRY(enter(queue));
-  return status_of(cudaMemsetAsync(to, 0, bytes, queue.stream), "clearing memory of the device");
+  NIB_TRY(enter_behind(queue));
+  return status_of(cudaMemsetAsync(to, 0, bytes, queue.launches.stream()), "clearing memory of the device");
 }
 
 }  // namespace nib::inline v0::cuda

@@ -24,13 +24,14 @@ Status run_qkv(DeviceQueue& queue, const OpContext& context, const QkvArgs& args
   const std::int64_t width = std::int64_t{args.heads + 2 * args.kv.kv_heads} * args.kv.head_dim;
   std::int64_t column = 0;
   for (const PackedWeight* part = args.weight; part < args.weight + args.parts; ++part) {
-    NIB_TRY(multiply(queue, context, {.weight = part,
-                                      .x = as_bf16(args.normed),
-                                      .x_stride = bf16_stride(hidden),
-                                      .rows = args.rows,
-                                      .bias = args.bias ? args.bias + column : nullptr,
-                                      .out = args.qkv + column,
-                                      .out_stride = row_stride(width)}));
+    NIB_TRY(multiply(queue, context,
+                     {.weight = part,
+                      .x = as_bf16(args.normed),
+                      .x_stride = bf16_stride(hidden),
+                      .rows = args.rows,
+                      .bias = args.bias ? args.bias + column : nullptr,
+                      .out = args.qkv + column,
+                      .out_stride = row_stride(width)}));
     column += part->rows;
   }
   return place_qkv(queue, args);
@@ -41,14 +42,15 @@ Status run_attention(DeviceQueue& queue, const OpContext& context, const Attenti
 }
 
 Status run_project(DeviceQueue& queue, const OpContext& context, const ProjectArgs& args) {
-  return multiply(queue, context, {.weight = args.weight,
-                                   .x = as_bf16(args.in),
-                                   .x_stride = bf16_stride(args.weight->k),
-                                   .rows = args.rows,
-                                   .bias = args.bias,
-                                   .out = args.x,
-                                   .out_stride = row_stride(args.weight->rows),
-                                   .add = true});
+  return multiply(queue, context,
+                  {.weight = args.weight,
+                   .x = as_bf16(args.in),
+                   .x_stride = bf16_stride(args.weight->k),
+                   .rows = args.rows,
+                   .bias = args.bias,
+                   .out = args.x,
+                   .out_stride = row_stride(args.weight->rows),
+                   .add = true});
 }
 
 Status run_route(DeviceQueue& queue, const OpContext& context, const RouteArgs& args) {
@@ -75,13 +77,14 @@ Status run_head(DeviceQueue& queue, const OpContext& context, const HeadArgs& ar
                             .width = args.weight->k,
                             .norm = args.norm,
                             .out = as_bf16(args.normed)}));
-  return multiply(queue, context, {.weight = args.weight,
-                                   .x = as_bf16(args.normed),
-                                   .x_stride = bf16_stride(args.weight->k),
-                                   .rows = args.count,
-                                   .bias = nullptr,
-                                   .out = args.logits,
-                                   .out_stride = row_stride(args.weight->rows)});
+  return multiply(queue, context,
+                  {.weight = args.weight,
+                   .x = as_bf16(args.normed),
+                   .x_stride = bf16_stride(args.weight->k),
+                   .rows = args.count,
+                   .bias = nullptr,
+                   .out = args.logits,
+                   .out_stride = row_stride(args.weight->rows)});
 }
 
 }  // namespace nib::inline v0::cuda

@@ -1,5 +1,5 @@
-// Room cuda: PinnedRing: memory of the host from which the device copies by itself, in pieces that are filled and
-// sent in turn, so that a caller's bytes are on their way when he gets them back.
+// Room cuda: PinnedRing: memory of the host from which the device copies by itself, in pieces that are filled
+// and sent in turn, so that a caller's bytes are on their way when he gets them back.
 #pragma once
 
 #include "answer.hpp"
@@ -38,7 +38,8 @@ class PinnedRing {
       const std::size_t now = std::min(bytes, kPieceBytes - used_);
       std::byte* const piece = memory_ + at_ * kPieceBytes + used_;
       std::memcpy(piece, from, now);
-      NIB_TRY(status_of(cudaMemcpyAsync(to, piece, now, cudaMemcpyHostToDevice, stream), "copying to the device"));
+      NIB_TRY(status_of(cudaMemcpyAsync(to, piece, now, cudaMemcpyHostToDevice, stream),
+                        "copying to the device"));
       // Small ones share a piece.
       used_ = std::min(kPieceBytes, (used_ + now + 255) / 256 * 256);
       to = static_cast<std::byte*>(to) + now;

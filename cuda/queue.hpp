@@ -17,7 +17,8 @@ struct Queue {
   bool tensor_cores;  // of bf16: sm_80 and later
 };
 
-// Inputs of products are rows of bf16 that begin at multiples of `bf16_stride`, with zeros beyond their width.
+// Inputs of products are rows of bf16 that begin at multiples of `bf16_stride`, with zeros beyond their
+// width.
 constexpr std::int64_t bf16_stride(std::int64_t width) { return round_up(width, std::int64_t{64}); }
 
 // What OpContext::tiles holds: counters, which every kernel leaves as zeros, and room for anything.

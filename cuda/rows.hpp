@@ -8,7 +8,8 @@
 
 namespace nib::inline v0::cuda {
 
-// out[i] = norm(x[picked[i]]), or of x[i] without `picked`, rounded to bf16, with zeros up to bf16_stride(width).
+// out[i] = norm(x[picked[i]]), or of x[i] without `picked`, rounded to bf16, with zeros up to
+// bf16_stride(width).
 struct NormRows {
   const float* x;  // [..][x_stride]
   std::int64_t x_stride;

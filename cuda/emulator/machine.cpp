@@ -1,5 +1,5 @@
-// Two devices that are not there: one with tensor cores, one without. Their memory is the host's, filled with NaN
-// where it is new; what is asked of them has happened when the call returns.
+// Two devices that are not there: one with tensor cores, one without. Their memory is the host's, filled with
+// NaN where it is new; what is asked of them has happened when the call returns.
 #include "../device_queue.hpp"
 #include <nibble/base/concat.hpp>
 
@@ -21,7 +21,8 @@ Result<int> count_devices() { return kDevices; }
 Result<DeviceFacts> describe_device(int index) {
   if (index < 0 || index >= kDevices)
     return Status(Code::argument, concat("device ", index, ": there are ", kDevices));
-  constexpr std::string_view names[] = {"emulated device with tensor cores", "emulated device without tensor cores"};
+  constexpr std::string_view names[] = {"emulated device with tensor cores",
+                                        "emulated device without tensor cores"};
   DeviceFacts facts{};
   names[index].copy(facts.name, sizeof facts.name - 1);
   facts.major = index == 0 ? 9 : 7;

@@ -96,7 +96,7 @@ void Emulator::run_block() {
   broken_.reset();
   for (int i = 0; i < shape_.threads; ++i) {
     Thread& thread = *threads_[static_cast<std::size_t>(i)];
-    thread.done = false;
+    thread.done = thread.has_waited = false;
     thread.waits_for = nullptr;
     thread.copies.clear();
     thread.copy_group = 0;
@@ -157,6 +157,8 @@ std::string Emulator::who_waits() const {
 void Emulator::finish_thread() {
   if (!running_->copies.empty())
     fail("ended before it waited for a copy to shared memory", running_->copies.back().where);
+  if (shape_.overlaps && !running_->has_waited)
+    fail("ended and never waited for the kernel before it", running_->where);
   running_->done = true;
   ++done_;
   running_->fiber.end_in(scheduler_);

@@ -5,7 +5,8 @@
 //
 // What real hardware answers with a hang, or not at all, ends the launch with a sentence here: a barrier or
 // an exchange between lanes that some threads never reach or reach at different places, shared memory beyond
-// what the launch asked for, copies that nobody waits for. Not emulated: time, memory ordering, blocks side
+// what the launch asked for, copies that nobody waits for, a kernel that may overlap
+// the one before it and never waits for it. Not emulated: time, memory ordering, blocks side
 // by side.
 #pragma once
 
@@ -32,10 +33,12 @@ struct Place {
   }
 };
 
-// What a launch asks for. Threads: a multiple of 32, at most 1024, so that every warp is whole.
+// What a launch asks for. Threads: a multiple of 32, at most 1024, so that every warp is whole. overlaps: on
+// a device it may begin before the kernel before it has ended, and each of its threads has to wait for that.
 struct Shape {
   int blocks, threads;
   std::size_t shared_bytes = 0;
+  bool overlaps = false;
 };
 
 // One launch after another; they share nothing but the seed's sequence. One thread at a time.
@@ -62,6 +65,7 @@ class Emulator {
   // True if all of [address, address + bytes) is shared memory of this launch.
   bool is_shared(const void* address, std::size_t bytes) const;
 
+  void wait_for_kernel_before() { running_->has_waited = true; }
   void wait_for_block(Place where);
 
   // All lanes of a warp bring `in` and get `out`; the last to arrive calls execute(in of all, out of all) for
@@ -94,7 +98,7 @@ class Emulator {
     Fiber fiber;
     Emulator* emulator = nullptr;
     int index = 0;
-    bool done = false;
+    bool done = false, has_waited = false;
     const char* waits_for = nullptr;  // null: it is ready, or done
     Place where;
     std::vector<Copy> copies;

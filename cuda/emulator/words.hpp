@@ -35,6 +35,9 @@ T& shared_memory(simt::Place where = simt::Place::here()) {
   return *reinterpret_cast<T*>(emulator.shared());
 }
 
+inline void wait_for_kernel_before() { simt::Emulator::current().wait_for_kernel_before(); }
+inline void let_next_kernel_begin() {}
+
 inline void sync_block(simt::Place where = simt::Place::here()) {
   simt::Emulator::current().wait_for_block(where);
 }

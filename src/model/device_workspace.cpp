@@ -49,7 +49,8 @@ void DeviceWorkspace::carve(const ModelConfig& config, std::int64_t rows, std::i
   take(inputs_, input_bytes_);
 }
 
-// Room for cos, sin, the rows of each kind and the page tables, of which every session of a batch has one, each from a multiple of 64 on.
+// Room for cos, sin, the rows of each kind and the page tables, of which every session of a batch has one,
+// each from a multiple of 64 on.
 static std::int64_t most_input_bytes(const ModelConfig& config, const KvGeometry& kv, std::int64_t rows,
                                      std::uint64_t page_addresses) {
   const auto angles = rows * config.rotary_dim / 2 * std::int64_t{sizeof(float)};
@@ -69,7 +70,8 @@ std::uint64_t DeviceWorkspace::bytes(const ModelConfig& config, const KvGeometry
   return total;
 }
 
-Result<std::unique_ptr<DeviceWorkspace>> DeviceWorkspace::make(const Device& device, const ModelConfig& config,
+Result<std::unique_ptr<DeviceWorkspace>> DeviceWorkspace::make(const Device& device,
+                                                               const ModelConfig& config,
                                                                const KvGeometry& kv, std::int64_t rows,
                                                                std::int64_t logit_rows,
                                                                std::uint64_t page_addresses, Memory& memory) {

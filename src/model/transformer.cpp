@@ -36,7 +36,8 @@ Status Transformer::timed(Op op, Place place, Work&& work) const {
   const auto start = std::chrono::steady_clock::now();
   const std::uint64_t phases = pool_.phases();
   NIB_TRY(work());
-  if (place == Place::device) NIB_TRY(device_->download(nullptr, nullptr, 0));  // an op is done when it is done
+  if (place == Place::device)
+    NIB_TRY(device_->download(nullptr, nullptr, 0));  // an op is done when it is done
   OpTimes::Entry& entry = (*times_)[op];
   entry.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   entry.phases += pool_.phases() - phases;
@@ -54,8 +55,8 @@ Status Transformer::run(Op op, Place place, void (*Ops::*here)(const OpContext&,
                         DeviceOp<Args> DeviceOps::*there, Workspace& workspace, const Args& args) const {
   const Activations& with = activations(place, workspace);
   const bool on_device = place == Place::device;
-  const OpContext context{on_device ? nullptr : &pool_, numerics_,  with.packed,
-                          with.packed_inner,            with.tiles, with.tile_floats};
+  const OpContext context{
+      on_device ? nullptr : &pool_, numerics_, with.packed, with.packed_inner, with.tiles, with.tile_floats};
   return timed(op, place, [&]() -> Status {
     if (on_device) return device_->run(device_->ops().*there, context, args);
     (backend_.ops.*here)(context, args);
@@ -167,12 +168,9 @@ Status Transformer::project(std::uint32_t layer, std::int64_t rows, Workspace& w
   const Place place = placement_.layer(layer).attention;
   const Activations& with = activations(place, workspace);
   NIB_TRY(bring_x(place, rows, workspace));
-  NIB_TRY(run<ProjectArgs>(Op::project, place, &Ops::project, &DeviceOps::project, workspace,
-                           {.in = with.attention,
-                            .rows = rows,
-                            .weight = &w.output,
-                            .bias = w.output_bias,
-                            .x = with.x}));
+  NIB_TRY(run<ProjectArgs>(
+      Op::project, place, &Ops::project, &DeviceOps::project, workspace,
+      {.in = with.attention, .rows = rows, .weight = &w.output, .bias = w.output_bias, .x = with.x}));
   x_was_written(place, workspace);
   return {};
 }

@@ -336,10 +336,11 @@ void WeightLayout::add_experts(Builder& builder, const TensorNames& names, const
   std::vector<Matrix> gate_up = builder.matrices(l, parts, hidden, experts, map, kind,
                                                  config.experts_per_token, transposed(parts.front().pattern));
   if (gate_up.size() == 2 && gate_up[0].place == Place::device)
-    return static_cast<void>(builder.fail(
-        Code::unsupported, concat("tensors ", gate_up[0].stored.tensors[0]->name, " and ",
-                                  gate_up[1].stored.tensors[0]->name, " are in different formats, which a device ",
-                                  "cannot multiply together; leave these experts to the processor")));
+    return static_cast<void>(
+        builder.fail(Code::unsupported,
+                     concat("tensors ", gate_up[0].stored.tensors[0]->name, " and ",
+                            gate_up[1].stored.tensors[0]->name, " are in different formats, which a device ",
+                            "cannot multiply together; leave these experts to the processor")));
   if (!gate_up.empty()) layer.gate_up = std::move(gate_up[0]);
   if (gate_up.size() == 2) layer.up = std::move(gate_up[1]);
   const bool turned = transposed(names.down);

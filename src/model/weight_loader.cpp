@@ -112,7 +112,8 @@ class WeightLoader {
     if (packer_.stopped()) return packer_.stopped_status();
     const bool goes_on = v.place == Place::device;
     // The tensors are staged behind the values then.
-    auto* all = goes_on ? reinterpret_cast<float*>(packer_.staging()) : reinterpret_cast<float*>(base_ + v.offset);
+    auto* all =
+        goes_on ? reinterpret_cast<float*>(packer_.staging()) : reinterpret_cast<float*>(base_ + v.offset);
     const RowMap& map = v.stored.map;
     for (std::int64_t e = 0; e < v.stored.experts; ++e) {
       const std::byte* parts[WeightPacker::kMostParts];
@@ -234,14 +235,15 @@ Result<Weights> WeightLayout::load(const Checkpoint& checkpoint, const ModelConf
   NIB_ASSIGN(weights.memory,
              Buffer::make(here, memory, Purpose::weights, concat("the weights of ", checkpoint.path)));
   const std::uint64_t for_upload = upload_bytes();
-  NIB_ASSIGN(Buffer staging, Buffer::make(staging_bytes(pool.threads()) - for_upload, memory, Purpose::staging,
-                                          "the buffers for reading weights"));
+  NIB_ASSIGN(Buffer staging, Buffer::make(staging_bytes(pool.threads()) - for_upload, memory,
+                                          Purpose::staging, "the buffers for reading weights"));
   std::byte* base = weights.memory.data();
   WeightLoader loader(checkpoint, backend, numerics, pool, progress, cancel, here + there);
   loader.use(std::move(staging), base);
   if (there > 0) {
-    NIB_ASSIGN(weights.device_memory, Buffer::make(there, *device.memory, Purpose::weights,
-                                                   concat("the weights of ", checkpoint.path, " on the device")));
+    NIB_ASSIGN(weights.device_memory,
+               Buffer::make(there, *device.memory, Purpose::weights,
+                            concat("the weights of ", checkpoint.path, " on the device")));
     NIB_ASSIGN(Buffer upload,
                Buffer::make(for_upload, memory, Purpose::staging, "the buffers for weights of the device"));
     loader.use(*device.device, weights.device_memory.data(), std::move(upload), pool);

@@ -51,13 +51,12 @@ std::vector<WeightPart> WeightLayout::parts(const ModelConfig& config, const Wei
   };
   const auto vector = [&](std::string_view op, const Vector& v) {
     if (!v.exists()) return;
-    all.push_back({name_of(v.stored), op, v.stored.tensors[0]->format, v.bytes(), v.decode_bytes(), nullptr,
-                   v.place});
+    all.push_back(
+        {name_of(v.stored), op, v.stored.tensors[0]->format, v.bytes(), v.decode_bytes(), nullptr, v.place});
   };
   const auto matrix = [&](std::string_view op, const Matrix& m, const PackedWeight* weight) {
     if (!m.exists()) return;
-    all.push_back({name_of(m.stored), op, m.format, m.bytes(), m.decode_bytes(), weight,
-                   m.place});
+    all.push_back({name_of(m.stored), op, m.format, m.bytes(), m.decode_bytes(), weight, m.place});
   };
   all.push_back({embedding_->name, "embed", embedding_->format, embedding_->codes.bytes,
                  embedding_->codes.bytes / config.vocabulary, nullptr, Place::host});

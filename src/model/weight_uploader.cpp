@@ -11,8 +11,8 @@ constexpr std::uint64_t kPieceBytes = std::uint64_t{16} << 20;
 
 }  // namespace
 
-// A matrix of MXFP4 has one factor for all of its rows, and one that is stored [k, rows] is packed as a whole;
-// all others go in pieces.
+// A matrix of MXFP4 has one factor for all of its rows, and one that is stored [k, rows] is packed as a
+// whole; all others go in pieces.
 std::int64_t WeightUploader::groups_at_once(const Matrix& m) {
   const PackedWeight shape = m.shape();
   const std::int64_t all = ceil_div(shape.strips(), kGroupStrips);

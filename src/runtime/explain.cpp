@@ -1,4 +1,5 @@
 #include "explain.hpp"
+
 #include <nibble/base/concat.hpp>
 
 namespace nib::inline v0 {
@@ -48,7 +49,8 @@ std::vector<ExplainItem> explain(std::vector<WeightPart> parts, const Plan& plan
   for (const PlanItem& item : plan.items)
     if (item.purpose == Purpose::kv_cache)
       items.push_back({item.name, "attention", Purpose::kv_cache, format_of(kv_format), rounded,
-                       KernelKind::cache, instructions_of(item.device == "host"), item.device, item.bytes, 0});
+                       KernelKind::cache, instructions_of(item.device == "host"), item.device, item.bytes,
+                       0});
   return items;
 }
 

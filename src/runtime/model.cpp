@@ -47,7 +47,8 @@ Result<ModelDefaults> read_defaults(const Checkpoint& checkpoint) {
 Result<std::unique_ptr<Device>> open_device(const Runtime& runtime, const Plan& plan) {
   Result<std::unique_ptr<Device>> device = runtime.open_device(plan.model.device);
   if (!device.ok())
-    return Status(device.status().code(), concat(plan.path, ": is placed on a device: ", device.status().message()));
+    return Status(device.status().code(),
+                  concat(plan.path, ": is placed on a device: ", device.status().message()));
   NIB_ASSIGN(const std::uint64_t free, (*device)->free_memory());
   if (plan.summary.device_bytes > free)
     return Status(Code::device_memory,
@@ -130,7 +131,8 @@ Result<std::shared_ptr<Model>> Model::open(std::shared_ptr<Runtime> runtime, con
     state->device_memory.emplace(state->device->allocator());
     info.device = state->device->facts().name;
   }
-  for (const Purpose purpose : {Purpose::weights, Purpose::kv_cache, Purpose::activations, Purpose::staging}) {
+  for (const Purpose purpose :
+       {Purpose::weights, Purpose::kv_cache, Purpose::activations, Purpose::staging}) {
     state->memory.set_ceiling(purpose, plan.bytes(purpose));
     if (state->device_memory) state->device_memory->set_ceiling(purpose, plan.bytes(purpose, Place::device));
   }
@@ -144,9 +146,8 @@ Result<std::shared_ptr<Model>> Model::open(std::shared_ptr<Runtime> runtime, con
   state->kv = std::move(opened.kv);
   for (std::size_t kind = 0; kind < state->kv.kinds.size(); ++kind) {
     const bool there = state->kv.kinds[kind].place == Place::device;
-    state->pools.push_back(std::make_unique<PagePool>(there ? *device.memory : state->memory,
-                                                      state->kv.page_bytes(kind),
-                                                      there ? device.device : nullptr));
+    state->pools.push_back(std::make_unique<PagePool>(
+        there ? *device.memory : state->memory, state->kv.page_bytes(kind), there ? device.device : nullptr));
   }
   NIB_ASSIGN(state->workspace,
              Workspace::make(config, state->rows, opened.logit_rows, pool.threads(), state->memory));

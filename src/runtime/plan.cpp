@@ -166,8 +166,9 @@ Plan plan_of(const Runtime& runtime, const OpenedHeaders& opened, std::string_vi
   add(Purpose::activations, "logits of sessions", logit_bytes(config) * sessions);
   if (opened.placement.uses_device())
     add(Purpose::activations, "activations",
-        DeviceWorkspace::bytes(config, opened.kv, opened.rows, opened.logit_rows,
-                               kv_cache_pages(opened.kv, Place::device, opened.context, opened.rows) * sessions),
+        DeviceWorkspace::bytes(
+            config, opened.kv, opened.rows, opened.logit_rows,
+            kv_cache_pages(opened.kv, Place::device, opened.context, opened.rows) * sessions),
         Place::device);
 
   summary.context = opened.context;

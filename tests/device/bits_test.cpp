@@ -32,7 +32,8 @@ bool same_bits(std::span<const float> a, std::span<const float> b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
 }
 
-TEST_CASE("tales: a row's bits depend on its placement, not on how the prompt is cut, nor on other sessions") {
+TEST_CASE(
+    "tales: a row's bits depend on its placement, not on how the prompt is cut, nor on other sessions") {
   const auto prompt = random_prompt(40, 4000), other = random_prompt(9, 3000);
   for (auto* placement : {all_there, experts_here, zigzag}) {
     ModelRig whole(kTalesFolder, options_of(placement, 64));
@@ -56,7 +57,8 @@ TEST_CASE("tales: a row's bits depend on its placement, not on how the prompt is
                                         {first.get(), prompt[10], first->length(), true}},
                   both);
     const std::size_t vocabulary = whole.config.vocabulary;
-    CHECK(same_bits(std::span(both).subspan(vocabulary), std::span(expected).subspan(10 * vocabulary, vocabulary)));
+    CHECK(same_bits(std::span(both).subspan(vocabulary),
+                    std::span(expected).subspan(10 * vocabulary, vocabulary)));
   }
 }
 
@@ -87,7 +89,8 @@ TEST_CASE("tales: going back across a window and on again gives the same bits") 
   const std::int64_t back = cache->rewind(150);
   CHECK(back <= 150);
   const auto again = rig.feed(*cache, std::span(prompt).subspan(static_cast<std::size_t>(back)));
-  CHECK(same_bits(again, std::span(expected).subspan(static_cast<std::size_t>(back) * rig.config.vocabulary)));
+  CHECK(
+      same_bits(again, std::span(expected).subspan(static_cast<std::size_t>(back) * rig.config.vocabulary)));
 }
 
 }  // namespace

@@ -11,9 +11,10 @@ namespace {
 const Backend& host_backend() { return *present_backends().front(); }
 
 // As for the processor (tests/model/golden_test.cpp): every position before the first choice of experts that
-// rounding flips, there, here or in the reference; and the median everywhere. Greedy ids are recorded with gaps
-// to the second best of 0.01 at least.
-TEST_CASE("slow: whole models on the device: logits within the recorded bf16 tolerance, greedy ids as recorded") {
+// rounding flips, there, here or in the reference; and the median everywhere. Greedy ids are recorded with
+// gaps to the second best of 0.01 at least.
+TEST_CASE(
+    "slow: whole models on the device: logits within the recorded bf16 tolerance, greedy ids as recorded") {
   NIB_REQUIRE_DATA(data);
   for (const GoldenCase& c : golden_cases(data)) {
     const Golden golden = c.golden();
@@ -39,8 +40,8 @@ TEST_CASE("slow: whole models on the device: logits within the recorded bf16 tol
       auto cache = rig.cache();
       const std::vector<float> logits = rig.feed(*cache, golden.input_ids);
       REQUIRE(logits.size() == golden.logits.size());
-      const std::size_t ours = RouteRecorder::first_difference(unrounded, DeviceRouteRecorder::choices(),
-                                                               golden.input_ids.size());
+      const std::size_t ours =
+          RouteRecorder::first_difference(unrounded, DeviceRouteRecorder::choices(), golden.input_ids.size());
       const std::size_t vocabulary = golden.logits.size() / golden.input_ids.size();
       const std::size_t compared = std::min(c.tolerances.flip, ours) * vocabulary;
       CHECK(largest_difference(std::span(logits).first(compared), std::span(golden.logits).first(compared)) <

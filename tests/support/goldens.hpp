@@ -105,7 +105,8 @@ inline std::uint32_t best(std::span<const float> logits) {
   return static_cast<std::uint32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
 }
 
-inline std::vector<std::uint32_t> greedy(ModelRig& rig, std::span<const std::uint32_t> prompt, std::size_t count) {
+inline std::vector<std::uint32_t> greedy(ModelRig& rig, std::span<const std::uint32_t> prompt,
+                                         std::size_t count) {
   auto cache = rig.cache();
   std::vector<float> logits = rig.feed(*cache, prompt);
   std::vector<std::uint32_t> ids;

@@ -60,8 +60,8 @@ class ModelRig {
     geometry_ = KvGeometry::make(config, resolve(options.kv_format, options.numerics), placement);
     for (std::size_t kind = 0; kind < geometry_.kinds.size(); ++kind) {
       const bool there = geometry_.kinds[kind].place == Place::device;
-      pools_.push_back(std::make_unique<PagePool>(there ? *device_memory_ : memory_, geometry_.page_bytes(kind),
-                                                  there ? device_.get() : nullptr));
+      pools_.push_back(std::make_unique<PagePool>(
+          there ? *device_memory_ : memory_, geometry_.page_bytes(kind), there ? device_.get() : nullptr));
     }
     workspace_ = Workspace::make(config, options.rows, options.rows, options.threads, memory_).take();
     if (device_) {

@@ -1,5 +1,5 @@
-// Room kernels: Device: a device that was opened through its library's table, as an object: its memory, its queue,
-// its ops, with Status for errors.
+// Room kernels: Device: a device that was opened through its library's table, as an object: its memory, its
+// queue, its ops, with Status for errors.
 #pragma once
 
 #include <nibble/base/memory.hpp>
@@ -33,7 +33,7 @@ class Device {
   Result<std::uint64_t> free_memory() const;
 
   // Errors: device (it is lost, or of no more use to this process).
-  Status upload(void* to, const void* from, std::size_t bytes) const;  // `from` may change afterwards
+  Status upload(void* to, const void* from, std::size_t bytes) const;    // `from` may change afterwards
   Status download(void* to, const void* from, std::size_t bytes) const;  // and waits for all before it
   Status copy(void* to, const void* from, std::size_t bytes) const;
   Status clear(void* to, std::size_t bytes) const;

@@ -33,7 +33,8 @@ struct DeviceFacts {
   std::uint64_t memory;       // bytes in all
 };
 
-// A device that was opened: its memory, and a queue in which it does what is asked of it, one after the other.
+// A device that was opened: its memory, and a queue in which it does what is asked of it, one after the
+// other.
 struct DeviceQueue;
 
 // Which rows of a packed matrix lie together on a device.
@@ -45,8 +46,9 @@ enum class DeviceRows : std::uint8_t {
 // One op, as backends of the processor have it (ops.hpp), with these differences: what pointers lead to is on
 // the device, but for the arrays of PackedWeight, which are read before the op returns; OpContext has neither
 // pool nor activations, and its tiles are scratch of device_scratch_bytes, the counters in it zero;
-// matrices of rows that only ops of one device exchange (QkvArgs::normed, AttentionArgs::out, RouteArgs::normed,
-// expert_inputs) are bf16, each row at a multiple of 64. The op has been queued when it returns.
+// matrices of rows that only ops of one device exchange (QkvArgs::normed, AttentionArgs::out,
+// RouteArgs::normed, expert_inputs) are bf16, each row at a multiple of 64. The op has been queued when it
+// returns.
 template <class Args>
 using DeviceOp = std::int32_t (*)(DeviceQueue*, const OpContext*, const Args*, DeviceMessage*);
 

@@ -2,8 +2,8 @@
 // of them, and the checkpoints that a rewind goes back to.
 //
 // Layers with the same window in the same place are one kind and share pages: a page holds 64 positions of
-// every layer of its kind, there where they attend. Pages are shared by reference count and never written while shared: the last, partly filled page is
-// copied first.
+// every layer of its kind, there where they attend. Pages are shared by reference count and never written
+// while shared: the last, partly filled page is copied first.
 #pragma once
 
 #include <nibble/base/memory.hpp>
@@ -74,6 +74,7 @@ class PagePool {
   void drop(Page* page);
   // True when nobody else holds the page.
   bool sole(const Page* page);
+
  private:
   struct Slab {
     Buffer memory;

@@ -1,5 +1,5 @@
-// Room model: Placement: which parts of a model a device computes. It is fixed when a model is opened, for it decides
-// the bits of results; where bytes lie meanwhile does not.
+// Room model: Placement: which parts of a model a device computes. It is fixed when a model is opened, for it
+// decides the bits of results; where bytes lie meanwhile does not.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +11,8 @@ namespace nib::inline v0 {
 enum class Place : std::uint8_t { host, device };
 inline constexpr int kPlaces = 2;
 
-// A layer's two halves, with their norms: qkv, attention and projection; router and experts (or the dense ones).
+// A layer's two halves, with their norms: qkv, attention and projection; router and experts (or the dense
+// ones).
 struct LayerPlacement {
   Place attention = Place::host, experts = Place::host;
 };

@@ -50,7 +50,8 @@ struct Activations {
 // The same on a device, with what ops there need to know of the batch. Belongs to a Workspace.
 class DeviceWorkspace : public Activations {
  public:
-  // page_addresses: of all sessions of a batch, in the kinds of `kv` that are on the device. What a plan counts.
+  // page_addresses: of all sessions of a batch, in the kinds of `kv` that are on the device. What a plan
+  // counts.
   static std::uint64_t bytes(const ModelConfig& config, const KvGeometry& kv, std::int64_t rows,
                              std::int64_t logit_rows, std::uint64_t page_addresses);
   // Errors: budget, memory, device.

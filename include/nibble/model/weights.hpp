@@ -119,8 +119,8 @@ class WeightLayout {
 
   // Reads and packs everything. The pool's threads read and pack; progress is called on the calling thread,
   // between tensors. With a placement that uses one, the device's part goes to `device`. Errors: those of
-  // reading (io), format (a scale that is not a number, by tensor), unsupported (scales that the device cannot
-  // hold, by tensor), memory, budget, device, stopped.
+  // reading (io), format (a scale that is not a number, by tensor), unsupported (scales that the device
+  // cannot hold, by tensor), memory, budget, device, stopped.
   Result<Weights> load(const Checkpoint& checkpoint, const ModelConfig& config, const Backend& backend,
                        Numerics numerics, Memory& memory, Pool& pool, ProgressSink progress = {},
                        const Cancel* cancel = nullptr, DeviceMemory device = {}) const;

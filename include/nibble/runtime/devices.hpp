@@ -18,7 +18,7 @@ struct DeviceInfo {
 };
 
 struct DeviceSearch {
-  std::string library;          // the file that was opened, or that was looked for
+  std::string library;              // the file that was opened, or that was looked for
   std::vector<DeviceInfo> devices;  // at least one if `status` is ok
   // not_found: there is no such library, or it cannot be loaded; version: it belongs to another nibble;
   // unsupported: no driver, or one that is too old, or no device; device: asking failed.

@@ -27,7 +27,7 @@ struct ModelOptions {
   // Rows whose logits are computed at once, at most those of a pass; 0: one for each session, which is what
   // generating needs. More make LogitSink faster.
   std::uint32_t logit_rows = 0;
-  bool vocabulary_only = false;    // open the tokenizer, no weights
+  bool vocabulary_only = false;  // open the tokenizer, no weights
   // Under int8 numerics: matrices that these cannot multiply (weights that are no whole numbers times scales,
   // and that bf16 does not hold exactly) are computed as under bf16 instead of refused.
   bool allow_fallback = false;
@@ -61,11 +61,11 @@ struct PlanItem {
 };
 
 struct PlanSummary {
-  std::uint64_t host_bytes = 0;   // all items: the ceiling
-  std::uint64_t host_budget = 0;  // what was allowed
+  std::uint64_t host_bytes = 0;                       // all items: the ceiling
+  std::uint64_t host_budget = 0;                      // what was allowed
   std::uint64_t device_bytes = 0, device_budget = 0;  // of the device; no budget: 0
   bool fits = false;                                  // into both
-  std::uint32_t context = 0;             // positions of the session planned for
+  std::uint32_t context = 0;                          // positions of the session planned for
   std::uint32_t longest_context = 0;     // that would fit the budget; 0 when not even the weights do
   std::uint64_t kv_bytes_per_token = 0;  // growth of the cache, full-attention layers
   std::uint64_t decode_bytes = 0;        // weights read for one token at batch 1 (without the cache)

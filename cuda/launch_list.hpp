@@ -1,0 +1,93 @@
+// Room cuda: LaunchList: kernels that were asked for and not yet given to the device. A decoded token asks
+// for hundreds, and for the same ones, with the same arguments, as the token before it: numbers that change
+// lie in memory of the device. So whoever waits for the device, or copies, hands over the whole list: as a
+// graph where it is the same list once more, which costs the device about half as much as one launch after
+// the other.
+#pragma once
+
+#include "answer.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+#include <unordered_set>
+#include <vector>
+
+namespace nib::inline v0::cuda {
+
+class LaunchList {
+ public:
+  // On the device that is current. overlaps: it can begin a kernel before the one before it has ended
+  // (sm_90).
+  Status open(bool overlaps) {
+    overlaps_ = overlaps;
+    return status_of(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");
+  }
+  void close() {
+    forget_graph();
+    if (!stream_) return;
+    cudaStreamSynchronize(stream_);
+    cudaStreamDestroy(stream_);
+    stream_ = nullptr;
+  }
+  cudaStream_t stream() const { return stream_; }
+
+  template <class... Arguments>
+  void add(const void* kernel, int blocks, int threads, std::size_t shared_bytes,
+           const Arguments&... arguments) {
+    static_assert((std::is_trivially_copyable_v<Arguments> && ...));
+    now_.kernels.push_back(
+        {kernel, blocks, threads, shared_bytes, now_.offsets.size(), sizeof...(arguments)});
+    (now_.keep(arguments), ...);
+  }
+
+  // To the device, in order. Errors: those of launches.
+  Status flush();
+
+ private:
+  struct Kernel {
+    const void* function;
+    int blocks, threads;
+    std::size_t shared_bytes, first_argument, arguments;
+    bool operator==(const Kernel&) const = default;
+  };
+  struct List {
+    std::vector<Kernel> kernels;
+    std::vector<std::size_t> offsets;  // of arguments
+    std::vector<std::byte> bytes;      // of them all
+
+    template <class T>
+    void keep(T argument) {
+#if __has_builtin(__builtin_clear_padding)
+      __builtin_clear_padding(&argument);  // or equal lists would differ in what nobody reads
+#endif
+      const std::size_t at = (bytes.size() + alignof(T) - 1) / alignof(T) * alignof(T);
+      bytes.resize(at + sizeof(T));
+      std::memcpy(bytes.data() + at, &argument, sizeof(T));
+      offsets.push_back(at);
+    }
+    void clear() {
+      kernels.clear();
+      offsets.clear();
+      bytes.clear();
+    }
+    bool operator==(const List&) const = default;
+  };
+
+  Status allow_shared_memory(const Kernel& kernel);
+  Status launch_each(List& list);
+  Status make_graph(List& list);
+  void forget_graph() {
+    if (graph_) cudaGraphExecDestroy(graph_);
+    graph_ = nullptr;
+  }
+
+  cudaStream_t stream_ = nullptr;
+  bool overlaps_ = false;
+  List now_, before_;
+  cudaGraphExec_t graph_ = nullptr;        // of `before_`, or none
+  std::unordered_set<const void*> known_;  // kernels that were told how much shared memory they may take
+};
+
+}  // namespace nib::inline v0::cuda
