@@ -94,32 +94,45 @@ Result<std::unique_ptr<DeviceWorkspace>> DeviceWorkspace::make(const Device& dev
 }
 
 Status DeviceWorkspace::place(std::span<const BatchRow> batch, const Workspace& host, std::size_t half) {
+  // What grows comes last: as long as the batch has as many rows, ops find all else where it was before.
   staged_.clear();
-  // Appends to what will be sent, and returns where on the device that will be.
-  const auto stage = [&](const void* data, std::size_t bytes) {
+  // Makes room in what will be sent, and returns where.
+  const auto reserve = [&](std::size_t bytes) {
     const std::size_t at = round_up(staged_.size(), std::size_t{64});
     staged_.resize(at + bytes);
-    if (bytes > 0) std::memcpy(staged_.data() + at, data, bytes);
-    return inputs_ + at;
+    return at;
   };
-  const std::size_t angles = batch.size() * half * sizeof(float);
-  cos = reinterpret_cast<float*>(stage(host.cos, angles));
-  sin = reinterpret_cast<float*>(stage(host.sin, angles));
-  std::vector<KvRow> rows(batch.size());
-  for (std::size_t kind = 0; kind < kv_->kinds.size(); ++kind) {
+  const auto write = [&](std::size_t at, const void* data, std::size_t bytes) {
+    if (bytes > 0) std::memcpy(staged_.data() + at, data, bytes);
+  };
+  const std::size_t angles = batch.size() * half * sizeof(float), cos_at = reserve(angles),
+                    sin_at = reserve(angles);
+  write(cos_at, host.cos, angles);
+  write(sin_at, host.sin, angles);
+  cos = reinterpret_cast<float*>(inputs_ + cos_at);
+  sin = reinterpret_cast<float*>(inputs_ + sin_at);
+  std::vector<std::size_t> rows_at(kv_->kinds.size());
+  for (std::size_t kind = 0; kind < rows_at.size(); ++kind) {
+    if (kv_->kinds[kind].place != Place::device) continue;
+    rows_at[kind] = reserve(batch.size() * sizeof(KvRow));
+    kv_rows_[kind] = reinterpret_cast<const KvRow*>(inputs_ + rows_at[kind]);
+  }
+  for (std::size_t kind = 0; kind < rows_at.size(); ++kind) {
     if (kv_->kinds[kind].place != Place::device) continue;
     const KvCache* cache = nullptr;
     std::byte* const* table = nullptr;
     for (std::size_t r = 0; r < batch.size(); ++r) {
-      rows[r] = batch[r].cache->row(kind, batch[r].position);
       if (batch[r].cache != cache) {  // rows of a session stand together
         cache = batch[r].cache;
         const std::span<std::byte* const> pages = cache->pages(kind);
-        table = reinterpret_cast<std::byte* const*>(stage(pages.data(), pages.size_bytes()));
+        const std::size_t at = reserve(pages.size_bytes());
+        write(at, pages.data(), pages.size_bytes());
+        table = reinterpret_cast<std::byte* const*>(inputs_ + at);
       }
-      rows[r].pages = table;
+      KvRow row = cache->row(kind, batch[r].position);
+      row.pages = table;
+      write(rows_at[kind] + r * sizeof row, &row, sizeof row);
     }
-    kv_rows_[kind] = reinterpret_cast<const KvRow*>(stage(rows.data(), rows.size() * sizeof(KvRow)));
   }
   if (staged_.size() > static_cast<std::size_t>(input_bytes_))
     return Status(Code::internal, "the key/value cache has more pages than were planned for");

@@ -2,7 +2,8 @@
 //
 // Tokens are random ones, the same in every run; nothing is sampled but the likeliest token. Before a clock
 // starts, the sessions hold their context and one pass has been made, so that neither filling a context nor
-// first touches of memory are in the time. Clocks around ops add some microseconds to a pass.
+// first touches of memory are in the time. Clocks around ops add some microseconds to a pass; where a device
+// computes they would add more, and its ops are timed in a round before the others.
 #pragma once
 
 #include <nibble/base/cancel.hpp>
@@ -35,7 +36,7 @@ struct Speed {
   std::uint32_t context = 0, sessions = 1;
   std::uint32_t tokens = 0;     // of each session
   std::vector<double> seconds;  // of each round
-  OpTimes ops;                  // of the round that took least
+  OpTimes ops;                  // of the round that took least; where a device computes, of one apart
 
   // Tokens of all sessions together, in the round that nothing disturbed.
   double tokens_per_second() const;
