@@ -22,17 +22,6 @@ constexpr std::array kInverseFactorials = [] {
   return inverse;
 }();
 
-// e^x for |x| < 700: x = n ln 2 + r, the Taylor series of e^r. n stands in the low bits of `shifted`, so that
-// compilers can do several at a time.
-inline double exp_inline(double x) {
-  const double shifted = x * 1.4426950408889634 + 0x1.8p52;
-  const double n = shifted - 0x1.8p52;
-  const double r = (x - n * kLn2High) - n * kLn2Low;
-  double series = kInverseFactorials[14];
-  for (std::size_t k = 14; k-- > 0;) series = series * r + kInverseFactorials[k];
-  return series * std::bit_cast<double>((std::bit_cast<std::uint64_t>(shifted) + 1023) << 52);
-}
-
 }  // namespace
 
 // ln x for x > 0: x = 2^e m with m in [1/sqrt 2, sqrt 2), ln m = 2 artanh((m - 1) / (m + 1)).
@@ -50,10 +39,14 @@ double log_plain(double x) {
   return exponent * kLn2High + (2 * t * series + exponent * kLn2Low);
 }
 
-double exp_plain(double x) { return exp_inline(x); }
-
-void exp_all(std::span<double> x) {
-  for (double& each : x) each = exp_inline(each);
+// For |x| < 700: x = n ln 2 + r, the Taylor series of e^r. n stands in the low bits of `shifted`.
+double exp_plain(double x) {
+  const double shifted = x * 1.4426950408889634 + 0x1.8p52;
+  const double n = shifted - 0x1.8p52;
+  const double r = (x - n * kLn2High) - n * kLn2Low;
+  double series = kInverseFactorials[14];
+  for (std::size_t k = 14; k-- > 0;) series = series * r + kInverseFactorials[k];
+  return series * std::bit_cast<double>((std::bit_cast<std::uint64_t>(shifted) + 1023) << 52);
 }
 
 // For |x| < 2^25: the quarter turn is taken off in three parts (the first two short enough that their

@@ -107,6 +107,7 @@ Result<std::shared_ptr<Model>> Model::open(std::shared_ptr<Runtime> runtime, con
   ModelInfo& info = state->info;
   info.path = plan.path;
   info.backend = opened.backend->name;
+  state->backend = opened.backend;
   info.numerics = plan.model.numerics;
   info.kv_format = resolve(plan.model.kv_format, plan.model.numerics);
   if (plan.model.vocabulary_only) {

@@ -17,8 +17,9 @@ constexpr std::uint32_t kMostSessions = 4096;
 
 constexpr const char* kHost = "host";
 
+// Of a session: its logits, and what they weigh when one is drawn.
 std::uint64_t logit_bytes(const ModelConfig& config) {
-  return static_cast<std::uint64_t>(row_stride(config.vocabulary)) * sizeof(float);
+  return 2 * static_cast<std::uint64_t>(row_stride(config.vocabulary)) * sizeof(float);
 }
 
 }  // namespace

@@ -1,11 +1,11 @@
+#include <nibble/base/bits.hpp>
 #include <nibble/base/concat.hpp>
 #include <nibble/base/float_scope.hpp>
 #include <nibble/base/plain_math.hpp>
 #include <nibble/runtime/sampler.hpp>
 
 #include <algorithm>
-#include <array>
-#include <cmath>
+#include <functional>
 #include <limits>
 
 namespace nib::inline v0 {
@@ -25,99 +25,128 @@ double uniform(std::uint64_t seed, std::uint64_t position) {
   return static_cast<double>(bits >> 11) * 0x1p-53;
 }
 
-// The logits with the repetition penalty applied.
-class Penalized {
+// Applies the repetition penalty to the logits for as long as it lives.
+class Penalty {
  public:
-  Penalized(std::span<const float> logits, float penalty, std::span<const Token> history)
-      : logits_(logits), penalty_(penalty) {
+  Penalty(std::span<float> logits, float penalty, std::span<const Token> history, SamplerScratch& scratch)
+      : logits_(logits), replaced_(scratch.replaced) {
+    replaced_.clear();
     if (penalty == 1.0f) return;
-    seen_.resize(logits.size());
-    for (const Token id : history)
-      if (id < logits.size()) seen_[id] = true;
-  }
-  std::size_t size() const { return logits_.size(); }
-  double operator[](std::size_t id) const {
-    const float logit = logits_[id];
-    if (seen_.empty() || !seen_[id]) return static_cast<double>(logit);
-    return static_cast<double>(logit > 0 ? logit / penalty_ : logit * penalty_);
-  }
-
- private:
-  std::span<const float> logits_;
-  float penalty_;
-  std::vector<bool> seen_;
-};
-
-// Tokens weigh e^((logit - largest) / temperature).
-class Weights {
- public:
-  Weights(const Penalized& logits, double largest, double temperature)
-      : logits_(logits), largest_(largest), inverse_(1 / temperature) {}
-
-  double log_of(Token id) const { return (logits_[id] - largest_) * inverse_; }
-  bool likelier(Token a, Token b) const { return logits_[a] != logits_[b] ? logits_[a] > logits_[b] : a < b; }
-  // visit(id, weight) for each in order, until it says that it has seen enough.
-  void each(std::span<const Token> ids, auto&& visit) const {
-    std::array<double, 256> weights;
-    while (!ids.empty()) {
-      const auto some = ids.first(std::min(ids.size(), weights.size()));
-      std::transform(some.begin(), some.end(), weights.begin(), [this](Token id) { return log_of(id); });
-      exp_all(std::span(weights).first(some.size()));
-      for (std::size_t i = 0; i < some.size(); ++i)
-        if (visit(some[i], weights[i])) return;
-      ids = ids.subspan(some.size());
+    scratch.ids.assign(history.begin(), history.end());
+    std::sort(scratch.ids.begin(), scratch.ids.end());
+    scratch.ids.erase(std::unique(scratch.ids.begin(), scratch.ids.end()), scratch.ids.end());
+    replaced_.reserve(scratch.ids.size());
+    for (const Token id : scratch.ids) {
+      if (id >= logits.size()) break;
+      float& logit = logits_[id];
+      replaced_.emplace_back(id, logit);
+      logit = logit > 0 ? logit / penalty : logit * penalty;
     }
   }
+  ~Penalty() {
+    for (const auto& [id, logit] : replaced_) logits_[id] = logit;
+  }
+  Penalty(const Penalty&) = delete;
+  Penalty& operator=(const Penalty&) = delete;
+
+ private:
+  std::span<float> logits_;
+  std::vector<std::pair<Token, float>>& replaced_;
+};
+
+// Logits, and what is known of each block of them.
+struct Blocks {
+  std::span<const float> logits;
+  SamplerScratch& scratch;
+
+  bool likelier(Token a, Token b) const { return logits[a] != logits[b] ? logits[a] > logits[b] : a < b; }
+  float weight(Token id) const { return scratch.weights[id]; }
   double sum(std::span<const Token> ids) const {
     double total = 0;
-    each(ids, [&](Token, double weight) { return total += weight, false; });
+    for (const Token id : ids) total += static_cast<double>(weight(id));
     return total;
   }
-
- private:
-  const Penalized& logits_;
-  double largest_, inverse_;
+  // visit(id) for those of at least `least` and no more than the largest, in order; blocks without one are
+  // passed over.
+  void each_from(float least, float largest, auto&& visit) const {
+    for (std::size_t block = 0; block < scratch.maxima.size(); ++block) {
+      if (scratch.maxima[block] < least) continue;
+      const std::size_t begin = block * kLogitBlock, end = std::min(begin + kLogitBlock, logits.size());
+      for (std::size_t id = begin; id < end; ++id)
+        if (logits[id] >= least && logits[id] <= largest) visit(static_cast<Token>(id));
+    }
+  }
 };
 
-// The id of the largest logit that is a number, the lowest of equal ones; none: size().
-std::size_t find_largest(const Penalized& logits) {
-  double largest = -std::numeric_limits<double>::infinity();
-  std::size_t best = logits.size();
-  for (std::size_t id = 0; id < logits.size(); ++id)
-    if (const double logit = logits[id]; logit > largest && logit <= std::numeric_limits<double>::max()) {
-      largest = logit;
-      best = id;
-    }
-  return best;
-}
-
-void keep_top_k(const Weights& weights, std::size_t count, std::vector<Token>& ids) {
-  if (count == 0 || count >= ids.size()) return;
+// The likeliest `count` of those of at least `least`, in order of their ids.
+void find_top_k(const Blocks& blocks, std::size_t count, float least, float largest,
+                std::vector<Token>& ids) {
+  // As many blocks as that have one each that is at least this.
+  std::vector<float>& maxima = blocks.scratch.sums;  // not in use yet
+  maxima = blocks.scratch.maxima;
+  if (count <= maxima.size()) {
+    const auto at = maxima.begin() + static_cast<std::ptrdiff_t>(count - 1);
+    std::nth_element(maxima.begin(), at, maxima.end(), std::greater<>());
+    least = std::max(least, *at);
+  }
+  blocks.each_from(least, largest, [&](Token id) { ids.push_back(id); });
+  if (count >= ids.size()) return;
   std::nth_element(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(count), ids.end(),
-                   [&](Token a, Token b) { return weights.likelier(a, b); });
+                   [&](Token a, Token b) { return blocks.likelier(a, b); });
   ids.resize(count);
   std::sort(ids.begin(), ids.end());
 }
 
-// The smallest set of the likeliest whose share of `total`, which is that of all ids, reaches top_p. Returns
-// what it weighs.
-double keep_top_p(const Weights& weights, double top_p, double total, std::vector<Token>& ids) {
-  // Tokens that all together weigh less than what is left over need no order. Half of it: sums are rounded.
-  const double least = log_plain((1 - top_p) * total / 2 / static_cast<double>(ids.size()));
-  std::erase_if(ids, [&](Token id) { return weights.log_of(id) < least; });
-  const auto less_likely = [&](Token a, Token b) { return weights.likelier(b, a); };
+// The smallest set of the likeliest of `ids` whose share of `total`, which they all weigh, reaches top_p.
+// Returns what it weighs.
+double keep_top_p(const Blocks& blocks, double top_p, double total, std::vector<Token>& ids) {
+  const auto less_likely = [&](Token a, Token b) { return blocks.likelier(b, a); };
   std::make_heap(ids.begin(), ids.end(), less_likely);
   double kept = 0;
   auto heap_end = ids.end();
   while (heap_end != ids.begin() && kept < top_p * total) {
     std::pop_heap(ids.begin(), heap_end, less_likely);
-    kept += exp_plain(weights.log_of(*--heap_end));
+    kept += static_cast<double>(blocks.weight(*--heap_end));
   }
   ids.erase(ids.begin(), heap_end);
   return kept;
 }
 
-struct Range {
+// A logit below which every weight is less than `light`.
+float lightest(const LogitScale& scale, float temperature, double light) {
+  const double below = light > 0 ? log_plain(light) * static_cast<double>(temperature) * (1 + 0x1p-10) : 0;
+  return light > 0 ? std::max(scale.least, static_cast<float>(static_cast<double>(scale.largest) + below))
+                   : scale.least;
+}
+
+// The first of `ids` at which the weights up to it reach `left`; of none, the last.
+Token draw_of(const Blocks& blocks, std::span<const Token> ids, double left) {
+  for (const Token id : ids)
+    if ((left -= static_cast<double>(blocks.weight(id))) < 0) return id;
+  return ids.back();
+}
+
+// The same of all that weigh anything: whole blocks are passed over. `best` weighs something.
+Token draw_of_all(const Blocks& blocks, double left, Token best) {
+  Token last = best;
+  for (std::size_t block = 0; block < blocks.scratch.sums.size(); ++block) {
+    const auto sum = static_cast<double>(blocks.scratch.sums[block]);
+    if (left >= sum) {
+      left -= sum;
+      continue;
+    }
+    const std::size_t begin = block * kLogitBlock, end = std::min(begin + kLogitBlock, blocks.logits.size());
+    for (std::size_t id = begin; id < end; ++id) {
+      const float weight = blocks.scratch.weights[id];
+      if (weight > 0) last = static_cast<Token>(id);
+      if ((left -= static_cast<double>(weight)) < 0) return static_cast<Token>(id);
+    }
+    return last;  // the sum of the block was rounded up
+  }
+  return last;
+}
+
+struct Bounds {
   const char* option;
   double value, low, high;
   bool open_low;
@@ -126,12 +155,12 @@ struct Range {
 }  // namespace
 
 Status validate(const SamplerOptions& options) {
-  const Range ranges[] = {
+  const Bounds ranges[] = {
       {"temperature", static_cast<double>(options.temperature), 0, 1e6, false},
       {"top_p", static_cast<double>(options.top_p), 0, 1, true},
       {"min_p", static_cast<double>(options.min_p), 0, 1, false},
       {"repetition_penalty", static_cast<double>(options.repetition_penalty), 0, 1e6, true}};
-  for (const Range& range : ranges) {
+  for (const Bounds& range : ranges) {
     const bool low = range.open_low ? range.value > range.low : range.value >= range.low;
     if (!low || !(range.value <= range.high))
       return Status(Code::argument,
@@ -141,39 +170,65 @@ Status validate(const SamplerOptions& options) {
   return {};
 }
 
-Result<Sample> sample(std::span<const float> logits, const SamplerOptions& options, std::uint64_t position,
-                      std::span<const Token> history, std::vector<Token>& scratch) {
+Result<Sample> sample(const Backend& backend, std::span<float> logits, const SamplerOptions& options,
+                      std::uint64_t position, std::span<const Token> history, SamplerScratch& scratch) {
   const FloatScope scope;
-  const Penalized penalized(logits, options.repetition_penalty, history);
-  const std::size_t best = find_largest(penalized);
-  if (best == penalized.size())
+  const Penalty penalized(logits, options.repetition_penalty, history, scratch);
+  const auto count = static_cast<std::int64_t>(logits.size());
+  scratch.maxima.resize(static_cast<std::size_t>(ceil_div(count, kLogitBlock)));
+  backend.logits.maxima(logits.data(), count, scratch.maxima.data());
+  const float largest = scratch.maxima.empty()
+                            ? -std::numeric_limits<float>::infinity()
+                            : *std::max_element(scratch.maxima.begin(), scratch.maxima.end());
+  if (!(largest >= std::numeric_limits<float>::lowest()))
     return Status(Code::internal, "no logit is a finite number: the model cannot continue");
-  const bool greedy = options.greedy || options.temperature == 0.0f;
-  const double temperature = greedy ? 1.0 : static_cast<double>(options.temperature);
-  const double largest = penalized[best];
-  const Weights weights(penalized, largest, temperature);
+  const Blocks blocks{logits, scratch};
+  const auto block = static_cast<std::size_t>(
+      std::find(scratch.maxima.begin(), scratch.maxima.end(), largest) - scratch.maxima.begin());
+  const auto best = static_cast<Token>(
+      std::find(logits.begin() + static_cast<std::ptrdiff_t>(block * kLogitBlock), logits.end(), largest) -
+      logits.begin());
 
+  const bool greedy = options.greedy || options.temperature == 0.0f;
+  const float temperature = greedy ? 1.0f : options.temperature;
   double floor = kNegligible;
   if (!greedy && options.min_p > 0) floor = std::max(floor, log_plain(static_cast<double>(options.min_p)));
-  const double least_logit = largest + floor * temperature;
-  scratch.clear();
-  for (std::size_t id = 0; id < penalized.size(); ++id)
-    if (const double logit = penalized[id]; logit >= least_logit && logit <= largest)
-      scratch.push_back(static_cast<Token>(id));
-  if (!greedy) keep_top_k(weights, options.top_k, scratch);
-  double total = weights.sum(scratch);
-  Token drawn = static_cast<Token>(best);
+  const double least = static_cast<double>(largest) + floor * static_cast<double>(temperature);
+  const LogitScale scale{largest, 1 / temperature,
+                         static_cast<float>(std::max(least, -double{std::numeric_limits<float>::max()}))};
+
+  std::vector<Token>& ids = scratch.ids;
+  ids.clear();
+  const bool cut = !greedy && options.top_k > 0 && options.top_k < logits.size();
+  if (cut) find_top_k(blocks, options.top_k, scale.least, largest, ids);
+  scratch.sums.resize(scratch.maxima.size());
+  backend.logits.weights(logits.data(), count, scale, scratch.weights.data(), scratch.sums.data());
+  double total = 0;
+  for (const float sum : scratch.sums) total += static_cast<double>(sum);
+  if (cut) total = blocks.sum(ids);
+
+  Token drawn = best;
   if (!greedy) {
-    if (options.top_p < 1.0f) total = keep_top_p(weights, static_cast<double>(options.top_p), total, scratch);
-    double left = uniform(options.seed, position) * total;
-    drawn = scratch.back();
-    weights.each(scratch, [&](Token id, double weight) {
-      if ((left -= weight) >= 0) return false;
-      drawn = id;
-      return true;
-    });
+    const double u = uniform(options.seed, position);
+    if (options.top_p < 1.0f) {
+      const auto top_p = static_cast<double>(options.top_p);
+      // Tokens that all together weigh less than what is left over need no order. Half of it: sums are
+      // rounded.
+      const double size = cut ? static_cast<double>(ids.size()) : static_cast<double>(logits.size());
+      const double light = (1 - top_p) * total / 2 / size;
+      if (cut)
+        std::erase_if(ids, [&](Token id) { return static_cast<double>(blocks.weight(id)) < light; });
+      else
+        blocks.each_from(lightest(scale, temperature, light), largest, [&](Token id) { ids.push_back(id); });
+      total = keep_top_p(blocks, top_p, total, ids);
+      drawn = draw_of(blocks, ids, u * total);
+    } else {
+      drawn = cut ? draw_of(blocks, ids, u * total) : draw_of_all(blocks, u * total, best);
+    }
   }
-  return Sample{drawn, static_cast<float>(weights.log_of(drawn) - log_plain(total))};
+  const double log_weight =
+      (static_cast<double>(logits[drawn]) - static_cast<double>(largest)) / static_cast<double>(temperature);
+  return Sample{drawn, static_cast<float>(log_weight - log_plain(total))};
 }
 
 }  // namespace nib::inline v0

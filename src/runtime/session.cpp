@@ -144,9 +144,12 @@ Status Session::State::can_step() const {
 }
 
 Result<StepResult> Session::State::draw(bool last) {
-  const std::span<const float> values = logits.as<float>().first(shared().config.vocabulary);
+  const std::span<float> all = logits.as<float>();
+  const std::size_t vocabulary = shared().config.vocabulary;
+  scratch.weights = all.subspan(all.size() / 2, vocabulary);
   const std::uint64_t position = tokens.size();
-  NIB_ASSIGN(const Sample drawn, sample(values, options.sampler, position, tokens, scratch));
+  NIB_ASSIGN(const Sample drawn,
+             sample(*shared().backend, all.first(vocabulary), options.sampler, position, tokens, scratch));
   StepResult step;
   step.id = drawn.id;
   step.log_probability = drawn.log_probability;
@@ -180,10 +183,9 @@ Result<std::unique_ptr<Session>> Session::create(std::shared_ptr<Model> model,
   if (!options.ignore_model_stops) state->stop_ids = shared.defaults.stop_ids;
   state->stop_ids.insert(state->stop_ids.end(), options.stop_ids.begin(), options.stop_ids.end());
   NIB_ASSIGN(state->cache, KvCache::make(shared.kv, shared.pools, state->options.context, shared.rows));
-  const std::size_t logit_bytes =
-      static_cast<std::size_t>(shared.transformer->logit_stride()) * sizeof(float);
-  NIB_ASSIGN(state->logits,
-             Buffer::make(logit_bytes, shared.memory, Purpose::activations, "the logits of a session"));
+  const auto floats = 2 * static_cast<std::size_t>(shared.transformer->logit_stride());
+  NIB_ASSIGN(state->logits, Buffer::make(floats * sizeof(float), shared.memory, Purpose::activations,
+                                         "the logits of a session"));
   state->tokens.reserve(state->options.context);
   return std::unique_ptr<Session>(new Session(std::move(state)));
 }

@@ -20,6 +20,7 @@ struct Model::State {
   ModelDefaults defaults;
   std::optional<Tokenizer> tokenizer;
   ModelConfig config;
+  const Backend* backend = nullptr;
   std::uint32_t rows = 0;  // of one forward pass
   Memory memory;
   std::unique_ptr<Device> device;  // null: the host computes all
@@ -47,10 +48,10 @@ struct Session::State {
   std::vector<Token> stop_ids;
   std::unique_ptr<KvCache> cache;
   std::vector<Token> tokens;          // held; the first cache->length() of them are computed
-  Buffer logits;                      // of the last token computed
+  Buffer logits;                      // of the last token computed; behind them room for their weights
   std::uint64_t logits_position = 0;  // tokens held when they were computed; 0: never
   TextStream text;
-  std::vector<Token> scratch;
+  SamplerScratch scratch;
 
   State(std::shared_ptr<Model> of, const SessionOptions& with)
       : model(std::move(of)), options(with), text(model->tokenizer(), with.show_specials, with.stop_texts) {}

@@ -27,17 +27,6 @@ TEST_CASE("log, exp, cos and sin") {
   }
 }
 
-TEST_CASE("exp of many is exp of each") {
-  std::mt19937_64 random(2);
-  std::uniform_real_distribution<double> number(-600, 600);
-  for (std::size_t count = 0; count < 40; ++count) {
-    std::vector<double> many(count), each(count);
-    for (std::size_t i = 0; i < count; ++i) each[i] = exp_plain(many[i] = number(random));
-    exp_all(many);
-    CHECK(many == each);
-  }
-}
-
 TEST_CASE("the frequencies of gpt-oss") {
   const double golden[32] = {1.0,
                              6.890443059e-1,

@@ -46,9 +46,7 @@ constexpr std::uint32_t kBytes = sizeof(DeviceLibrary), kInterface = kDeviceInte
                         kVersion = kDeviceVersion;
 #endif
 
-}  // namespace
-
-extern "C" [[gnu::visibility("default")]] const DeviceLibrary nibble_device_library = [] {
+constexpr DeviceLibrary table() {
   DeviceLibrary table{};
   table.table_bytes = kBytes;
   table.interface = kInterface;
@@ -56,4 +54,8 @@ extern "C" [[gnu::visibility("default")]] const DeviceLibrary nibble_device_libr
   table.count = count;
   table.describe = describe;
   return table;
-}();
+}
+
+}  // namespace
+
+extern "C" [[gnu::visibility("default")]] const DeviceLibrary nibble_device_library = table();

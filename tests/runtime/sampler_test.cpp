@@ -1,11 +1,14 @@
 // Sampling: the rules one by one, the distribution against its definition, and that nothing but (seed,
 // position) shifts it.
+#include "support/backends.hpp"
 #include <nibble/runtime/sampler.hpp>
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <map>
+#include <optional>
 #include <random>
 
 #include <doctest/doctest.h>
@@ -15,10 +18,18 @@ namespace {
 
 Sample draw(std::span<const float> logits, const SamplerOptions& options, std::uint64_t position = 0,
             std::span<const Token> history = {}) {
-  std::vector<Token> scratch;
-  auto result = sample(logits, options, position, history, scratch);
-  REQUIRE(result.ok());
-  return *result;
+  std::optional<Sample> first;
+  for (const Backend* backend : present_backends()) {
+    std::vector<float> values(logits.begin(), logits.end()), weights(logits.size());
+    SamplerScratch scratch{.weights = weights};
+    auto result = sample(*backend, values, options, position, history, scratch);
+    REQUIRE(result.ok());
+    CHECK(std::memcmp(values.data(), logits.data(), logits.size_bytes()) == 0);
+    if (!first) first = *result;
+    CHECK(result->id == first->id);
+    CHECK(result->log_probability == first->log_probability);
+  }
+  return *first;
 }
 
 // How often each token comes over many positions.
@@ -44,8 +55,9 @@ TEST_CASE("greedy takes the largest logit, the lowest id on ties, and passes ove
   const std::vector<float> logits = {nan, 1, 3, 3, infinity, -infinity};
   CHECK(draw(logits, {.greedy = true}).id == 2);
   CHECK(draw(logits, {.temperature = 0}).id == 2);
-  std::vector<Token> scratch;
-  CHECK(sample(std::vector<float>{nan, nan}, {}, 0, {}, scratch).status().code() == Code::internal);
+  std::vector<float> none{nan, nan}, weights(2);
+  SamplerScratch scratch{.weights = weights};
+  CHECK(sample(*cpu_backends().back(), none, {}, 0, {}, scratch).status().code() == Code::internal);
 }
 
 TEST_CASE("shares follow softmax at the temperature") {
@@ -106,6 +118,40 @@ TEST_CASE("the repetition penalty divides positive and multiplies negative logit
   CHECK(draw(logits, {.greedy = true, .repetition_penalty = 2}, 0, history).id == 1);
   const std::vector<float> negative = {-1.0f, -1.5f};
   CHECK(draw(negative, {.greedy = true, .repetition_penalty = 2}, 0, std::vector<Token>{0}).id == 1);
+}
+
+TEST_CASE("of a whole vocabulary: every cut against a sort of all tokens") {
+  const std::uint32_t seed = std::random_device{}();
+  CAPTURE(seed);
+  std::mt19937 random(seed);
+  for (const std::size_t count : {255u, 256u, 257u, 5000u, 50001u}) {
+    auto logits = random_logits(count, seed);
+    for (int i = 0; i < 20; ++i)  // what must not be drawn, and ties
+      logits[random() % count] = i % 2 ? std::numeric_limits<float>::infinity() : logits[random() % count];
+    std::vector<Token> order;
+    for (std::size_t id = 0; id < count; ++id)
+      if (std::isfinite(logits[id])) order.push_back(static_cast<Token>(id));
+    std::stable_sort(order.begin(), order.end(), [&](Token a, Token b) { return logits[a] > logits[b]; });
+    for (const std::uint32_t top_k : {0u, 1u, 7u, 40u, 3000u}) {
+      const float temperature = 0.8f;
+      const std::size_t kept = top_k ? std::min<std::size_t>(top_k, order.size()) : order.size();
+      double total = 0;
+      for (std::size_t i = 0; i < kept; ++i)
+        total += std::exp((static_cast<double>(logits[order[i]]) - static_cast<double>(logits[order[0]])) /
+                          static_cast<double>(temperature));
+      for (std::uint64_t position = 0; position < 20; ++position) {
+        const Sample one = draw(logits, {.temperature = temperature, .top_k = top_k, .seed = seed}, position);
+        const auto at =
+            static_cast<std::size_t>(std::find(order.begin(), order.end(), one.id) - order.begin());
+        CHECK(at < kept);
+        CHECK(static_cast<double>(one.log_probability) ==
+              doctest::Approx((static_cast<double>(logits[one.id]) - static_cast<double>(logits[order[0]])) /
+                                  static_cast<double>(temperature) -
+                              std::log(total))
+                  .epsilon(1e-5));
+      }
+    }
+  }
 }
 
 TEST_CASE("the draw depends on seed and position only") {

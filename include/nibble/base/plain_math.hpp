@@ -2,16 +2,12 @@
 // tables and sampling, not for inner loops. They need round-to-nearest (FloatScope).
 #pragma once
 
-#include <span>
-
 namespace nib::inline v0 {
 
 // ln x for normal x > 0; error below 2 ulp.
 double log_plain(double x);
 // e^x for |x| < 700; error below 2 ulp.
 double exp_plain(double x);
-// The same of each.
-void exp_all(std::span<double> x);
 
 struct CosSin {
   double cos, sin;

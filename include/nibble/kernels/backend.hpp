@@ -89,12 +89,28 @@ struct MatmulKernel {
 
 struct Ops;
 
+// What sampling asks of logits, in blocks of so many. The same bits on every instruction set.
+inline constexpr std::int64_t kLogitBlock = 256;
+struct LogitScale {
+  float largest, inverse_temperature;
+  float least;  // logits below weigh nothing
+};
+struct LogitOps {
+  // The largest finite logit of each block; minus infinity where there is none. maxima: [blocks].
+  void (*maxima)(const float* logits, std::int64_t count, float* maxima);
+  // weights[i] = e^((logits[i] - largest) * inverse_temperature), zero for what is no finite number; and the
+  // sum of each block, sixteen chains and a tree. weights: [count], sums: [blocks].
+  void (*weights)(const float* logits, std::int64_t count, const LogitScale& scale, float* weights,
+                  float* sums);
+};
+
 struct Backend {
   const char* name;
   bool (*present)(const CpuFeatures&);
   const char* needs;                      // what `present` looks for, in words
   std::span<const MatmulKernel> kernels;  // in order of preference
   Ops ops;
+  LogitOps logits;
   // A run of `iterations` dependent-free dot instructions on one thread; returns the operations done, two a
   // product.
   double (*spin_dots)(Numerics, std::int64_t iterations);

@@ -2,10 +2,12 @@
 #pragma once
 
 #include <nibble/base/status.hpp>
+#include <nibble/kernels/backend.hpp>
 #include <nibble/text/tokenizer.hpp>
 
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 namespace nib::inline v0 {
@@ -32,10 +34,19 @@ struct Sample {
 // Checks the ranges above; Code::argument names the option.
 Status validate(const SamplerOptions& options);
 
+// What sampling works with; reused between calls.
+struct SamplerScratch {
+  std::span<float> weights{};  // as many as there are logits
+  std::vector<Token> ids{};
+  std::vector<float> maxima{}, sums{};  // of blocks
+  std::vector<std::pair<Token, float>> replaced{};
+};
+
 // Draws the token for `position`. The generator is keyed by (seed, position) alone, so neither rewinding nor
-// batching can shift it. `history` is what the repetition penalty looks at. `scratch` is reused between
-// calls. Not-a-number logits are never drawn. Errors: internal when no logit is finite.
-Result<Sample> sample(std::span<const float> logits, const SamplerOptions& options, std::uint64_t position,
-                      std::span<const Token> history, std::vector<Token>& scratch);
+// batching can shift it; nor does it matter which backend helps. `history` is what the repetition penalty
+// looks at. Logits change meanwhile and are as before afterwards. Those that are not finite are never drawn.
+// Errors: internal when there is no other.
+Result<Sample> sample(const Backend& backend, std::span<float> logits, const SamplerOptions& options,
+                      std::uint64_t position, std::span<const Token> history, SamplerScratch& scratch);
 
 }  // namespace nib::inline v0

@@ -5,6 +5,7 @@
 #include "int8.hpp"
 #include "layer.hpp"
 #include "matmul.hpp"
+#include "vocabulary.hpp"
 #include <nibble/kernels/backend.hpp>
 
 #include <algorithm>
@@ -119,18 +120,20 @@ double spin_dots(Numerics numerics, std::int64_t iterations) {
 }
 
 template <class A>
-constexpr Backend backend(const char* name, bool (*present)(const CpuFeatures&), const char* needs) {
+constexpr std::span<const MatmulKernel> kernels_of() {
   if constexpr (A::kPairDot)
-    return {name,     present,
-            needs,    KernelsOf<A, Mxfp4RescaledPairs<A>, Mxfp4Pairs<A>, Bf16Pairs<A>>::all,
-            ops<A>(), spin_dots<A>};
+    return KernelsOf<A, Mxfp4RescaledPairs<A>, Mxfp4Pairs<A>, Bf16Pairs<A>>::all;
   else if constexpr (kHasOffsets<A>)
-    return {name,     present,     needs, KernelsOf<A, Mxfp4Rescaled<A>, Mxfp4Offsets<A>>::all,
-            ops<A>(), spin_dots<A>};
+    return KernelsOf<A, Mxfp4Rescaled<A>, Mxfp4Offsets<A>>::all;
   else if constexpr (kHasRanges<A>)
-    return {name, present, needs, KernelsOf<A, Mxfp4Rescaled<A>>::all, ops<A>(), spin_dots<A>};
+    return KernelsOf<A, Mxfp4Rescaled<A>>::all;
   else
-    return {name, present, needs, KernelsOf<A>::all, ops<A>(), spin_dots<A>};
+    return KernelsOf<A>::all;
+}
+
+template <class A>
+constexpr Backend backend(const char* name, bool (*present)(const CpuFeatures&), const char* needs) {
+  return {name, present, needs, kernels_of<A>(), ops<A>(), {block_maxima<A>, block_weights<A>}, spin_dots<A>};
 }
 
 }  // namespace nib::inline v0::cpu
