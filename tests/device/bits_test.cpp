@@ -25,7 +25,7 @@ RigOptions options_of(Placement (*placement)(const ModelConfig&), std::int64_t r
           .numerics = Numerics::bf16,
           .rows = rows,
           .placement = placement,
-          .library = &nibble_device_library};
+          .library = &device_library()};
 }
 
 bool same_bits(std::span<const float> a, std::span<const float> b) {

@@ -1,4 +1,5 @@
-// The emulated devices, and ways to place a model on them.
+// The devices that models are tested on, and ways to place a model on them: the emulated ones; or, where
+// NIBBLE_TEST_CUDA_LIBRARY names libnibble-cuda.so, those of this computer.
 #pragma once
 
 #include "support/model_rig.hpp"
@@ -6,12 +7,31 @@
 #include <algorithm>
 #include <vector>
 
-extern "C" const nib::DeviceLibrary nibble_device_library;
+#include <dlfcn.h>
+
+extern "C" const nib::DeviceLibrary nibble_device_library;  // the emulated one
 
 namespace nib::test {
 
 inline const std::string kTalesFolder = NIBBLE_TALES;  // set by CMake
-inline constexpr int kTensorDevice = 0, kSimtDevice = 1;
+inline const DeviceLibrary& device_library() {
+  static const DeviceLibrary& library = []() -> const DeviceLibrary& {
+    const char* path = std::getenv("NIBBLE_TEST_CUDA_LIBRARY");
+    if (!path) return nibble_device_library;
+    void* handle = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+    REQUIRE_MESSAGE(handle, dlerror());
+    const auto* table = static_cast<const DeviceLibrary*>(dlsym(handle, kDeviceLibrarySymbol));
+    REQUIRE(table);
+    REQUIRE(table->version == kDeviceVersion);
+    REQUIRE(table->interface == kDeviceInterface);
+    return *table;
+  }();
+  return library;
+}
+// Both of the emulated ones, with tensor cores and without; or the first of this computer.
+inline std::vector<int> devices() {
+  return &device_library() == &nibble_device_library ? std::vector<int>{0, 1} : std::vector<int>{0};
+}
 
 inline Placement all_there(const ModelConfig& config) {
   return Placement::of_last(config.layers, config.layers + 1, false);
@@ -29,7 +49,7 @@ inline Placement zigzag(const ModelConfig& config) {
   return placement;
 }
 
-// The emulated library, but for a router that writes down what it chose. One at a time.
+// The library, but for a router that writes down what it chose. One at a time.
 class DeviceRouteRecorder {
  public:
   DeviceRouteRecorder() {
@@ -43,11 +63,13 @@ class DeviceRouteRecorder {
  private:
   static std::int32_t record(DeviceQueue* queue, const OpContext* context, const RouteArgs* args,
                              DeviceMessage* message) {
-    const std::int32_t code = nibble_device_library.ops.route(queue, context, args, message);
+    std::int32_t code = device_library().ops.route(queue, context, args, message);
     if (code != 0 || !args->weight) return code;
     const auto each = static_cast<std::size_t>(args->experts_per_token),
                rows = static_cast<std::size_t>(args->rows);
-    std::vector<std::int32_t> chosen(args->routing.chosen, args->routing.chosen + rows * each);
+    std::vector<std::int32_t> chosen(rows * each);
+    code = device_library().download(queue, chosen.data(), args->routing.chosen,
+                                     chosen.size() * sizeof(std::int32_t), message);
     for (std::size_t r = 0; r < rows; ++r)
       std::sort(chosen.begin() + static_cast<std::ptrdiff_t>(r * each),
                 chosen.begin() + static_cast<std::ptrdiff_t>((r + 1) * each));
@@ -55,7 +77,7 @@ class DeviceRouteRecorder {
     return code;
   }
 
-  DeviceLibrary library_ = nibble_device_library;
+  DeviceLibrary library_ = device_library();
   static inline std::vector<std::vector<std::int32_t>> choices_;
 };
 
