@@ -5,6 +5,8 @@
 #include "support/model_rig.hpp"
 
 #include <algorithm>
+#include <cstdlib>
+#include <string>
 #include <vector>
 
 #include <dlfcn.h>
