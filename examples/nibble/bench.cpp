@@ -27,9 +27,11 @@ struct Findings {
   double phase_seconds = 0;  // of threads that meet for nothing
   std::vector<Speed> speeds;
 
+  // Of a device neither rates nor times of ops are measured.
+  bool on_device() const { return !model->info().device.empty(); }
   // Where the time of a token goes, when one session decodes.
-  static bool has_account(const Speed& speed) {
-    return speed.kind == Speed::Kind::decode && speed.sessions == 1;
+  bool has_account(const Speed& speed) const {
+    return speed.kind == Speed::Kind::decode && speed.sessions == 1 && !on_device();
   }
   TokenAccount account(const Speed& speed) const {
     return account_of(speed, model->explain(), std::uint64_t{speed.context} * cache_bytes_per_token,
@@ -39,6 +41,7 @@ struct Findings {
   // Bytes or operations per second of a measurement by those of the machine; 0 where it is not known.
   double share(const Speed& speed) const {
     const ModelInfo& info = model->info();
+    if (on_device()) return 0;
     if (speed.kind == Speed::Kind::prefill)
       return ratio(speed.tokens_per_second() * static_cast<double>(info.prefill_flops),
                    machine.dot_flops_per_second);
@@ -101,8 +104,9 @@ std::string text_report(const Findings& findings, bool accounts) {
   Table about("ll");
   about.row({"model", concat(info.path, ", ", count_text(info.parameters), " parameters")});
   about.row(
-      {"computed", concat(info.backend, ", ", findings.model->runtime()->pool().threads(), " threads, ",
-                          numerics_name(info.numerics), ", cache in ", kv_format_name(info.kv_format))});
+      {"computed",
+       concat(computed_by(*findings.model), ", ", findings.model->runtime()->pool().threads(), " threads, ",
+              numerics_name(info.numerics), ", cache in ", kv_format_name(info.kv_format))});
   about.row({"machine", concat("reads ", byte_rate_text(findings.machine.read_bytes_per_second),
                                ", multiplies ", flop_rate_text(findings.machine.dot_flops_per_second))});
   about.row(
@@ -118,8 +122,10 @@ std::string text_report(const Findings& findings, bool accounts) {
   }
   std::string text = about.text() + "\n" + rates.text();
   for (const Speed& speed : findings.speeds)
-    if (accounts && Findings::has_account(speed))
+    if (accounts && findings.has_account(speed))
       text += concat("\nDecoding after ", speed.context, " tokens:\n", account_text(findings.account(speed)));
+  if (accounts && findings.on_device())
+    text += "\nNo account: what a device does is queued, and not timed.\n";
   return text;
 }
 
@@ -139,7 +145,7 @@ std::string json_report(const Findings& findings) {
          {"seconds", Json::array(std::move(seconds))},
          {"tokens_per_second", json(speed.tokens_per_second())},
          {"share_of_machine", share > 0 ? json(share) : Json()},
-         {"account", Findings::has_account(speed) ? account_json(findings.account(speed)) : Json()}}));
+         {"account", findings.has_account(speed) ? account_json(findings.account(speed)) : Json()}}));
   }
   const Machine& machine = findings.model->runtime()->machine();
   return write_json(
@@ -148,6 +154,7 @@ std::string json_report(const Findings& findings) {
                                           {"architecture", json(info.architecture)},
                                           {"parameters", json(info.parameters)},
                                           {"backend", json(info.backend)},
+                                          {"device", json_or_null(info.device)},
                                           {"numerics", json(numerics_name(info.numerics))},
                                           {"kv", json(kv_format_name(info.kv_format))}})},
                   {"machine",
