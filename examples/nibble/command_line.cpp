@@ -10,11 +10,13 @@
 #include <nibble/model/quantize.hpp>
 
 #include <algorithm>
+#include <charconv>
 #include <cstdlib>
 #include <functional>
 #include <memory>
 #include <sstream>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include <CLI/CLI.hpp>
@@ -242,9 +244,11 @@ void add_placement(CLI::App& verb, ModelFlags& flags) {
   section.parsed(
       "--gpu-layers", "N|all",
       [&flags](const std::string& text) {
+        const char* const last = text.data() + text.size();
+        const auto [end, error] = std::from_chars(text.data(), last, flags.gpu_layers);
         if (text == "all")
           flags.gpu_layers = UINT32_MAX;
-        else if (!CLI::detail::lexical_cast(text, flags.gpu_layers))
+        else if (error != std::errc() || end != last)
           throw CLI::ValidationError("--gpu-layers",
                                      concat("expected a number of layers or all, found \"", text, "\""));
       },
