@@ -27,11 +27,11 @@ struct Findings {
   double phase_seconds = 0;  // of threads that meet for nothing
   std::vector<Speed> speeds;
 
-  // Of a device neither rates nor times of ops are measured.
+  // Whether a device computes as well, whose memory's rate is not measured.
   bool on_device() const { return !model->info().device.empty(); }
   // Where the time of a token goes, when one session decodes.
-  bool has_account(const Speed& speed) const {
-    return speed.kind == Speed::Kind::decode && speed.sessions == 1 && !on_device();
+  static bool has_account(const Speed& speed) {
+    return speed.kind == Speed::Kind::decode && speed.sessions == 1;
   }
   TokenAccount account(const Speed& speed) const {
     return account_of(speed, model->explain(), std::uint64_t{speed.context} * cache_bytes_per_token,
@@ -122,10 +122,8 @@ std::string text_report(const Findings& findings, bool accounts) {
   }
   std::string text = about.text() + "\n" + rates.text();
   for (const Speed& speed : findings.speeds)
-    if (accounts && findings.has_account(speed))
+    if (accounts && Findings::has_account(speed))
       text += concat("\nDecoding after ", speed.context, " tokens:\n", account_text(findings.account(speed)));
-  if (accounts && findings.on_device())
-    text += "\nNo account: what a device does is queued, and not timed.\n";
   return text;
 }
 
@@ -145,7 +143,7 @@ std::string json_report(const Findings& findings) {
          {"seconds", Json::array(std::move(seconds))},
          {"tokens_per_second", json(speed.tokens_per_second())},
          {"share_of_machine", share > 0 ? json(share) : Json()},
-         {"account", findings.has_account(speed) ? account_json(findings.account(speed)) : Json()}}));
+         {"account", Findings::has_account(speed) ? account_json(findings.account(speed)) : Json()}}));
   }
   const Machine& machine = findings.model->runtime()->machine();
   return write_json(

@@ -100,7 +100,7 @@ Status measure(const PerplexityFlags& flags, const Cancel* cancel, Findings& fin
 
 std::string model_text(const Model& model) {
   const ModelInfo& info = model.info();
-  return concat(info.path, " (", numerics_name(info.numerics), ", ", computed_by(model), ")");
+  return concat(info.path, ", ", numerics_name(info.numerics), ", ", computed_by(model));
 }
 
 std::string written(const Estimate& estimate) { return estimate_text(estimate.value, estimate.error); }

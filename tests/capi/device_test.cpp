@@ -1,6 +1,7 @@
 // Models with layers on a device: options, plans, and why one cannot be opened there.
 //
-// What needs a device that computes belongs here too, on the emulated one (libnibble-emulated.so).
+// The fake device opens models and computes nothing. What needs one that computes belongs here too, on the
+// emulated one (libnibble-emulated.so).
 #include "support.hpp"
 
 #include <cstddef>
@@ -143,4 +144,33 @@ TEST_CASE("a model that the processor computes names no device") {
   CHECK(std::string_view(info.device) == "");
   CHECK(info.device_size == 0);
   CHECK(info.device_bytes == 0);
+}
+
+TEST_CASE("a model on a device tells which, what it takes there, and where each tensor is") {
+  const RuntimeHandle runtime = runtime_with(NIBBLE_FAKE_idle);
+  const nib_model_options options = with_layers(99);
+  nib_model* out = nullptr;
+  Error error;
+  REQUIRE_MESSAGE(nib_model_open(runtime.get(), model_path(), NIB_NUL, &options, &out, &error) == NIB_OK,
+                  error.text());
+  const ModelHandle model(out);
+  nib_model_info info = NIB_MODEL_INFO_INIT;
+  REQUIRE(nib_model_get_info(model.get(), &info) == NIB_OK);
+  CHECK(std::string_view(info.device, info.device_size) == "Fake 9000");
+  const SessionHandle session = make_session(model.get());
+  append(session.get(), {1, 2, 3});
+  const std::uint64_t before = info.device_bytes;
+  REQUIRE(nib_model_get_info(model.get(), &info) == NIB_OK);
+  CHECK(info.device_bytes > before);  // the session's keys and values
+  CHECK(info.device_bytes == summary_of(plan_with(options)).device_bytes);
+
+  std::uint32_t there = 0;
+  nib_explain_item item = NIB_EXPLAIN_ITEM_INIT;
+  for (std::uint32_t i = 0; nib_model_explain(model.get(), i, &item) == NIB_OK; ++i) {
+    const bool embeds = std::string_view(item.op, item.op_size) == "embed";
+    CHECK(std::string_view(item.device, item.device_size) == (embeds ? "host" : "cuda:0"));
+    CHECK((std::string_view(item.instruction_set, item.instruction_set_size) == "cuda") == !embeds);
+    there += !embeds;
+  }
+  CHECK(there > 10);
 }

@@ -1,6 +1,7 @@
 // -ngl and its like: what is planned for a device, and why a model cannot be opened on one.
 //
-// What needs a device that computes belongs here too, on the emulated one (libnibble-emulated.so).
+// The fake device opens models and computes nothing. What needs one that computes belongs here too, on the
+// emulated one (libnibble-emulated.so).
 #include "process.hpp"
 #include "support/data.hpp"
 #include <nibble/base/json.hpp>
@@ -182,6 +183,75 @@ TEST_CASE("every verb that opens a model takes a placement") {
     CHECK(run.code == 6);
     CHECK(run.err.find("there is no NVIDIA driver") != std::string::npos);
   }
+}
+
+// ---- opened on a device
+
+Json told(std::vector<std::string> arguments) {
+  arguments.insert(arguments.end(), {"--json", "--cuda-library", NIBBLE_FAKE_idle});
+  const Finished run = nibble(arguments);
+  CHECK_MESSAGE(run.code == 0, run.err);
+  return parse_json(run.out, "stdout").take();
+}
+
+TEST_CASE("explain names the device of every tensor") {
+  const Json json = told({"explain", "-ngl", "2", "--cpu-moe", "--device", "1"});
+  CHECK(json.find("device")->as_string() == "Fake 7500");
+  int there = 0;
+  for (const Json& item : json.find("items")->items()) {
+    const std::string& name = item.find("name")->as_string();
+    CAPTURE(name);
+    const std::string& op = item.find("op")->as_string();
+    if (item.find("purpose")->as_string() != "weights") continue;
+    const bool last =
+        name.find("layers.4.") != std::string::npos || name.find("layers.5.") != std::string::npos;
+    const bool expected = last && op != "route" && op != "experts";
+    CHECK(item.find("device")->as_string() == (expected ? "cuda:1" : "host"));
+    CHECK((item.find("instruction_set")->as_string() == "cuda") == expected);
+    there += expected;
+  }
+  CHECK(there > 4);
+  CHECK(told({"explain"}).find("device")->is_null());
+
+  const Finished text = nibble({"explain", "-ngl", "2", "--cuda-library", NIBBLE_FAKE_idle});
+  CHECK(text.code == 0);
+  for (const char* word : {"Fake 9000 (", "of weights)", "cuda:0", "host", "device"}) {
+    CAPTURE(word);
+    CHECK(text.out.find(word) != std::string::npos);
+  }
+  CHECK(nibble({"explain"}).out.find("all on the host") != std::string::npos);
+}
+
+TEST_CASE("bench and perplexity: who computes, and nothing that was not measured") {
+  const Json bench =
+      told({"bench", "-ngl", "all", "--cpu-moe", "-p", "8", "-n", "4", "--rounds", "1", "--contexts", "16"});
+  CHECK(bench.find("model")->find("device")->as_string() == "Fake 9000");
+  for (const Json& result : bench.find("results")->items()) {
+    CHECK(result.find("share_of_machine")->is_null());
+    if (result.find("account")->is_null()) continue;
+    for (const Json& line : result.find("account")->find("ops")->items()) {
+      const std::string& op = line.find("op")->as_string();
+      CAPTURE(op);
+      CHECK(line.find("floor_seconds")->is_null() == (op != "embed" && op != "route" && op != "experts"));
+    }
+  }
+  const Finished text = nibble({"bench", "-ngl", "1", "-p", "0", "-n", "4", "--rounds", "1", "--account",
+                                "--cuda-library", NIBBLE_FAKE_idle});
+  CHECK(text.code == 0);
+  CHECK(text.out.find("and Fake 9000 (") != std::string::npos);
+
+  const Folder folder;
+  const std::string file = folder.write("story.txt", "Once upon a time there was a dog.");
+  const Json measured = told({"perplexity", "-f", file, "-ngl", "1", "--against", NIBBLE_TALES});
+  CHECK(measured.find("model")->find("device")->as_string() == "Fake 9000");
+  CHECK(measured.find("against")->find("model")->find("device")->is_null());
+  CHECK(measured.find("against")->find("kl_divergence")->find("value")->as_double() > 0);
+
+  const Finished run =
+      nibble({"run", "-ngl", "1", "-n", "3", "--temp", "0", "--stats", "--cuda-library", NIBBLE_FAKE_idle});
+  CHECK(run.code == 0);
+  CHECK(run.err.starts_with("prompt 4 tokens"));
+  CHECK(run.err.find("memory at") == std::string::npos);
 }
 
 }  // namespace
