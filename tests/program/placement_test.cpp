@@ -2,6 +2,7 @@
 //
 // The fake device opens models and computes nothing. What needs one that computes belongs here too, on the
 // emulated one (libnibble-emulated.so).
+#include "model/quantize_rig.hpp"
 #include "process.hpp"
 #include "support/data.hpp"
 #include <nibble/base/json.hpp>
@@ -164,6 +165,22 @@ TEST_CASE("a format that a device cannot multiply") {
   }
   CHECK(nibble({"plan", "-m", model, "-ngl", "5"}).code == 0);
   CHECK(nibble({"plan", "-m", model, "-ngl", "6", "--cpu-moe"}).code == 6);
+}
+
+TEST_CASE("gate and up in different formats stay with the processor") {
+  const Folder folder;
+  write_llama(folder.path(), {}, random_llama({}, 1));  // of two layers
+  const std::string mixed = (folder.path() / "mixed.gguf").string();
+  REQUIRE(
+      nibble({"quantize", folder.path().string(), mixed, "--format", "q8_0", "--only", "layers.1.*up_proj"})
+          .code == 0);
+  const Finished refused = nibble({"plan", "-m", mixed, "-ngl", "1"});
+  CHECK(refused.code == 6);
+  for (const char* part : {"blk.1.ffn_gate.weight", "blk.1.ffn_up.weight", "different formats"}) {
+    CAPTURE(part);
+    CHECK_MESSAGE(refused.err.find(part) != std::string::npos, refused.err);
+  }
+  CHECK(nibble({"plan", "-m", mixed, "-ngl", "1", "--cpu-moe"}).code == 0);
 }
 
 TEST_CASE("no layers for the device: no library is looked for") {
