@@ -158,9 +158,12 @@ typedef struct nib_runtime_options {
   void* allocator_user;
   nib_log_fn on_log; /* NULL: silence. nibble writes to no stream of its own */
   void* on_log_user;
+  const char* cuda_library; /* libnibble-cuda.so or its folder; empty: beside this library, then anywhere.
+                               Opened by the first model that has layers on a device */
+  size_t cuda_library_size;
 } nib_runtime_options;
 #define NIB_RUNTIME_OPTIONS_INIT \
-  { sizeof(nib_runtime_options), 0, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL }
+  { sizeof(nib_runtime_options), 0, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0 }
 
 enum { NIB_BACKEND_PRESENT = 1 }; /* this machine can run it */
 
@@ -227,11 +230,11 @@ typedef struct nib_progress {
  * May not throw or longjmp. */
 typedef int32_t (*nib_progress_fn)(void* user, const nib_progress* progress);
 
-/* The most that nibble may take of one device. */
+/* The most that nibble may take of one device. One that the model does not use may have a budget, too. */
 typedef struct nib_budget {
-  const char* device; /* "host"; empty: the host */
+  const char* device; /* "host", "cuda:0"; empty: the host */
   size_t device_size;
-  uint64_t bytes; /* 0: what the device has */
+  uint64_t bytes; /* 0: what the device has; of a cuda device: what is free when the model is opened */
 } nib_budget;
 
 /* How keys and values are kept. */
@@ -248,7 +251,9 @@ enum {
 enum {
   NIB_MODEL_VOCABULARY_ONLY = 1,
   /* With NIB_NUMERICS_INT8: tensors that it cannot multiply are computed as with BF16, not refused. */
-  NIB_MODEL_ALLOW_FALLBACK = 2
+  NIB_MODEL_ALLOW_FALLBACK = 2,
+  /* Experts of device_layers stay with the processor, in main memory. */
+  NIB_MODEL_HOST_EXPERTS = 4
 };
 
 typedef struct nib_model_options {
@@ -268,9 +273,13 @@ typedef struct nib_model_options {
   nib_progress_fn on_progress; /* of the load */
   void* on_progress_user;
   nib_cancel* cancel; /* of the load */
+  /* Layers that a CUDA device computes, the last so many; more than the model has: the head, too. With
+   * NIB_NUMERICS_BF16 alone; results are those of the processor up to rounding. */
+  uint32_t device_layers;
+  uint32_t device; /* which: N is "cuda:N" */
 } nib_model_options;
 #define NIB_MODEL_OPTIONS_INIT \
-  { sizeof(nib_model_options), 0, NULL, 0, 0, 0, NULL, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL }
+  { sizeof(nib_model_options), 0, NULL, 0, 0, 0, NULL, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, 0, 0 }
 
 enum {
   NIB_SESSION_GREEDY = 1,             /* always the likeliest token; temperature and cuts are ignored */
@@ -315,7 +324,7 @@ typedef struct nib_plan_item {
   uint32_t struct_size;
   uint32_t purpose; /* NIB_PURPOSE_... */
   uint64_t bytes;
-  const char* device; /* "host" */
+  const char* device; /* "host", "cuda:0" */
   size_t device_size;
   const char* name; /* "experts (mxfp4)" */
   size_t name_size;
@@ -323,21 +332,23 @@ typedef struct nib_plan_item {
 #define NIB_PLAN_ITEM_INIT \
   { sizeof(nib_plan_item), 0, 0, NULL, 0, NULL, 0 }
 
-enum { NIB_PLAN_FITS = 1 }; /* within the budget */
+enum { NIB_PLAN_FITS = 1 }; /* within the budgets */
 
 typedef struct nib_plan_summary {
   uint32_t struct_size;
   uint32_t flags;              /* NIB_PLAN_... */
-  uint64_t host_bytes;         /* all items: the ceiling that opening and sessions keep to */
+  uint64_t host_bytes;         /* items of the host: the ceiling that opening and sessions keep to */
   uint64_t host_budget;        /* what was allowed */
   uint32_t context;            /* positions of each session */
   uint32_t longest_context;    /* that would fit; 0 when not even the weights do */
   uint64_t kv_bytes_per_token; /* growth of the cache of one session */
   uint64_t decode_bytes;       /* weights read for one token of one session */
   uint64_t prefill_flops;      /* for one prompt token; a multiply-add is two */
+  uint64_t device_bytes;       /* items of the device; 0: the processor computes everything */
+  uint64_t device_budget;      /* what was allowed there; 0: no budget */
 } nib_plan_summary;
 #define NIB_PLAN_SUMMARY_INIT \
-  { sizeof(nib_plan_summary), 0, 0, 0, 0, 0, 0, 0, 0 }
+  { sizeof(nib_plan_summary), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /* Tokens per second that a machine would allow at best. */
 typedef struct nib_predicted_rates {
@@ -362,8 +373,8 @@ NIB_API nib_status nib_plan_create(nib_runtime* runtime, const char* path, size_
 NIB_API nib_status nib_plan_get_item(const nib_plan* plan, uint32_t index, nib_plan_item* out);
 /* Errors: ARGUMENT, STATE; *out is untouched. [any] */
 NIB_API nib_status nib_plan_get_summary(const nib_plan* plan, nib_plan_summary* out);
-/* What this model would reach on a machine of these rates; zero where a rate is zero. On failure *out is
- * untouched. Errors: ARGUMENT, VERSION, STATE. [any] */
+/* What this model would reach on a machine of these rates; zero where a rate is zero, and with layers on a
+ * device, which have others. On failure *out is untouched. Errors: ARGUMENT, VERSION, STATE. [any] */
 NIB_API nib_status nib_plan_predict(const nib_plan* plan, const nib_machine_rates* machine,
                                     nib_predicted_rates* out, nib_error* error);
 /* Accepts NULL. [any] */
@@ -392,11 +403,17 @@ typedef struct nib_model_info {
   uint64_t host_bytes;    /* in use now, by the model and its sessions */
   nib_token bos;          /* begins a text, with NIB_MODEL_HAS_BOS */
   uint32_t reserved;
+  const char* device; /* that computes beside the backend: "NVIDIA H200"; empty: none */
+  size_t device_size;
+  uint64_t device_bytes; /* in use there now */
 } nib_model_info;
-#define NIB_MODEL_INFO_INIT \
-  { sizeof(nib_model_info), 0, NULL, 0, NULL, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define NIB_MODEL_INFO_INIT                                                                                  \
+  {                                                                                                          \
+    sizeof(nib_model_info), 0, NULL, 0, NULL, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0, \
+        0                                                                                                    \
+  }
 
-enum { NIB_EXPLAIN_GENERIC = 1 }; /* the generic kernel of any format: right, but slow */
+enum { NIB_EXPLAIN_GENERIC = 1 }; /* a generic kernel of any format: right, but slow */
 
 /* How one tensor, or several that are one matrix here, is stored and computed. */
 typedef struct nib_explain_item {
@@ -414,11 +431,11 @@ typedef struct nib_explain_item {
   size_t format_size;
   const char* computed; /* what inputs are rounded to before they are multiplied: "bf16" or "f32" */
   size_t computed_size;
-  const char* kernel; /* "tiles", "records" (the generic one), "lookup", "vector", "cache" */
+  const char* kernel; /* "tiles", "lookup", "vector", "cache"; the generic ones: "records", "chain" */
   size_t kernel_size;
-  const char* instruction_set; /* "avx2" */
+  const char* instruction_set; /* "avx2", "cuda" */
   size_t instruction_set_size;
-  const char* device; /* "host" */
+  const char* device; /* "host", "cuda:0" */
   size_t device_size;
 } nib_explain_item;
 #define NIB_EXPLAIN_ITEM_INIT \
@@ -427,8 +444,9 @@ typedef struct nib_explain_item {
 enum { NIB_TEXT_SPECIALS = 1 }; /* special tokens are spelled in the text: "<|start|>" */
 
 /* Plans and opens. On failure *out is NULL. Errors: what reading finds, BUDGET when it does not fit, MEMORY,
- * NOT_FOUND, UNSUPPORTED, ARGUMENT, VERSION, STATE; NIB_STOPPED when a callback or the cancel asked, and *out
- * is NULL then too. [any], blocks for seconds */
+ * NOT_FOUND, UNSUPPORTED, ARGUMENT, VERSION, STATE; with layers on a device also DEVICE_MEMORY (less is free
+ * there) and DEVICE, NOT_FOUND and VERSION also of the CUDA library; NIB_STOPPED when a callback or the
+ * cancel asked, and *out is NULL then too. [any], blocks for seconds */
 NIB_API nib_status nib_model_open(nib_runtime* runtime, const char* path, size_t path_size,
                                   const nib_model_options* options, nib_model** out, nib_error* error);
 /* Opens what was planned. A plan is opened once: again, or by two threads at once, is STATE; after a failure
@@ -646,10 +664,11 @@ typedef struct nib_quantize_report {
 NIB_API nib_status nib_quantize_get_target(uint32_t index, nib_target_info* out);
 /* Writes the model at `path` (a directory as on Hugging Face, or a GGUF file) to `target`: a GGUF file when
  * that name ends in ".gguf", else a directory. A few MiB for each thread (to prepare, one expert or 64 MiB
- * more); the runtime's sessions take turns with it. Files appear whole or not at all: after a failure or NIB_STOPPED nothing is left behind. `out` may
- * be NULL. Errors: ARGUMENT (an unknown format, a rule that it does not have, nothing to quantize, `target`
- * exists or is `path`), UNSUPPORTED (what the container cannot hold, a model that it does not describe),
- * NOT_FOUND and FORMAT of reading, IO, MEMORY, VERSION, STATE. [any], blocks for minutes */
+ * more); the runtime's sessions take turns with it. Files appear whole or not at all: after a failure or
+ * NIB_STOPPED nothing is left behind. `out` may be NULL. Errors: ARGUMENT (an unknown format, a rule that it
+ * does not have, nothing to quantize, `target` exists or is `path`), UNSUPPORTED (what the container cannot
+ * hold, a model that it does not describe), NOT_FOUND and FORMAT of reading, IO, MEMORY, VERSION, STATE.
+ * [any], blocks for minutes */
 NIB_API nib_status nib_quantize(nib_runtime* runtime, const char* path, size_t path_size, const char* target,
                                 size_t target_size, const nib_quantize_options* options,
                                 nib_quantize_report* out, nib_error* error);

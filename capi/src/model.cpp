@@ -14,9 +14,18 @@ namespace {
 Result<nib_model*> open_planned(const std::shared_ptr<const Host>& host, const Plan& plan) {
   NIB_ASSIGN(auto model, nib::Model::open(host->runtime, plan));
   const ModelInfo& info = model->info();
-  host->log(NIB_LOG_INFO, concat(info.path, ": ", info.architecture, ", ", info.layers, " layers, backend ",
-                                 info.backend, ", ", plan.summary.host_bytes, " bytes planned"));
+  host->log(NIB_LOG_INFO,
+            concat(info.path, ": ", info.architecture, ", ", info.layers, " layers, backend ", info.backend,
+                   ", ", plan.summary.host_bytes, " bytes planned",
+                   info.device.empty() ? std::string()
+                                       : concat(", ", plan.summary.device_bytes, " on ", info.device)));
   return new nib_model{host, std::move(model)};
+}
+
+std::uint64_t in_use(const Memory& memory) {
+  std::uint64_t bytes = 0;
+  for (int purpose = 0; purpose < kPurposes; ++purpose) bytes += memory.in_use(static_cast<Purpose>(purpose));
+  return bytes;
 }
 
 Result<const Tokenizer*> tokenizer_of(const nib_model& model) {
@@ -113,8 +122,10 @@ nib_status nib_model_get_info(const nib_model* model, nib_model_info* out) {
     value.parameters = info.parameters;
     value.decode_bytes = info.decode_bytes;
     value.prefill_flops = info.prefill_flops;
-    for (int purpose = 0; purpose < kPurposes; ++purpose)
-      value.host_bytes += model->model->memory().in_use(static_cast<Purpose>(purpose));
+    value.host_bytes = in_use(model->model->memory());
+    value.device = info.device.c_str();
+    value.device_size = info.device.size();
+    if (const Memory* there = model->model->device_memory()) value.device_bytes = in_use(*there);
     value.bos = bos.value_or(0);
     write_struct(value, out);
     return {};
@@ -129,7 +140,7 @@ nib_status nib_model_explain(const nib_model* model, uint32_t index, nib_explain
     if (index >= items.size()) return {Code::end, ""};
     const ExplainItem& item = items[index];
     nib_explain_item value = NIB_EXPLAIN_ITEM_INIT;
-    value.flags = item.kernel == KernelKind::records ? NIB_EXPLAIN_GENERIC : 0;
+    value.flags = is_generic(item.kernel) ? NIB_EXPLAIN_GENERIC : 0;
     value.purpose = static_cast<uint32_t>(item.purpose);
     value.bytes = item.bytes;
     value.decode_bytes = item.decode_bytes;

@@ -6,7 +6,12 @@
 #include "versioned.hpp"
 #include <nibble/base/concat.hpp>
 
+#include <algorithm>
+#include <charconv>
+#include <climits>
 #include <cstring>
+#include <optional>
+#include <vector>
 
 static_assert(NIB_NUMERICS_BF16 == static_cast<int>(nib::Numerics::bf16));
 static_assert(NIB_NUMERICS_F32 == static_cast<int>(nib::Numerics::f32));
@@ -36,21 +41,37 @@ int call_progress(void* self, const Progress& progress) {
   return to.call(to.user, &event);
 }
 
+// The number of "cuda:N"; none for another name.
+std::optional<int> cuda_index(std::string_view device) {
+  constexpr std::string_view kCuda = "cuda:";
+  if (!device.starts_with(kCuda)) return {};
+  const char *first = device.data() + kCuda.size(), *last = device.data() + device.size();
+  int index = 0;
+  const auto [end, error] = std::from_chars(first, last, index);
+  if (error != std::errc() || end != last || index < 0) return {};
+  return index;
+}
+
 Status read_budgets(const nib_model_options& given, ModelOptions& out) {
   if (given.budget_count == 0) return {};
   NIB_TRY(require(given.budgets, "budgets"));
-  bool seen = false;
+  constexpr int kHost = -1;
+  std::vector<int> seen;
   for (std::size_t i = 0; i < given.budget_count; ++i) {
     nib_budget budget;
     NIB_TRY(read_element(reinterpret_cast<const char*>(given.budgets) + i * given.budget_size,
                          given.budget_size, "nib_budget (budget_size)", budget));
     NIB_ASSIGN(const std::string_view device,
                read_text(budget.device, budget.device_size, "the device of a budget"));
-    if (!device.empty() && device != "host")
-      return {Code::not_found, concat("a budget is for device '", device, "', but there is only 'host'")};
-    if (seen) return {Code::argument, "device 'host' has two budgets"};
-    seen = true;
-    out.host_budget = budget.bytes;
+    const std::optional<int> index = device.empty() || device == "host" ? kHost : cuda_index(device);
+    if (!index)
+      return {Code::not_found,
+              concat("a budget is for device '", device, "', expected 'host', 'cuda:0', 'cuda:1', ...")};
+    if (std::find(seen.begin(), seen.end(), *index) != seen.end())
+      return {Code::argument, concat("device '", device.empty() ? "host" : device, "' has two budgets")};
+    seen.push_back(*index);
+    if (*index == kHost) out.host_budget = budget.bytes;
+    if (*index == out.device) out.device_budget = budget.bytes;
   }
   return {};
 }
@@ -83,7 +104,9 @@ ProgressSink ProgressCall::sink() const {
 Status ModelRequest::read(const nib_model_options* options_given) {
   nib_model_options given;
   NIB_TRY(read_struct(options_given, "nib_model_options", given));
-  NIB_TRY(check_flags(given.flags, NIB_MODEL_VOCABULARY_ONLY | NIB_MODEL_ALLOW_FALLBACK, "nib_model_options"));
+  NIB_TRY(check_flags(given.flags,
+                      NIB_MODEL_VOCABULARY_ONLY | NIB_MODEL_ALLOW_FALLBACK | NIB_MODEL_HOST_EXPERTS,
+                      "nib_model_options"));
   NIB_TRY(check_reserved(given.reserved, "nib_model_options"));
   NIB_ASSIGN(options.backend, read_text(given.backend, given.backend_size, "backend"));
   NIB_ASSIGN(options.numerics, read_numerics(given.numerics));
@@ -91,6 +114,10 @@ Status ModelRequest::read(const nib_model_options* options_given) {
     return {Code::argument, concat("kv_format is ", given.kv_format, ", expected a NIB_KV_ value up to ",
                                    static_cast<int>(NIB_KV_FP8))};
   options.kv_format = static_cast<KvFormat>(given.kv_format);
+  options.device_layers = given.device_layers;
+  options.host_experts = (given.flags & NIB_MODEL_HOST_EXPERTS) != 0;
+  if (given.device > INT_MAX) return {Code::argument, concat("device is ", given.device)};
+  options.device = static_cast<int>(given.device);
   NIB_TRY(read_budgets(given, options));
   options.prefill_rows = given.prefill_rows;
   options.vocabulary_only = (given.flags & NIB_MODEL_VOCABULARY_ONLY) != 0;

@@ -66,6 +66,8 @@ nib_status nib_plan_get_summary(const nib_plan* plan, nib_plan_summary* out) {
     value.kv_bytes_per_token = summary.kv_bytes_per_token;
     value.decode_bytes = summary.decode_bytes;
     value.prefill_flops = summary.prefill_flops;
+    value.device_bytes = summary.device_bytes;
+    value.device_budget = summary.device_budget;
     write_struct(value, out);
     return {};
   });

@@ -29,6 +29,7 @@ Result<RuntimeOptions> read_options(const nib_runtime_options& given) {
   }
   if (!given.allocate != !given.release)
     return Status(Code::argument, "allocate and release belong together, but only one is set");
+  NIB_ASSIGN(out.cuda_library, read_text(given.cuda_library, given.cuda_library_size, "cuda_library"));
   if (given.allocate) out.allocator = {given.allocate, given.release, given.allocator_user};
   return out;
 }

@@ -27,6 +27,8 @@ struct Findings {
   double phase_seconds = 0;  // of threads that meet for nothing
   std::vector<Speed> speeds;
 
+  // Whether a device computes as well, whose memory's rate is not measured.
+  bool on_device() const { return !model->info().device.empty(); }
   // Where the time of a token goes, when one session decodes.
   static bool has_account(const Speed& speed) {
     return speed.kind == Speed::Kind::decode && speed.sessions == 1;
@@ -39,6 +41,7 @@ struct Findings {
   // Bytes or operations per second of a measurement by those of the machine; 0 where it is not known.
   double share(const Speed& speed) const {
     const ModelInfo& info = model->info();
+    if (on_device()) return 0;
     if (speed.kind == Speed::Kind::prefill)
       return ratio(speed.tokens_per_second() * static_cast<double>(info.prefill_flops),
                    machine.dot_flops_per_second);
@@ -101,8 +104,9 @@ std::string text_report(const Findings& findings, bool accounts) {
   Table about("ll");
   about.row({"model", concat(info.path, ", ", count_text(info.parameters), " parameters")});
   about.row(
-      {"computed", concat(info.backend, ", ", findings.model->runtime()->pool().threads(), " threads, ",
-                          numerics_name(info.numerics), ", cache in ", kv_format_name(info.kv_format))});
+      {"computed",
+       concat(computed_by(*findings.model), ", ", findings.model->runtime()->pool().threads(), " threads, ",
+              numerics_name(info.numerics), ", cache in ", kv_format_name(info.kv_format))});
   about.row({"machine", concat("reads ", byte_rate_text(findings.machine.read_bytes_per_second),
                                ", multiplies ", flop_rate_text(findings.machine.dot_flops_per_second))});
   about.row(
@@ -148,6 +152,7 @@ std::string json_report(const Findings& findings) {
                                           {"architecture", json(info.architecture)},
                                           {"parameters", json(info.parameters)},
                                           {"backend", json(info.backend)},
+                                          {"device", json_or_null(info.device)},
                                           {"numerics", json(numerics_name(info.numerics))},
                                           {"kv", json(kv_format_name(info.kv_format))}})},
                   {"machine",

@@ -9,9 +9,12 @@
 
 namespace nib::program {
 
-double TokenAccount::floor() const {
+std::optional<double> TokenAccount::floor() const {
   double sum = 0;
-  for (const Line& line : lines) sum += line.floor;
+  for (const Line& line : lines) {
+    if (!line.floor) return {};
+    sum += *line.floor;
+  }
   return sum;
 }
 double TokenAccount::ops() const {
@@ -26,12 +29,16 @@ TokenAccount account_of(const Speed& speed, std::span<const ExplainItem> explain
   account.token = *std::min_element(speed.seconds.begin(), speed.seconds.end()) / speed.tokens;
   for (std::size_t op = 0; op < kOpNames.size(); ++op) {
     const OpTimes::Entry& entry = speed.ops.of[op];
-    TokenAccount::Line line{kOpNames[op], static_cast<double>(entry.phases) / speed.tokens, 0, 0,
-                            entry.seconds / speed.tokens};
+    TokenAccount::Line line{
+        kOpNames[op], static_cast<double>(entry.phases) / speed.tokens, 0, {}, entry.seconds / speed.tokens};
+    bool on_device = false;
     for (const ExplainItem& item : explained)
-      if (item.op == line.op) line.bytes += item.decode_bytes;
+      if (item.op == line.op) {
+        line.bytes += item.decode_bytes;
+        on_device = on_device || item.device != "host";
+      }
     if (line.op == "attention") line.bytes += cache_bytes;
-    line.floor = static_cast<double>(line.bytes) / bytes_per_second;
+    if (!on_device) line.floor = static_cast<double>(line.bytes) / bytes_per_second;
     account.phases += line.phases * phase_seconds;
     account.lines.push_back(line);
   }
@@ -46,8 +53,9 @@ std::string milliseconds(double seconds) {
   std::snprintf(text, sizeof text, "%.3f", 1e3 * seconds);
   return text;
 }
-std::string percent(double part, double whole) {
-  return whole > 0 ? concat(number_text(100 * part / whole), " %") : "";
+std::string milliseconds(std::optional<double> seconds) { return seconds ? milliseconds(*seconds) : ""; }
+std::string percent(std::optional<double> part, double whole) {
+  return part && whole > 0 ? concat(number_text(100 * *part / whole), " %") : "";
 }
 
 }  // namespace
@@ -76,7 +84,7 @@ Json account_json(const TokenAccount& account) {
     lines.push_back(Json::object({{"op", json(line.op)},
                                   {"phases", json(line.phases)},
                                   {"bytes", json(line.bytes)},
-                                  {"floor_seconds", json(line.floor)},
+                                  {"floor_seconds", line.floor ? json(*line.floor) : Json()},
                                   {"seconds", json(line.took)}}));
   return Json::object({{"ops", Json::array(std::move(lines))},
                        {"seconds", json(account.token)},

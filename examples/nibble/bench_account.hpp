@@ -7,6 +7,7 @@
 #include <nibble/runtime/speed.hpp>
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -19,14 +20,15 @@ struct TokenAccount {
     std::string_view op;
     double phases = 0;  // in which threads met
     std::uint64_t bytes = 0;
-    double floor = 0;  // of reading these bytes
+    // Of reading these bytes; none where a device reads of them, whose rate is not known.
+    std::optional<double> floor;
     double took = 0;
   };
   std::vector<Line> lines;
   double token = 0;   // by the clock; what the ops did not take is the rest
   double phases = 0;  // what meeting took, inside the ops
 
-  double floor() const;
+  std::optional<double> floor() const;
   double ops() const;
 };
 

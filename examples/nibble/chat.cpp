@@ -243,7 +243,7 @@ Status Chat::respond(std::string question) {
 }
 
 void Chat::show_statistics() {
-  if (read_bytes_per_second_ == 0) read_bytes_per_second_ = roughly_measured_bandwidth(*opened_.runtime);
+  if (read_bytes_per_second_ == 0) read_bytes_per_second_ = roughly_measured_bandwidth(*opened_.model);
   note(concat(timing_text(timing_, read_bytes_per_second_, opened_.model->info().decode_bytes), ", context ",
               session_.position(), " of ", session_.context()));
 }

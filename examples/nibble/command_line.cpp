@@ -10,11 +10,13 @@
 #include <nibble/model/quantize.hpp>
 
 #include <algorithm>
+#include <charconv>
 #include <cstdlib>
 #include <functional>
 #include <memory>
 #include <sstream>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include <CLI/CLI.hpp>
@@ -46,6 +48,7 @@ Examples:
   nibble run -p "The dragon was" -n 100
   nibble run -m openai/gpt-oss-20b -f question.txt --temp 0 > answer.txt
   git log -5 | nibble run -m ./gpt-oss-20b -p -
+  nibble run -m ./gpt-oss-20b -ngl all --cpu-moe -p "Why?"   all but the experts on a GPU
 )";
 
 constexpr const char* kChatFooter =
@@ -72,13 +75,14 @@ constexpr const char* kPlanFooter =
 
 Examples:
   nibble plan -m openai/gpt-oss-20b -c 32768 --memory 16G
+  nibble plan -m openai/gpt-oss-20b -ngl 12 --device-memory 8G
   nibble plan --config gpt-oss-120b/config.json
   nibble plan --params 108e9@mxfp4+12e9@bf16
 )";
 
 constexpr const char* kExplainFooter =
     R"(Opens the model, and says for each op what its weights are stored as, what is multiplied, and by which kernel:
-tiles are made for the format; records is the generic kernel of any format.
+tiles are made for the format; records is the generic kernel of any format, and chain that of a device.
 
 Examples:
   nibble explain
@@ -91,12 +95,13 @@ constexpr const char* kPerplexityFooter =
 all predictions of all windows, with its standard error. The first token of a window is not predicted, unless
 windows overlap (--stride) or begin with bos (--bos). A line that says <|endoftext|> and nothing else is that token.
 With --against also the Kullback-Leibler divergence from the other model, and how often both have the same
-likeliest token.
+likeliest token. The other model is the processor's, whatever -ngl says of the first.
 
 Examples:
   nibble perplexity -f story.txt
   nibble perplexity -m ./model-nf4 -f wiki.txt --against ./model-bf16
   nibble perplexity -f story.txt --against ./tales --against-numerics f32 --json
+  nibble perplexity -m ./tales -f story.txt -ngl all --against ./tales     a device beside the processor
 )";
 
 constexpr const char* kBenchFooter =
@@ -190,6 +195,16 @@ class Section {
                       const char* meaning) {
     return finish(verb_.add_option_function(names, std::move(parse), meaning)->option_text(type));
   }
+  CLI::Option* bytes(const char* name, std::uint64_t& target, const char* meaning) {
+    return parsed(
+        name, "SIZE",
+        [name, &target](const std::string& text) {
+          const auto bytes = parse_bytes(text);
+          if (!bytes.ok()) throw CLI::ValidationError(name, bytes.status().message());
+          target = bytes.value();
+        },
+        meaning);
+  }
   CLI::Option* flag(const char* names, bool& target, const char* meaning) {
     return finish(verb_.add_flag(names, target, meaning));
   }
@@ -219,6 +234,33 @@ void add_numerics(Section& section, const char* name, std::function<void(Numeric
       ->check(CLI::IsMember({"bf16", "f32", "int8"}));
 }
 
+void add_cuda_library(Section& section, std::string& target) {
+  section.value("--cuda-library", "PATH", target,
+                "libnibble-cuda.so, or its folder (default: where the program was installed)");
+}
+
+void add_placement(CLI::App& verb, ModelFlags& flags) {
+  Section section(verb, "GPU (default: the processor computes everything)");
+  section.parsed(
+      "--gpu-layers", "N|all",
+      [&flags](const std::string& text) {
+        const char* const last = text.data() + text.size();
+        const auto [end, error] = std::from_chars(text.data(), last, flags.gpu_layers);
+        if (text == "all")
+          flags.gpu_layers = UINT32_MAX;
+        else if (error != std::errc() || end != last)
+          throw CLI::ValidationError("--gpu-layers",
+                                     concat("expected a number of layers or all, found \"", text, "\""));
+      },
+      "layers that a CUDA device computes, the last N; one more than there are, or all:\nthe head, too "
+      "(also: -ngl N)");
+  section.flag("--cpu-moe", flags.host_experts, "their experts stay with the processor, in main memory");
+  section.value("--device", "N", flags.device, "which device (default: 0; nibble doctor lists them)");
+  section.bytes("--device-memory", flags.device_memory,
+                "memory to stay below there (default: what is free when the model is opened)");
+  add_cuda_library(section, flags.cuda_library);
+}
+
 // `context`: what -c means; null where the verb knows its context without.
 void add_model(CLI::App& verb, ModelFlags& flags,
                const char* context = "context in tokens (default: 4096, or less if the model has less)") {
@@ -245,14 +287,8 @@ void add_model(CLI::App& verb, ModelFlags& flags,
   section.value("--backend", "NAME", flags.backend,
                 "instruction set (default: the best; see nibble --version)");
   section.value("-t,--threads", "N", flags.threads, "threads (default: one for each processor)");
-  section.parsed(
-      "--memory", "SIZE",
-      [&flags](const std::string& text) {
-        const auto bytes = parse_bytes(text);
-        if (!bytes.ok()) throw CLI::ValidationError("--memory", bytes.status().message());
-        flags.memory = bytes.value();
-      },
-      "memory to stay below, such as 8G (default: what is free)");
+  section.bytes("--memory", flags.memory, "memory to stay below, such as 8G (default: what is free)");
+  add_placement(verb, flags);
 }
 
 void add_sampling(CLI::App& verb, SamplingFlags& flags) {
@@ -414,8 +450,7 @@ void add_doctor(CLI::App& program, std::function<int()>& chosen) {
   const auto flags = std::make_shared<DoctorFlags>();
   Section section(*verb, "Report");
   section.value("-t,--threads", "N", flags->threads, "threads (default: one for each processor)");
-  section.value("--cuda-library", "PATH", flags->cuda_library,
-                "libnibble-cuda.so, or its folder (default: where the program was installed)");
+  add_cuda_library(section, flags->cuda_library);
   section.flag("--json", flags->json, "as one JSON object");
   verb->callback([=, &chosen] { chosen = [flags] { return doctor(*flags); }; });
 }
@@ -465,11 +500,13 @@ void add_quantize(CLI::App& program, std::function<int()>& chosen) {
   });
 }
 
-// llama.cpp's only option of several letters behind one dash; CLI11 would read it as -s ys.
+// Options of llama.cpp with several letters behind one dash; CLI11 would read them as -s ys and -n gl.
 std::vector<std::string> spelled_out(int count, const char* const* arguments) {
   std::vector<std::string> words(arguments + 1, arguments + count);
-  for (std::string& word : words)
+  for (std::string& word : words) {
     if (word == "-sys") word = "--system";
+    if (word == "-ngl") word = "--gpu-layers";
+  }
   return words;
 }
 

@@ -124,7 +124,7 @@ void add_devices(const DeviceSearch& cuda, Table& table) {
                              device.compute_minor, ", ", bytes_text(device.memory))});
     title = "";
   }
-  table.row({"", "not used: this version runs no model on a device yet"});
+  table.row({"", "used where a model is run with -ngl N"});
 }
 
 Json json_of(const DeviceSearch& cuda) {
@@ -224,7 +224,7 @@ int doctor(const DoctorFlags& flags) {
   if (!runtime.ok()) return fail(runtime.status());
   findings.runtime = runtime.take();
   findings.instruction_sets = instruction_sets();
-  findings.cuda = find_cuda_devices(flags.cuda_library.empty() ? library_folder() : flags.cuda_library);
+  findings.cuda = find_cuda_devices(cuda_library(flags.cuda_library));
   findings.limits = read_memory_limits();
   findings.usable = findings.limits.usable().value_or(findings.runtime->machine().memory);
   auto measured = measure(*findings.runtime);

@@ -23,7 +23,7 @@ struct Group {
 
   bool holds(const ExplainItem& item) const {
     return item.op == first.op && item.purpose == first.purpose && item.format == first.format &&
-           item.computed == first.computed && item.kernel == first.kernel;
+           item.computed == first.computed && item.kernel == first.kernel && item.device == first.device;
   }
 };
 std::vector<Group> grouped(std::span<const ExplainItem> items) {
@@ -52,42 +52,53 @@ std::string share_text(const ExplainItem& item, std::uint64_t all) {
   return text;
 }
 
+// Where formats without a kernel of their own are multiplied by one for all of them.
+std::string generic_text(const Model& model, KernelKind kernel, std::string_view opening,
+                         std::string_view closing) {
+  std::set<std::string> formats;
+  for (const ExplainItem& item : model.explain())
+    if (item.kernel == kernel) formats.insert(format_name(item.format));
+  std::string text;
+  for (const std::string& format : formats) text += concat(text.empty() ? opening : ", ", format);
+  return text.empty() ? text : concat(text, closing);
+}
+
 std::string text_report(const Model& model, bool every) {
   const ModelInfo& info = model.info();
-  Table table(every ? "llllllrr" : "lllllrrr");
-  if (every)
-    table.row(
-        {"op", "tensor", "stored as", "computed in", "kernel", "instructions", "size", "of a token's reads"});
-  else
-    table.row(
-        {"op", "stored as", "computed in", "kernel", "instructions", "items", "size", "of a token's reads"});
-  std::set<std::string> generic;
-  const auto row = [&](const ExplainItem& item, std::uint64_t items) {
-    std::vector<std::string> cells = {std::string(item.op)};
-    if (every) cells.push_back(item.name);
-    cells.insert(cells.end(), {format_name(item.format), format_name(item.computed), kernel_name(item.kernel),
-                               std::string(item.instruction_set)});
-    if (!every) cells.push_back(concat(items));
-    cells.insert(cells.end(), {bytes_text(item.bytes), share_text(item, info.decode_bytes)});
+  const bool devices = !info.device.empty();
+  Table table(concat("l", every ? "l" : "", "llll", devices ? "l" : "", every ? "" : "r", "rr"));
+  const auto row = [&](std::string op, std::string tensor, std::vector<std::string> how, std::string device,
+                       std::string items, std::string size, std::string reads) {
+    std::vector<std::string> cells = {std::move(op)};
+    if (every) cells.push_back(std::move(tensor));
+    cells.insert(cells.end(), how.begin(), how.end());
+    if (devices) cells.push_back(std::move(device));
+    if (!every) cells.push_back(std::move(items));
+    cells.insert(cells.end(), {std::move(size), std::move(reads)});
     table.row(std::move(cells));
-    if (item.kernel == KernelKind::records) generic.insert(format_name(item.format));
+  };
+  row("op", "tensor", {"stored as", "computed in", "kernel", "instructions"}, "device", "items", "size",
+      "of a token's reads");
+  const auto item_row = [&](const ExplainItem& item, std::uint64_t items) {
+    row(std::string(item.op), item.name,
+        {format_name(item.format), format_name(item.computed), kernel_name(item.kernel),
+         std::string(item.instruction_set)},
+        item.device, concat(items), bytes_text(item.bytes), share_text(item, info.decode_bytes));
   };
   if (every) {
-    for (const ExplainItem& item : model.explain()) row(item, 1);
+    for (const ExplainItem& item : model.explain()) item_row(item, 1);
   } else {
-    for (const Group& group : grouped(model.explain())) row(group.first, group.items);
+    for (const Group& group : grouped(model.explain())) item_row(group.first, group.items);
   }
-  std::string text = concat(info.path, ": ", info.architecture, ", ", numerics_name(info.numerics),
-                            " numerics, all on the host; ", bytes_text(info.decode_bytes),
-                            " of weights read for one token\n\n", table.text());
-  if (!generic.empty()) {
-    std::string formats;
-    for (const std::string& format : generic) formats += concat(formats.empty() ? "" : ", ", format);
-    text += concat("\nNo kernel of its own yet: ", formats,
-                   ". The generic one (records) decodes value by value from the stored\n"
-                   "bytes: right, but slower than reading them would allow.\n");
-  }
-  return text;
+  return concat(info.path, ": ", info.architecture, ", ", numerics_name(info.numerics), " numerics, ",
+                devices ? concat("on ", computed_by(model)) : "all on the host", "; ",
+                bytes_text(info.decode_bytes), " of weights read for one token\n\n", table.text(),
+                generic_text(model, KernelKind::records, "\nNo kernel of its own yet: ",
+                             ". The generic one (records) decodes value by value from the stored\n"
+                             "bytes: right, but slower than reading them would allow.\n"),
+                generic_text(model, KernelKind::chain, "\nNo kernel of its own on the device yet: ",
+                             ". One for all of these (chain) decodes them\n"
+                             "there: right, but slower than reading them would allow.\n"));
 }
 
 // For programs: keys are part of what the command line promises.
@@ -98,7 +109,7 @@ Json item_json(const ExplainItem& item, std::uint64_t all) {
                        {"format", json(format_name(item.format))},
                        {"computed", json(format_name(item.computed))},
                        {"kernel", json(kernel_name(item.kernel))},
-                       {"generic", json(item.kernel == KernelKind::records)},
+                       {"generic", json(is_generic(item.kernel))},
                        {"instruction_set", json(item.instruction_set)},
                        {"device", json(item.device)},
                        {"bytes", json(item.bytes)},
@@ -113,6 +124,7 @@ std::string json_report(const Model& model) {
   return write_json(Json::object({{"path", json(info.path)},
                                   {"architecture", json(info.architecture)},
                                   {"backend", json(info.backend)},
+                                  {"device", json_or_null(info.device)},
                                   {"numerics", json(numerics_name(info.numerics))},
                                   {"decode_bytes", json(info.decode_bytes)},
                                   {"items", Json::array(std::move(items))}}),

@@ -21,6 +21,12 @@ struct ModelFlags {
   bool allow_fallback = false;
   KvFormat kv_format = KvFormat::automatic;
   std::uint64_t memory = 0;  // bytes; 0: what this process may still take
+
+  std::uint32_t gpu_layers = 0;  // the last so many; more than there are: the head, too
+  bool host_experts = false;     // of these layers
+  std::uint16_t device = 0;
+  std::uint64_t device_memory = 0;  // bytes; 0: what is free there
+  std::string cuda_library;         // its file or folder; empty: where it was installed with the program
 };
 
 // What is not given is the model's own wish (generation_config.json).
@@ -94,7 +100,7 @@ struct BenchFlags {
 
 struct DoctorFlags {
   int threads = 0;
-  std::string cuda_library;  // empty: the one that was installed with the program
+  std::string cuda_library;  // as in ModelFlags
   bool json = false;
 };
 

@@ -13,18 +13,38 @@
 namespace nib::program {
 namespace {
 
+constexpr const char* kLessThere =
+    "Less goes there with a smaller -ngl, with --cpu-moe, or with a shorter context: -c N.";
+
+bool too_large_for_device(const PlanSummary& summary) {
+  return summary.device_budget && summary.device_bytes > summary.device_budget;
+}
+
 // Why a plan does not fit, and what would.
 Status too_large(const Plan& plan) {
-  return Status(Code::budget, concat(plan.path, " needs ", bytes_text(plan.summary.host_bytes),
-                                     " of memory with a context of ", plan.summary.context, " tokens, but ",
-                                     bytes_text(plan.summary.host_budget), " may be used"));
+  const PlanSummary& summary = plan.summary;
+  const bool there = too_large_for_device(summary);
+  return Status(Code::budget,
+                concat(plan.path, " needs ", bytes_text(there ? summary.device_bytes : summary.host_bytes),
+                       there ? concat(" of the memory of cuda:", plan.model.device) : " of memory",
+                       " with a context of ", summary.context, " tokens, but ",
+                       bytes_text(there ? summary.device_budget : summary.host_budget), " may be used"));
 }
 
 std::string advice_about(const Plan& plan) {
   constexpr std::uint32_t kWorthwhile = 128;
-  if (plan.summary.longest_context < kWorthwhile) return "Nothing but more memory helps: see nibble inspect.";
+  if (plan.summary.longest_context < kWorthwhile)
+    return too_large_for_device(plan.summary) ? kLessThere
+                                              : "Nothing but more memory helps: see nibble inspect.";
   return concat("A context of up to ", plan.summary.longest_context, " tokens would fit: -c ",
                 plan.summary.longest_context);
+}
+
+// What can be done when a model with a part for a device could not be opened.
+std::string advice_about_device(const Status& status) {
+  if (status.code() == Code::stopped) return {};
+  if (status.code() == Code::device_memory) return kLessThere;
+  return "nibble doctor says which devices there are; without -ngl the processor computes everything.";
 }
 
 }  // namespace
@@ -36,6 +56,10 @@ ModelOptions model_options(const ModelFlags& flags) {
   options.allow_fallback = flags.allow_fallback;
   options.kv_format = flags.kv_format;
   options.host_budget = flags.memory ? flags.memory : read_memory_limits().usable().value_or(0);
+  options.device_layers = flags.gpu_layers;
+  options.host_experts = flags.host_experts;
+  options.device = flags.device;
+  options.device_budget = flags.device_memory;
   return options;
 }
 
@@ -65,7 +89,8 @@ Result<Opened> open_for(const ModelFlags& flags, const Cancel* cancel, std::stri
   opened.shipped = found->shipped;
   opened.runtime = needs.runtime;
   if (!opened.runtime) {
-    NIB_ASSIGN(opened.runtime, Runtime::create({.threads = flags.threads}));
+    NIB_ASSIGN(opened.runtime,
+               Runtime::create({.threads = flags.threads, .cuda_library = cuda_library(flags.cuda_library)}));
   }
   ModelOptions options = model_options(flags);
   ProgressLine progress;
@@ -74,7 +99,8 @@ Result<Opened> open_for(const ModelFlags& flags, const Cancel* cancel, std::stri
   options.logit_rows = needs.logit_rows;
   auto planned = make_plan(*opened.runtime, found->path, options, {.context = flags.context}, needs.sessions);
   if (!planned.ok()) {
-    if (planned.status().code() == Code::unsupported && options.numerics == Numerics::int8)
+    if (planned.status().code() == Code::unsupported && options.device_layers == 0 &&
+        options.numerics == Numerics::int8)
       advice = "--allow-fallback allows it.";
     return planned.status();
   }
@@ -84,7 +110,12 @@ Result<Opened> open_for(const ModelFlags& flags, const Cancel* cancel, std::stri
     return too_large(plan);
   }
   opened.summary = plan.summary;
-  NIB_ASSIGN(opened.model, Model::open(opened.runtime, plan));
+  auto model = Model::open(opened.runtime, plan);
+  if (!model.ok()) {
+    if (plan.summary.device_bytes > 0) advice = advice_about_device(model.status());
+    return model.status();
+  }
+  opened.model = model.take();
   if (needs.tokenizer && !opened.model->tokenizer())
     return Status(Code::not_found,
                   concat(found->path, ": there is no tokenizer.json, so there can be no text"));
@@ -103,6 +134,22 @@ double measured_bandwidth(const Runtime& runtime, double seconds, std::uint64_t 
 
 double roughly_measured_bandwidth(const Runtime& runtime) {
   return measured_bandwidth(runtime, 0.1, std::uint64_t{256} << 20);
+}
+double roughly_measured_bandwidth(const Model& model) {
+  return model.info().device.empty() ? roughly_measured_bandwidth(*model.runtime()) : 0;
+}
+
+std::string computed_by(const Model& model) {
+  const ModelInfo& info = model.info();
+  if (info.device.empty()) return info.backend;
+  std::uint64_t all = 0, there = 0;
+  for (const ExplainItem& item : model.explain()) {
+    if (item.purpose != Purpose::weights) continue;
+    all += item.bytes;
+    if (item.device != "host") there += item.bytes;
+  }
+  return concat(info.backend, " and ", info.device, " (", bytes_text(there), " of ", bytes_text(all),
+                " of weights)");
 }
 
 std::string timing_text(const Timing& timing, double read_bytes_per_second, std::uint64_t decode_bytes) {

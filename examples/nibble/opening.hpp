@@ -50,8 +50,13 @@ struct Timing {
 // How fast this machine reads memory, measured over a block of `most_bytes` or a quarter of the memory that
 // may still be taken, whichever is less. 0 when there is too little of it to tell.
 double measured_bandwidth(const Runtime& runtime, double seconds, std::uint64_t most_bytes);
-// The same in a moment, for a closing line.
+// The same in a moment, for a closing line; of a model's runtime: 0 where a device computes, too, whose
+// memory is another.
 double roughly_measured_bandwidth(const Runtime& runtime);
+double roughly_measured_bandwidth(const Model& model);
+
+// "avx2", or "avx2 and NVIDIA H200 (9.1 GiB of 12.8 GiB of weights)".
+std::string computed_by(const Model& model);
 
 // The closing line, without colour or newline: what was done, how fast, and how fast reading the weights of
 // each token at `read_bytes_per_second` (0: not measured) would allow.

@@ -109,7 +109,8 @@ std::string advice_about(std::string_view wanted) {
   return {};
 }
 
-std::string library_folder(const Places& places) {
+std::string cuda_library(const std::string& given, const Places& places) {
+  if (!given.empty()) return given;
   const auto program = std::filesystem::path(places.program);
   return (program.parent_path() / NIBBLE_LIBRARIES_FROM_PROGRAM).lexically_normal().string();
 }

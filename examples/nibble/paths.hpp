@@ -30,8 +30,9 @@ Result<FoundModel> find_model(std::string_view wanted, const Places& places = th
 // What to do about a model that was not found; empty when there is nothing to say.
 std::string advice_about(std::string_view wanted);
 
-// The folder of nibble's libraries, where the program and they were installed together.
-std::string library_folder(const Places& places = this_system());
+// The CUDA library as it was `given`, or the folder of nibble's libraries, where the program and they were
+// installed together.
+std::string cuda_library(const std::string& given, const Places& places = this_system());
 
 // The file that keeps what was typed into `nibble chat`, its folder made if need be; empty when there is no
 // place for it.

@@ -71,6 +71,7 @@ Status measure(const PerplexityFlags& flags, const Cancel* cancel, Findings& fin
   if (!flags.against.empty()) {
     ModelFlags second = flags.model;
     second.model = flags.against;
+    second.gpu_layers = 0;
     second.numerics = flags.against_numerics.value_or(flags.model.numerics);
     if (flags.model.memory)
       second.memory = std::max<std::uint64_t>(flags.model.memory - opened.summary.host_bytes, 1);
@@ -99,7 +100,7 @@ Status measure(const PerplexityFlags& flags, const Cancel* cancel, Findings& fin
 
 std::string model_text(const Model& model) {
   const ModelInfo& info = model.info();
-  return concat(info.path, " (", numerics_name(info.numerics), ", ", info.backend, ")");
+  return concat(info.path, ", ", numerics_name(info.numerics), ", ", computed_by(model));
 }
 
 std::string written(const Estimate& estimate) { return estimate_text(estimate.value, estimate.error); }
@@ -137,6 +138,7 @@ Json estimate_json(const Estimate& estimate) {
 Json model_json(const Model& model) {
   return Json::object({{"path", json(model.info().path)},
                        {"backend", json(model.info().backend)},
+                       {"device", json_or_null(model.info().device)},
                        {"numerics", json(numerics_name(model.info().numerics))}});
 }
 

@@ -137,33 +137,41 @@ Result<Findings> look_into(const PlanFlags& flags, std::string& advice) {
   return findings;
 }
 
-std::string text_report(const Findings& findings) {
-  const Plan& plan = findings.plan;
-  const PlanSummary& summary = plan.summary;
-  Table stored("lrr");
-  stored.row({"in the files", "size", "bytes"});
-  for (const PlanItem& item : plan.items)
-    if (item.stored_bytes)
-      stored.row({item.name, gigabytes_text(item.stored_bytes), concat(item.stored_bytes)});
-  stored.row({"together", gigabytes_text(summary.stored_bytes), concat(summary.stored_bytes)});
-  const PredictedRates rates = plan.predict(findings.rates);
-  return concat(plan.path, ": ", count_text(summary.parameters), " parameters\n\n", stored.text(), "\n",
-                plan_text(plan, findings.backend), "At best ", number_text(rates.decode_tokens_per_second),
+std::string prediction_text(const Findings& findings) {
+  const PlanSummary& summary = findings.plan.summary;
+  if (summary.device_bytes > 0) return "How fast is not predicted: a device's memory was not measured.\n";
+  const PredictedRates rates = findings.plan.predict(findings.rates);
+  return concat("At best ", number_text(rates.decode_tokens_per_second),
                 " tokens/s: ", bytes_text(summary.decode_bytes), " of weights for each, at ",
                 byte_rate_text(findings.rates.read_bytes_per_second), "; prompts ",
                 number_text(rates.prefill_tokens_per_second), "/s, at ",
                 flop_rate_text(findings.rates.dot_flops_per_second), " (measured for a moment).\n");
 }
 
+std::string text_report(const Findings& findings) {
+  const Plan& plan = findings.plan;
+  const PlanSummary& summary = plan.summary;
+  Table stored("lrr");
+  stored.row({"in the files", "size", "bytes"});
+  for (const PlanRow& row : plan_rows(plan))
+    if (row.stored_bytes) stored.row({row.name, gigabytes_text(row.stored_bytes), concat(row.stored_bytes)});
+  stored.row({"together", gigabytes_text(summary.stored_bytes), concat(summary.stored_bytes)});
+  return concat(plan.path, ": ", count_text(summary.parameters), " parameters\n\n", stored.text(), "\n",
+                plan_text(plan, findings.backend), prediction_text(findings));
+}
+
 std::string json_report(const Findings& findings) {
   const PredictedRates rates = findings.plan.predict(findings.rates);
+  const auto rate = [&](double tokens_per_second) {
+    return findings.plan.summary.device_bytes > 0 ? Json() : json(tokens_per_second);
+  };
   std::vector<Json::Member> members = plan_members(findings.plan, findings.backend);
   members.emplace(members.begin(), "path", json(findings.plan.path));
   members.emplace_back("predicted",
                        Json::object({{"read_bytes_per_second", json(findings.rates.read_bytes_per_second)},
                                      {"flops_per_second", json(findings.rates.dot_flops_per_second)},
-                                     {"decode_tokens_per_second", json(rates.decode_tokens_per_second)},
-                                     {"prefill_tokens_per_second", json(rates.prefill_tokens_per_second)}}));
+                                     {"decode_tokens_per_second", rate(rates.decode_tokens_per_second)},
+                                     {"prefill_tokens_per_second", rate(rates.prefill_tokens_per_second)}}));
   return write_json(Json::object(std::move(members)), true) + "\n";
 }
 

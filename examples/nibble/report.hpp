@@ -37,5 +37,6 @@ inline Json json(double number) { return Json::of(number); }
 inline Json json(std::string_view text) { return Json::of(std::string(text)); }
 inline Json json(const char* text) { return Json::of(std::string(text)); }
 inline Json json(const std::string& text) { return Json::of(text); }
+inline Json json_or_null(const std::string& text) { return text.empty() ? Json() : json(text); }
 
 }  // namespace nib::program

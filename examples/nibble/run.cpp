@@ -124,8 +124,7 @@ int run(const RunFlags& flags) {
   if (finish == Finish::context_full)
     say(concat("nibble: the context of ", (*session)->context(), " tokens is full; -c N makes it longer\n"));
   if (flags.statistics || is_terminal(kStderr)) {
-    std::string line =
-        timing_text(timing, roughly_measured_bandwidth(*opened->runtime), model->info().decode_bytes);
+    std::string line = timing_text(timing, roughly_measured_bandwidth(*model), model->info().decode_bytes);
     if (!sampler.greedy) line += concat(", seed ", sampler.seed);
     say(concat(style.dim, line, style.plain, "\n"));
   }

@@ -125,7 +125,8 @@ Result<std::unique_ptr<Device>> Runtime::open_device(int index) const {
   std::int32_t count = 0;  // which also says why there is none
   NIB_TRY(device_status(table->count(&count, &message), message));
   if (index < 0 || index >= count)
-    return Status(Code::argument, concat("device ", index, ": this computer has ", count));
+    return Status(Code::not_found,
+                  concat("there is no device ", index, ": this computer has ", count, ", counted from 0"));
   return Device::open(*table, index);
 }
 

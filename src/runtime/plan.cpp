@@ -155,9 +155,11 @@ Plan plan_of(const Runtime& runtime, const OpenedHeaders& opened, std::string_vi
   add(Purpose::staging, "buffers for reading (while loading)", weights.staging_bytes(threads));
   for (std::size_t kind = 0; kind < opened.kv.kinds.size(); ++kind) {
     const LayerKind& layers = opened.kv.kinds[kind];
+    const std::string_view plural = layers.layers == 1 ? "" : "s";
     const std::string what =
-        layers.window ? concat("keys and values, ", layers.layers, " layers of window ", layers.window)
-                      : concat("keys and values, ", layers.layers, " full layers");
+        layers.window
+            ? concat("keys and values, ", layers.layers, " layer", plural, " of window ", layers.window)
+            : concat("keys and values, ", layers.layers, " full layer", plural);
     add(Purpose::kv_cache, what,
         opened.kv.pages(kind, opened.context, opened.rows) * opened.kv.page_bytes(kind) * sessions,
         layers.place);
@@ -165,24 +167,28 @@ Plan plan_of(const Runtime& runtime, const OpenedHeaders& opened, std::string_vi
   }
   add(Purpose::activations, "activations", Workspace::bytes(config, opened.rows, opened.logit_rows, threads));
   add(Purpose::activations, "logits of sessions", logit_bytes(config) * sessions);
+  // There with room for the addresses of the cache's pages.
+  const auto device_workspace = [&](std::uint32_t context) {
+    return DeviceWorkspace::bytes(config, opened.kv, opened.rows, opened.logit_rows,
+                                  kv_cache_pages(opened.kv, Place::device, context, opened.rows) * sessions);
+  };
   if (opened.placement.uses_device())
-    add(Purpose::activations, "activations",
-        DeviceWorkspace::bytes(
-            config, opened.kv, opened.rows, opened.logit_rows,
-            kv_cache_pages(opened.kv, Place::device, opened.context, opened.rows) * sessions),
-        Place::device);
+    add(Purpose::activations, "activations", device_workspace(opened.context), Place::device);
 
   summary.context = opened.context;
-  // With a cache for so many positions in place of the one that was planned.
+  // What grows with the context, for so many positions in place of those that were planned.
+  const auto growing = [&](Place place, std::uint32_t context) {
+    return kv_cache_bytes(opened.kv, place, context, opened.rows) * sessions +
+           (place == Place::device ? device_workspace(context) : 0);
+  };
   const auto fits = [&](std::uint32_t context) {
     const auto fits_in = [&](Place place, std::uint64_t bytes, std::uint64_t budget) {
-      const std::uint64_t others =
-          bytes - kv_cache_bytes(opened.kv, place, opened.context, opened.rows) * sessions;
-      return others <= budget &&
-             kv_cache_bytes(opened.kv, place, context, opened.rows) * sessions <= budget - others;
+      const std::uint64_t others = bytes - growing(place, opened.context);
+      return others <= budget && growing(place, context) <= budget - others;
     };
     return fits_in(Place::host, summary.host_bytes, opened.budget) &&
-           (!summary.device_budget || fits_in(Place::device, summary.device_bytes, summary.device_budget));
+           (!summary.device_bytes || !summary.device_budget ||
+            fits_in(Place::device, summary.device_bytes, summary.device_budget));
   };
   summary.fits = fits(opened.context);
   std::uint32_t low = 0, high = config.max_context;  // the largest context that fits lies in [low, high]

@@ -22,7 +22,7 @@ SIZE(nib_string, 16);
 FIELD(nib_string, data, 0);
 FIELD(nib_string, size, 8);
 
-SIZE(nib_runtime_options, 72);
+SIZE(nib_runtime_options, 88);
 FIELD(nib_runtime_options, struct_size, 0);
 FIELD(nib_runtime_options, flags, 4);
 FIELD(nib_runtime_options, threads, 8);
@@ -34,6 +34,8 @@ FIELD(nib_runtime_options, release, 40);
 FIELD(nib_runtime_options, allocator_user, 48);
 FIELD(nib_runtime_options, on_log, 56);
 FIELD(nib_runtime_options, on_log_user, 64);
+FIELD(nib_runtime_options, cuda_library, 72);
+FIELD(nib_runtime_options, cuda_library_size, 80);
 
 SIZE(nib_backend_info, 40);
 FIELD(nib_backend_info, struct_size, 0);
@@ -62,7 +64,7 @@ FIELD(nib_budget, device, 0);
 FIELD(nib_budget, device_size, 8);
 FIELD(nib_budget, bytes, 16);
 
-SIZE(nib_model_options, 96);
+SIZE(nib_model_options, 104);
 FIELD(nib_model_options, struct_size, 0);
 FIELD(nib_model_options, flags, 4);
 FIELD(nib_model_options, backend, 8);
@@ -79,6 +81,8 @@ FIELD(nib_model_options, reserved, 68);
 FIELD(nib_model_options, on_progress, 72);
 FIELD(nib_model_options, on_progress_user, 80);
 FIELD(nib_model_options, cancel, 88);
+FIELD(nib_model_options, device_layers, 96);
+FIELD(nib_model_options, device, 100);
 
 SIZE(nib_session_options, 96);
 FIELD(nib_session_options, struct_size, 0);
@@ -107,7 +111,7 @@ FIELD(nib_plan_item, device_size, 24);
 FIELD(nib_plan_item, name, 32);
 FIELD(nib_plan_item, name_size, 40);
 
-SIZE(nib_plan_summary, 56);
+SIZE(nib_plan_summary, 72);
 FIELD(nib_plan_summary, struct_size, 0);
 FIELD(nib_plan_summary, flags, 4);
 FIELD(nib_plan_summary, host_bytes, 8);
@@ -117,6 +121,8 @@ FIELD(nib_plan_summary, longest_context, 28);
 FIELD(nib_plan_summary, kv_bytes_per_token, 32);
 FIELD(nib_plan_summary, decode_bytes, 40);
 FIELD(nib_plan_summary, prefill_flops, 48);
+FIELD(nib_plan_summary, device_bytes, 56);
+FIELD(nib_plan_summary, device_budget, 64);
 
 SIZE(nib_predicted_rates, 24);
 FIELD(nib_predicted_rates, struct_size, 0);
@@ -124,7 +130,7 @@ FIELD(nib_predicted_rates, reserved, 4);
 FIELD(nib_predicted_rates, prefill_tokens_per_second, 8);
 FIELD(nib_predicted_rates, decode_tokens_per_second, 16);
 
-SIZE(nib_model_info, 128);
+SIZE(nib_model_info, 152);
 FIELD(nib_model_info, struct_size, 0);
 FIELD(nib_model_info, flags, 4);
 FIELD(nib_model_info, path, 8);
@@ -147,6 +153,9 @@ FIELD(nib_model_info, prefill_flops, 104);
 FIELD(nib_model_info, host_bytes, 112);
 FIELD(nib_model_info, bos, 120);
 FIELD(nib_model_info, reserved, 124);
+FIELD(nib_model_info, device, 128);
+FIELD(nib_model_info, device_size, 136);
+FIELD(nib_model_info, device_bytes, 144);
 
 SIZE(nib_explain_item, 144);
 FIELD(nib_explain_item, struct_size, 0);

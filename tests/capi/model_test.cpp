@@ -72,7 +72,7 @@ TEST_CASE("options that are refused, by name") {
     CHECK_MESSAGE(error.says(part), error.text());
     options = NIB_MODEL_OPTIONS_INIT;
   };
-  options.flags = 4;
+  options.flags = 1u << 31;
   refused(NIB_E_VERSION, "flag");
   options.reserved = 2;
   refused(NIB_E_VERSION, "reserved");
@@ -111,6 +111,17 @@ TEST_CASE("budgets: one for each device, known devices only, and obeyed") {
   budgets[1].device_size = NIB_NUL;
   CHECK(open_with(runtime.get(), options, error) == NIB_E_NOT_FOUND);
   CHECK(error.says("moon"));
+  for (const char* name : {"cuda:", "cuda:x", "cuda:-1", "cuda:1 ", "cuda:99999999999", "cuda"}) {
+    CAPTURE(name);
+    budgets[1].device = name;
+    CHECK(open_with(runtime.get(), options, error) == NIB_E_NOT_FOUND);
+    CHECK(error.says(name));
+  }
+  budgets[1].device = "cuda:1";  // which this model does not use
+  CHECK(open_with(runtime.get(), options, error) == NIB_OK);
+  budgets[0] = budgets[1];
+  CHECK(open_with(runtime.get(), options, error) == NIB_E_ARGUMENT);
+  CHECK(error.says("cuda:1"));
   options.budgets = nullptr;
   CHECK(open_with(runtime.get(), options, error) == NIB_E_ARGUMENT);
 }

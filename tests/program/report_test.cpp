@@ -182,8 +182,7 @@ TEST_CASE("int8 numerics: what they multiply is shown, what they cannot is refus
   REQUIRE(nibble({"quantize", NIBBLE_TALES, levels, "--format", "nf4"}).code == 0);
   int bytes = 0;
   const Json told = report({"explain", "--json", "-m", whole, "--numerics", "int8"});
-  for (const Json& item : told.find("items")->items())
-    bytes += item.find("computed")->as_string() == "int8";
+  for (const Json& item : told.find("items")->items()) bytes += item.find("computed")->as_string() == "int8";
   CHECK(bytes > 10);
   const auto refused = nibble({"run", "-m", levels, "--numerics", "int8", "-p", "Once", "-n", "3"});
   CHECK(refused.code == 6);
@@ -258,24 +257,25 @@ TEST_CASE("doctor: the same for people") {
   const Finished doctor = nibble({"doctor", "-t", "1"});
   CHECK(doctor.code == 0);
   CHECK(doctor.err.empty());
-  for (const char* word : {"processor", "memory", "backends", "CUDA", "GB/s", "FLOP/s", "gpt-oss-120b", "fits"}) {
+  for (const char* word :
+       {"processor", "memory", "backends", "CUDA", "GB/s", "FLOP/s", "gpt-oss-120b", "fits"}) {
     CAPTURE(word);
     CHECK(doctor.out.find(word) != std::string::npos);
   }
 }
 
 TEST_CASE("doctor says which devices there are and why none is used") {
-  const Finished found = nibble({"doctor", "-t", "1", "--cuda-library", NIBBLE_FAKE_DEVICES});
+  const Finished found = nibble({"doctor", "-t", "1", "--cuda-library", NIBBLE_FAKE_devices});
   CHECK(found.code == 0);
   CHECK(found.out.find("Fake 9000, compute capability 9.0, 139 GiB") != std::string::npos);
-  CHECK(found.out.find("runs no model on a device yet") != std::string::npos);
+  CHECK(found.out.find("used where a model is run with -ngl N") != std::string::npos);
   const Finished none = nibble({"doctor", "-t", "1", "--cuda-library", "/no/such/library.so"});
   CHECK(none.code == 0);
   CHECK(none.out.find("CUDA       not used: no CUDA library: /no/such/library.so") != std::string::npos);
 
-  const Json json = report({"doctor", "--json", "-t", "1", "--cuda-library", NIBBLE_FAKE_DEVICES});
+  const Json json = report({"doctor", "--json", "-t", "1", "--cuda-library", NIBBLE_FAKE_devices});
   const Json& cuda = *json.find("cuda");
-  CHECK(cuda.find("library")->as_string() == NIBBLE_FAKE_DEVICES);
+  CHECK(cuda.find("library")->as_string() == NIBBLE_FAKE_devices);
   CHECK(cuda.find("missing")->is_null());
   REQUIRE(cuda.find("devices")->items().size() == 2);
   CHECK(integer(cuda.find("devices")->items()[0], "processors") == 132);

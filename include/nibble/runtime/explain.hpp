@@ -26,6 +26,11 @@ constexpr const char* kernel_name(KernelKind kind) {
   return names[static_cast<int>(kind)];
 }
 
+// Whether it serves every format that has no kernel of its own.
+constexpr bool is_generic(KernelKind kind) {
+  return kind == KernelKind::records || kind == KernelKind::chain;
+}
+
 struct ExplainItem {
   std::string name;     // tensors: "model.layers.0.self_attn.{q,k,v}_proj.weight", "*" for every expert; or
                         // "keys and values, 12 full layers"

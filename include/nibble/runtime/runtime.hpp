@@ -48,7 +48,7 @@ class Runtime {
   // unsupported when it is compiled in but this machine lacks something, which the message names.
   Result<const Backend*> backend(std::string_view name) const;
   // Opens device `index` of nibble's CUDA library, for the caller alone. The driver may take a second to wake
-  // up. Errors: those of find_cuda_devices; argument (no such device), device_memory.
+  // up. Errors: those of find_cuda_devices; not_found (no such device), device_memory.
   Result<std::unique_ptr<Device>> open_device(int index) const;
 
  private:

@@ -1,0 +1,153 @@
+// Models with a part for a device, as far as headers tell: sums, budgets, refusals.
+//
+// What needs a device that computes belongs here too, on the emulated one (libnibble-emulated.so).
+#include "support/data.hpp"
+#include "support/tales.hpp"
+#include <nibble/base/json.hpp>
+
+#include <cstdint>
+#include <string>
+
+#include <doctest/doctest.h>
+
+namespace nib::test {
+namespace {
+
+constexpr std::uint32_t kLayers = 6;
+
+Plan plan_of(const ModelOptions& options, std::uint32_t context = 0, std::uint32_t sessions = 1) {
+  auto plan = make_plan(*make_runtime(1), kTales, options, {.context = context}, sessions);
+  REQUIRE_MESSAGE(plan.ok(), plan.status().message());
+  return plan.take();
+}
+
+std::uint64_t sum(const Plan& plan, Place place) {
+  std::uint64_t bytes = 0;
+  for (const Purpose purpose : {Purpose::weights, Purpose::kv_cache, Purpose::activations, Purpose::staging})
+    bytes += plan.bytes(purpose, place);
+  return bytes;
+}
+
+TEST_CASE("placement: the last layers, the head beyond them, experts apart") {
+  CHECK_FALSE(Placement::of_last(kLayers, 0, true).uses_device());
+  for (std::uint32_t count = 1; count <= kLayers + 2; ++count) {
+    const Placement all = Placement::of_last(kLayers, count, false),
+                    some = Placement::of_last(kLayers, count, true);
+    CHECK((all.head == Place::device) == (count > kLayers));
+    for (std::uint32_t l = 0; l < kLayers; ++l) {
+      const Place expected = l + count >= kLayers ? Place::device : Place::host;
+      CHECK(all.layer(l).attention == expected);
+      CHECK(all.layer(l).experts == expected);
+      CHECK(some.layer(l).attention == expected);
+      CHECK(some.layer(l).experts == Place::host);
+    }
+  }
+}
+
+TEST_CASE("placement: a plan's items are its sums, in both places") {
+  const Plan host = plan_of({}, 1000, 2);
+  CHECK(host.summary.device_bytes == 0);
+  for (const bool apart : {false, true})
+    for (const std::uint32_t count : {1u, 2u, kLayers, kLayers + 1, 99u}) {
+      CAPTURE(count);
+      const Plan plan = plan_of({.device_layers = count, .host_experts = apart, .device = 1}, 1000, 2);
+      CHECK(sum(plan, Place::host) == plan.summary.host_bytes);
+      CHECK(sum(plan, Place::device) == plan.summary.device_bytes);
+      CHECK(plan.bytes(Purpose::staging, Place::device) == 0);
+      CHECK(plan.summary.fits);
+      CHECK(plan.summary.parameters == host.summary.parameters);
+      CHECK(plan.summary.stored_bytes == host.summary.stored_bytes);
+      CHECK(plan.summary.kv_bytes_per_token == host.summary.kv_bytes_per_token);
+      CHECK(plan.bytes(Purpose::kv_cache) + plan.bytes(Purpose::kv_cache, Place::device) ==
+            host.bytes(Purpose::kv_cache));
+      CHECK(plan.predict({.read_bytes_per_second = 1e9, .dot_flops_per_second = 1e9})
+                .decode_tokens_per_second == 0);
+      for (const PlanItem& item : plan.items) CHECK((item.device == "host" || item.device == "cuda:1"));
+    }
+}
+
+TEST_CASE("placement: what a model's config alone says is what its files say") {
+  const Json config = parse_json(read_text(kTales + "/config.json"), "config.json").take();
+  const ModelOptions options{.device_layers = 3};
+  const Plan files = plan_of(options),
+             alone = make_plan_of_config(*make_runtime(1), config, "c", options).take();
+  CHECK(alone.summary.host_bytes == files.summary.host_bytes);
+  CHECK(alone.summary.device_bytes == files.summary.device_bytes);
+}
+
+TEST_CASE("placement: the longest context is the longest in both places") {
+  const auto check = [](const ModelOptions& options) {
+    const std::uint32_t longest = plan_of(options, 1000).summary.longest_context;
+    CAPTURE(longest);
+    REQUIRE(longest > 1000);
+    REQUIRE(longest < 131072);
+    CHECK(plan_of(options, longest).summary.fits);
+    CHECK_FALSE(plan_of(options, longest + 64).summary.fits);
+  };
+  ModelOptions options{.host_budget = 64u << 20, .device_layers = 2, .device_budget = 1u << 30};
+  check(options);  // the host is what ends it
+  options.host_budget = 1u << 30;
+  for (std::uint64_t budget = 64u << 20; budget < (64u << 20) + 16000; budget += 1777) {
+    CAPTURE(budget);
+    options.device_budget = budget;
+    check(options);  // the device
+  }
+}
+
+TEST_CASE("placement: too little for the device is told before it is asked") {
+  ModelOptions options{.device_layers = 2};
+  const std::uint64_t needs = plan_of(options).summary.device_bytes;
+  options.device_budget = needs;
+  CHECK(plan_of(options).summary.fits);
+  options.device_budget = needs - 1;
+  const Plan plan = plan_of(options);
+  CHECK_FALSE(plan.summary.fits);
+  CHECK(plan.summary.longest_context < plan.summary.context);
+  const auto opened = Model::open(make_runtime(1), plan);  // whose library does not exist
+  CHECK(opened.status().code() == Code::budget);
+  CHECK(opened.status().message().find(std::to_string(needs)) != std::string::npos);
+  options = {.device_budget = 1};  // and no layer there
+  CHECK(plan_of(options).summary.fits);
+}
+
+void check_refused(const ModelOptions& options, Code code, std::string_view says) {
+  const auto plan = make_plan(*make_runtime(1), kTales, options);
+  CAPTURE(plan.status().message());
+  CHECK(plan.status().code() == code);
+  CHECK(plan.status().message().find(kTales) == 0);
+  CHECK(plan.status().message().find(says) != std::string::npos);
+}
+
+TEST_CASE("placement: what cannot be planned") {
+  check_refused({.numerics = Numerics::f32, .device_layers = 1}, Code::unsupported, "f32 numerics");
+  check_refused({.numerics = Numerics::int8, .allow_fallback = true, .device_layers = 1}, Code::unsupported,
+                "int8 numerics");
+  Placement five;
+  five.layers.resize(kLayers - 1, {Place::device, Place::device});
+  check_refused({.placement = five}, Code::argument, "placement is of 5 layers, the model has 6");
+  five.layers.resize(kLayers + 1);
+  check_refused({.placement = five}, Code::argument, "placement is of 7 layers, the model has 6");
+  Placement head;
+  head.head = Place::device;  // alone
+  CHECK(plan_of({.placement = head}).summary.device_bytes > 0);
+}
+
+TEST_CASE("placement: why a device cannot be had") {
+  const auto open = [](const char* library, int device = 0) {
+    auto runtime = Runtime::create({.threads = 1, .cuda_library = library}).take();
+    const auto model = Model::open(runtime, kTales, {.device_layers = 1, .device = device});
+    CAPTURE(model.status().message());
+    CHECK(model.status().message().find(kTales) == 0);
+    return model.status().code();
+  };
+  CHECK(open("/no/such/library.so") == Code::not_found);
+  CHECK(open(NIBBLE_FAKE_absent) == Code::unsupported);
+  CHECK(open(NIBBLE_FAKE_failing) == Code::device);
+  CHECK(open(NIBBLE_FAKE_version) == Code::version);
+  CHECK(open(NIBBLE_FAKE_full) == Code::device_memory);
+  CHECK(open(NIBBLE_FAKE_full, 2) == Code::not_found);
+  CHECK(open(NIBBLE_FAKE_full, -1) == Code::not_found);
+}
+
+}  // namespace
+}  // namespace nib::test
