@@ -137,6 +137,8 @@ NIB_DEVICE float fused_multiply_add(float a, float b, float c) { return __fmaf_r
 
 // e^x, within two units of the last place.
 NIB_DEVICE float exponential(float x) { return expf(x); }
+// The complement of the error function, within four.
+NIB_DEVICE float error_complement(float x) { return erfcf(x); }
 
 // The nearest bf16, ties to even.
 NIB_DEVICE std::uint16_t round_to_bf16(float x) { return to_bf16(x).bits; }

@@ -1,13 +1,9 @@
 // Room cuda: where the codes and scales of an MXFP4 matrix lie on a device, and how eight codes become bf16.
 // Everything here is constexpr: the host packs with it, kernels read with it, tests walk all of it.
 //
-// A matrix [rows, k] is cut into tiles of 16 rows, a tile into slices of 256 inputs, a slice into blocks of
-// 64:
-//
-//   tile    its slices one after the other, all of 2176 bytes but the last, which may be shorter
-//   slice   a line of 128 bytes of scales, then its blocks
-//   block   512 bytes: what a warp loads in one instruction, 16 bytes a lane, and multiplies by four tensor
-//           products of 16 rows x 16 inputs
+// A matrix is cut into tiles of 16 rows, slices of 256 inputs and blocks of 64 (kernels/device_layout.hpp): a
+// line of 128 bytes of scales, then four blocks of 512 bytes. A block is what a warp loads in one
+// instruction, 16 bytes a lane, and multiplies by four tensor products of 16 rows x 16 inputs.
 //
 // Lane l of a block (group = l / 4, in_group = l % 4) holds four words, each of eight codes that follow each
 // other in a row, at inputs 8 in_group .. + 7 of a half block of 32:
@@ -20,53 +16,29 @@
 // word: codes 0..3 of four lanes in the first product of a half block, 4..7 in the second.
 #pragma once
 
-#include <nibble/base/bits.hpp>
+#include <nibble/kernels/device_layout.hpp>
 
 #include <cstdint>
 
 namespace nib::inline v0::cuda {
 
-inline constexpr int kTileRows = 16;
-inline constexpr int kSliceDepth = 256;
-inline constexpr int kBlockDepth = 64;
 inline constexpr int kScaleGroup = 32;
-inline constexpr int kLineBytes = 128;
-inline constexpr int kBlockBytes = kTileRows * kBlockDepth / 2;
-inline constexpr int kSliceBytes = kLineBytes + kSliceDepth / kBlockDepth * kBlockBytes;
 
-struct Mxfp4Tiles {
-  std::int64_t rows, k;  // k: a multiple of 32
-
-  constexpr std::int64_t tiles() const { return ceil_div(rows, std::int64_t{kTileRows}); }
-  constexpr int slices() const { return static_cast<int>(ceil_div(k, std::int64_t{kSliceDepth})); }
-  constexpr int blocks(int slice) const {
-    const std::int64_t left = k - std::int64_t{slice} * kSliceDepth;
-    return left >= kSliceDepth ? kSliceDepth / kBlockDepth
-                               : static_cast<int>(ceil_div(left, std::int64_t{kBlockDepth}));
-  }
-  constexpr std::int64_t tile_bytes() const {
-    return std::int64_t{slices() - 1} * kSliceBytes + kLineBytes + blocks(slices() - 1) * kBlockBytes;
-  }
-  constexpr std::int64_t slice_offset(std::int64_t tile, int slice) const {
-    return tile * tile_bytes() + std::int64_t{slice} * kSliceBytes;
-  }
-  constexpr std::int64_t bytes() const { return tiles() * tile_bytes(); }
-
-  // The byte where the word of eight codes begins that holds input `i` (its code number i % 8) of a row.
-  constexpr std::int64_t word_offset(std::int64_t row, std::int64_t i) const {
-    const auto slice = static_cast<int>(i / kSliceDepth);
-    const std::int64_t block = i % kSliceDepth / kBlockDepth, half = i % kBlockDepth / kScaleGroup;
-    const std::int64_t lane = row % 8 * 4 + i % kScaleGroup / 8;
-    const std::int64_t word = half * 2 + row % kTileRows / 8;
-    return slice_offset(row / kTileRows, slice) + kLineBytes + block * kBlockBytes + lane * 16 + word * 4;
-  }
-  // The byte of the scale of inputs 32 group .. + 31 of a row.
-  constexpr std::int64_t scale_offset(std::int64_t row, std::int64_t group) const {
-    constexpr std::int64_t kGroups = kSliceDepth / kScaleGroup;
-    return slice_offset(row / kTileRows, static_cast<int>(group / kGroups)) + row % 8 * 16 +
-           row % kTileRows / 8 * 8 + group % kGroups;
-  }
-};
+// The byte where the word of eight codes begins that holds input `i` (its code number i % 8) of a row.
+constexpr std::int64_t mxfp4_word_offset(const Mxfp4Tiles& tiles, std::int64_t row, std::int64_t i) {
+  const auto slice = static_cast<int>(i / Mxfp4Tiles::kSliceDepth);
+  const std::int64_t block = i % Mxfp4Tiles::kSliceDepth / kBlockDepth, half = i % kBlockDepth / kScaleGroup;
+  const std::int64_t lane = row % 8 * 4 + i % kScaleGroup / 8;
+  const std::int64_t word = half * 2 + row % kTileRows / 8;
+  return tiles.slice_offset(row / kTileRows, slice) + Mxfp4Tiles::kLineBytes +
+         block * Mxfp4Tiles::kBlockBytes + lane * 16 + word * 4;
+}
+// The byte of the scale of inputs 32 group .. + 31 of a row.
+constexpr std::int64_t mxfp4_scale_offset(const Mxfp4Tiles& tiles, std::int64_t row, std::int64_t group) {
+  constexpr std::int64_t kGroups = Mxfp4Tiles::kSliceDepth / kScaleGroup;
+  return tiles.slice_offset(row / kTileRows, static_cast<int>(group / kGroups)) + row % 8 * 16 +
+         row % kTileRows / 8 * 8 + group % kGroups;
+}
 
 // Eight codes in a word: codes 0, 2, 4, 6 in its lower sixteen bits, 1, 3, 5, 7 in its upper ones, of which
 //

@@ -9,15 +9,13 @@
 
 namespace nib::inline v0::cuda {
 
-inline constexpr int kInputWords = kSliceDepth * 2 / 16;
-// Of a column of inputs in shared memory: four lanes read 64 bytes of it, and eight columns at once meet no
-// bank twice.
-inline constexpr int kInputStride = kInputWords + 4;
-
-template <int kWide>
+template <class Math>
 struct GroupedShared {
-  Words4 weights[2][kStripeWarps][kSliceBytes / 16];
-  Words4 inputs[2][kWide * kColumns][kInputStride];
+  using Tiles = typename Math::Weights::Tiles;
+  // Of a column of inputs: four lanes read 64 bytes of it, and eight columns at once meet no bank twice.
+  static constexpr int kInputStride = Tiles::kSliceDepth * 2 / 16 + 4;
+  Words4 weights[2][kStripeWarps][Tiles::kSliceBytes / 16];
+  Words4 inputs[2][Math::kWide * kColumns][kInputStride];
 };
 
 // A piece of work: eight tiles from `first_tile` on for columns from `first_column` on, of the `matrix`-th of
@@ -26,36 +24,38 @@ struct Piece {
   int matrix = -1, first_tile = 0, first_column = 0;
 };
 
-// Number `number` of all pieces, or matrix -1: those of a matrix follow each other, and of them those that
-// read the same weights.
+// Number `number` of all pieces of so many tiles and columns, or matrix -1: those of a matrix follow each
+// other, and of them those that read the same weights. Problem is struct with
+//   int tiles() const             of a matrix
+//   int matrices() const
+//   int columns(matrix) const
 template <class Problem>
-NIB_DEVICE Piece find_piece(const Problem& problem, int number, int columns_at_once) {
-  const int tiles = static_cast<int>(problem.shape().tiles()),
-            row_blocks = (tiles + kStripeWarps - 1) / kStripeWarps;
+NIB_DEVICE Piece find_piece(const Problem& problem, int number, int tiles_at_once, int columns_at_once) {
+  const int row_blocks = (problem.tiles() + tiles_at_once - 1) / tiles_at_once;
   for (int matrix = 0; matrix < problem.matrices(); ++matrix) {
     const int column_blocks = (problem.columns(matrix) + columns_at_once - 1) / columns_at_once;
     if (number < row_blocks * column_blocks)
-      return {matrix, number / column_blocks * kStripeWarps, number % column_blocks * columns_at_once};
+      return {matrix, number / column_blocks * tiles_at_once, number % column_blocks * columns_at_once};
     number -= row_blocks * column_blocks;
   }
   return {};
 }
 
-// Problem is one of stripes.cuh, with any number of columns, whose finish takes the first column too; and
-//   int matrices() const          items are the tiles of the first, then of the second, ...
-//   int columns(matrix) const
+// Problem is one of stripes.cuh and of find_piece, with any number of columns, whose finish takes the first
+// column too; items are the tiles of the first matrix, then of the second, ...
 template <class Math, class Problem>
-NIB_DEVICE void multiply_grouped(const Problem& problem) {
-  constexpr int kWide = Math::kWide, kBlocks = kSliceDepth / kBlockDepth;
-  auto& shared = shared_memory<GroupedShared<kWide>>();
+NIB_DEVICE void multiply_grouped(const Problem& problem, GroupedShared<Math>& shared) {
+  using Weights = typename Math::Weights;
+  using Tiles = typename Weights::Tiles;
+  constexpr int kWide = Math::kWide, kBlocks = Tiles::kBlocks, kSliceWords = Tiles::kSliceBytes / 16,
+                kInputStride = GroupedShared<Math>::kInputStride;
   const int warp = thread_index() / 32, lane = thread_index() % 32;
-  const Mxfp4Tiles& shape = problem.shape();
-  const int tiles = static_cast<int>(shape.tiles()), slices = shape.slices(),
-            last_blocks = shape.blocks(slices - 1);
+  const Tiles shape = problem.shape();
+  const int tiles = problem.tiles(), slices = shape.slices(), last_blocks = shape.blocks(slices - 1);
 
   NIB_ROLLED
   for (int number = block_index();; number += block_count()) {
-    const Piece piece = find_piece(problem, number, kWide * kColumns);
+    const Piece piece = find_piece(problem, number, kStripeWarps, kWide * kColumns);
     if (piece.matrix < 0) return;  // all threads of the block
     const int tile = piece.first_tile + warp, item = piece.matrix * tiles + tile;
     const bool has_tile = tile < tiles;
@@ -64,13 +64,13 @@ NIB_DEVICE void multiply_grouped(const Problem& problem) {
     const auto ask = [&](int slice) {
       const int blocks = slice == slices - 1 ? last_blocks : kBlocks, words = blocks * kBlockDepth * 2 / 16;
       if (has_tile)
-        begin_copy_of_slice(place_of(shared.weights[slice % 2][warp] + lane),
-                            weights + slice * (kSliceBytes / 16), blocks, lane);
+        begin_copy_of_slice<Weights>(place_of(shared.weights[slice % 2][warp] + lane),
+                                     weights + slice * kSliceWords, blocks, lane);
       const SharedPlace inputs = place_of(shared.inputs[slice % 2][0]);
       for (int i = thread_index(); i < kWide * kColumns * words; i += kStripeThreads) {
         const int column = i / words, word = i % words;
         const std::uint16_t* const from = problem.column(piece.matrix * tiles, piece.first_column + column) +
-                                          slice * kSliceDepth + 8 * word;
+                                          slice * Tiles::kSliceDepth + 8 * word;
         begin_copy(inputs, column * kInputStride + word, reinterpret_cast<const Words4*>(from));
       }
     };
@@ -84,7 +84,7 @@ NIB_DEVICE void multiply_grouped(const Problem& problem) {
       wait_for_copies<1>();
       sync_block();  // everybody's copies of this slice are there
       if (has_tile) {
-        float sums[kWide][4];
+        float sums[kWide][4] = {};
         Math::template multiply_staged<kWide>(sums, shared.weights[slice % 2][warp],
                                               slice == slices - 1 ? last_blocks : kBlocks,
                                               shared.inputs[slice % 2][0], kInputStride, lane);

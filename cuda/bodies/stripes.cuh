@@ -9,7 +9,8 @@
 // that comes last sums up all of them.
 #pragma once
 
-#include "slice_mxfp4.cuh"
+#include "../cut_items.hpp"
+#include "slice.cuh"
 
 #include <cstddef>
 #include <cstdint>
@@ -32,17 +33,10 @@ struct WarpSums {
   LaneSums of_lane[32];
 };
 
-template <int kStages>
+template <class Math>
 struct StripeShared {
-  Words4 ring[kStripeWarps][kStages][kSliceBytes / 16];
+  Words4 ring[kStripeWarps][Math::kStages][Math::Weights::Tiles::kSliceBytes / 16];
   WarpSums products[2][kStripeWarps];
-};
-
-// Memory for items that are cut: a place for each block, taken by the item that begins in it and ends in
-// another. The counters are zero before a launch and after it.
-struct CutItems {
-  WarpSums* products;      // [blocks][slices]
-  std::int32_t* counters;  // [blocks]
 };
 
 // Units of work (slices of items, in order) are counted in 32 bits: of 2 KiB each there are fewer.
@@ -190,21 +184,23 @@ struct ItemBytes {
 };
 
 // Begins to copy this lane's part of a slice. `to` and `from`: 16 bytes further on in each lane.
+template <class Weights>
 NIB_DEVICE void begin_copy_of_slice(SharedPlace to, const Words4* from, int blocks, int lane) {
-  constexpr int kLine = kLineBytes / 16;
+  using Tiles = typename Weights::Tiles;
+  constexpr int kLine = Tiles::kLineBytes / 16, kLoads = Tiles::kBlockBytes / 512;  // of a warp for a block
   if (lane < kLine) begin_copy(to, 0, from);
-  if (blocks == kSliceDepth / kBlockDepth) {
+  if (Tiles::kBlocks == 1 || blocks == Tiles::kBlocks) {
     NIB_UNROLL
-    for (int i = 0; i < kSliceDepth / kBlockDepth; ++i) begin_copy(to, kLine + 32 * i, from + kLine + 32 * i);
+    for (int i = 0; i < Tiles::kBlocks * kLoads; ++i) begin_copy(to, kLine + 32 * i, from + kLine + 32 * i);
   } else {
     NIB_ROLLED
-    for (int i = 0; i < blocks; ++i) begin_copy(to, kLine + 32 * i, from + kLine + 32 * i);
+    for (int i = 0; i < blocks * kLoads; ++i) begin_copy(to, kLine + 32 * i, from + kLine + 32 * i);
   }
 }
 
 // Computes all items. Problem is a struct with
 //   int items() const
-//   Mxfp4Tiles shape() const                    of the matrix of an item
+//   Math::Weights::Tiles shape() const          of the matrix of an item
 //   const std::byte* tile(item) const           its bytes
 //   const std::uint16_t* column(item, i) const  the inputs of column i of eight, at a multiple of 16 bytes,
 //   with
@@ -212,9 +208,10 @@ NIB_DEVICE void begin_copy_of_slice(SharedPlace to, const Words4* from, int bloc
 //                                               are fewer than eight
 //   void finish(item, lane, LaneSums) const     called by a whole warp
 template <class Math, class Problem>
-NIB_DEVICE void multiply_stripes(const Problem& problem, const CutItems& cut) {
-  constexpr int kStages = Math::kStages, kBlocks = kSliceDepth / kBlockDepth;
-  auto& shared = shared_memory<StripeShared<kStages>>();
+NIB_DEVICE void multiply_stripes(const Problem& problem, const CutItems& cut, StripeShared<Math>& shared) {
+  using Weights = typename Math::Weights;
+  using Tiles = typename Weights::Tiles;
+  constexpr int kStages = Math::kStages, kBlocks = Tiles::kBlocks, kSliceWords = Tiles::kSliceBytes / 16;
   const int warp = thread_index() / 32, lane = thread_index() % 32;
   const int slices = problem.shape().slices(), last_blocks = problem.shape().blocks(slices - 1);
   const Stripe stripe = Stripe::of(problem.items() * slices, slices);
@@ -225,9 +222,9 @@ NIB_DEVICE void multiply_stripes(const Problem& problem, const CutItems& cut) {
   const SharedPlace ring = place_of(shared.ring[warp][0] + lane);
   const auto ask = [&](int stage) {
     if (asked.any())
-      begin_copy_of_slice(further(ring, stage * (kSliceBytes / 16)),
-                          asked.item().at + asked.slice() * (kSliceBytes / 16),
-                          asked.is_last_of_item() ? last_blocks : kBlocks, lane);
+      begin_copy_of_slice<Weights>(further(ring, stage * kSliceWords),
+                                   asked.item().at + asked.slice() * kSliceWords,
+                                   asked.is_last_of_item() ? last_blocks : kBlocks, lane);
     close_copy_group();
     asked.advance();
   };
@@ -244,7 +241,7 @@ NIB_DEVICE void multiply_stripes(const Problem& problem, const CutItems& cut) {
     if (now.any()) {
       LaneSums sums;
       Math::multiply_slice(sums.at, shared.ring[warp][stage], now.is_last_of_item() ? last_blocks : kBlocks,
-                           now.item(), now.slice() * kSliceDepth, lane);
+                           now.item(), now.slice() * Tiles::kSliceDepth, lane);
       shared.products[parity][warp].of_lane[lane] = sums;
     }
     now.advance();

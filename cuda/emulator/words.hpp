@@ -115,6 +115,7 @@ inline std::uint32_t byte_of(std::uint32_t word, int i) { return word >> 8 * i &
 inline float fused_multiply_add(float a, float b, float c) { return std::fma(a, b, c); }
 
 inline float exponential(float x) { return std::exp(x); }
+inline float error_complement(float x) { return std::erfc(x); }
 
 inline std::uint16_t round_to_bf16(float x) { return to_bf16(x).bits; }
 

@@ -1,63 +1,38 @@
 #include "../arch.cuh"
-#include "../experts.hpp"
+#include "../bodies/slice.cuh"
+#include "../multiply.hpp"
 #include <nibble/base/concat.hpp>
 
+#include <algorithm>
 #include <bit>
+#include <limits>
 
 namespace nib::inline v0::cuda {
 namespace {
 
 constexpr int kThreads = 256, kWarps = kThreads / 32;
-static_assert(kThreads >= kMostExperts);  // a thread for each, where lists are made
 
-struct RouteShared {
-  std::int32_t is_last;
-  std::int32_t entries[kMostExperts];
+struct Route {
+  int rows, experts, chosen;  // of a row
+  const float* logits;        // [rows][logit_stride]
+  std::int64_t logit_stride;
+  bool weights_of_all;
+  Routing to;
 };
 
-NIB_DEVICE float low_half(std::uint32_t pair) { return std::bit_cast<float>(pair << 16); }
-NIB_DEVICE float high_half(std::uint32_t pair) { return std::bit_cast<float>(pair & 0xffff'0000u); }
-
-// One product by a warp: lane l takes inputs 8 l .. + 7 of each 256, then neighbours are added, then pairs,
-// and so on.
-NIB_DEVICE float dot(const std::uint16_t* w, const std::uint16_t* x, int k, int lane) {
-  float sum = 0;
-  for (int i = 8 * lane; i < k; i += 8 * 32) {
-    const Words4 a = *reinterpret_cast<const Words4*>(w + i), b = *reinterpret_cast<const Words4*>(x + i);
-    NIB_UNROLL
-    for (int j = 0; j < 4; ++j) {
-      sum = fused_multiply_add(low_half(a.at[j]), low_half(b.at[j]), sum);
-      sum = fused_multiply_add(high_half(a.at[j]), high_half(b.at[j]), sum);
-    }
-  }
-  NIB_UNROLL
-  for (int by = 1; by < 32; by *= 2) sum += shuffle_xor(sum, by);
-  return sum;
-}
-
-NIB_DEVICE void compute_logits(const Route& call, int warp, int lane) {
-  for (int expert = block_index() * kWarps + warp; expert < call.experts; expert += block_count() * kWarps)
-    for (int token = 0; token < call.tokens; ++token) {
-      const float sum =
-          dot(call.weight + expert * call.weight_stride, call.x + token * call.x_stride, call.k, lane);
-      if (lane == 0)
-        call.logits[std::int64_t{token} * call.experts + expert] = call.bias ? sum + call.bias[expert] : sum;
-    }
-}
-
 // Larger numbers for larger logits, and for the lower id among equal ones; every number is above zero. NaN
-// has a place in the order, so that any logits give distinct experts.
+// comes after all that are numbers, so that any logits give distinct experts.
 NIB_DEVICE std::uint64_t rank_of(float logit, int id) {
-  const auto bits = std::bit_cast<std::uint32_t>(logit);  // never -0: sums begin with 0
-  const std::uint32_t ordered = bits >> 31 ? ~bits : bits | 0x8000'0000u;
+  const auto bits = std::bit_cast<std::uint32_t>(logit + 0.0f);  // -0 is 0
+  const std::uint32_t ordered = logit != logit ? 0 : bits >> 31 ? ~bits : bits | 0x8000'0000u;
   return std::uint64_t{ordered} << 32 | static_cast<std::uint32_t>(~id);
 }
 
-// The experts of one token, by a warp; lane l has those with id l modulo 32.
-NIB_DEVICE void choose(const Route& call, int token, int lane) {
-  const float* const logits = call.logits + std::int64_t{token} * call.experts;
-  std::int32_t* const ids = call.ids + std::int64_t{token} * call.chosen;
-  float* const weights = call.id_weights + std::int64_t{token} * call.chosen;
+// The experts of one row, by a warp; lane l has those with id l modulo 32.
+NIB_DEVICE void choose(const Route& call, int row, int lane) {
+  const float* const logits = call.logits + row * call.logit_stride;
+  std::int32_t* const ids = call.to.chosen + std::int64_t{row} * call.chosen;
+  float* const weights = call.to.chosen_weight + std::int64_t{row} * call.chosen;
   std::uint64_t bound = ~std::uint64_t{0};
   float largest = 0, total = 0;
   for (int j = 0; j < call.chosen; ++j) {
@@ -81,73 +56,124 @@ NIB_DEVICE void choose(const Route& call, int token, int lane) {
       weights[j] = weight;
     }
   }
+  if (call.weights_of_all) {
+    total = 0;
+    for (int id = lane; id < call.experts; id += 32) total += exponential(logits[id] - largest);
+    NIB_UNROLL
+    for (int by = 1; by < 32; by *= 2) total += shuffle_xor(total, by);
+  }
   if (lane == 0)
     for (int j = 0; j < call.chosen; ++j) weights[j] /= total;
 }
 
-// Thread e goes through all choices for expert e: first to count them, then to list them.
-NIB_DEVICE void make_lists(const Route& call, RouteShared& shared) {
-  const int expert = thread_index(), choices = call.tokens * call.chosen;
-  if (expert < call.experts) {
-    int count = 0;
-    for (int i = 0; i < choices; ++i) count += call.ids[i] == expert;
-    shared.entries[expert] = count;
+// The entries of one expert, by a warp: how many choices are of experts before it, then, choice after choice,
+// those that are its own.
+NIB_DEVICE void list(const Route& call, int expert, int lane) {
+  const std::int32_t* const ids = call.to.chosen;
+  const int choices = call.rows * call.chosen;
+  int before = 0;
+  for (int i = lane; i < choices; i += 32) before += ids[i] < expert;
+  NIB_UNROLL
+  for (int by = 1; by < 32; by *= 2) before += shuffle_xor(before, by);
+  if (lane == 0) {
+    call.to.first[expert] = before;
+    if (expert == 0) call.to.first[call.experts] = choices;
   }
-  sync_block();
-  if (thread_index() == 0) {
-    int at = 0, active = 0;
-    for (int e = 0; e < call.experts; ++e) {
-      call.lists.first[e] = at;
-      if (shared.entries[e]) call.lists.active[active++] = e;
-      at += shared.entries[e];
-      shared.entries[e] = call.lists.first[e];
+  for (int begin = 0; begin < choices; begin += 32) {
+    const int i = begin + lane;
+    const bool mine = i < choices && ids[i] == expert;
+    int count = mine;  // of those up to this lane
+    NIB_UNROLL
+    for (int by = 1; by < 32; by *= 2) {
+      const int other = shuffle_up(count, by);
+      if (lane >= by) count += other;
     }
-    call.lists.first[call.experts] = at;
-    *call.lists.active_count = active;
-  }
-  sync_block();
-  if (expert >= call.experts) return;
-  int at = shared.entries[expert];
-  for (int i = 0; i < choices; ++i) {
-    if (call.ids[i] != expert) continue;
-    const int token = i / call.chosen;
-    int place = 0;  // among the token's experts
-    for (int j = 0; j < call.chosen; ++j) place += call.ids[token * call.chosen + j] < expert;
-    call.lists.token[at] = token;
-    call.lists.weight[at] = call.id_weights[i];
-    call.lists.entry_of_token[token * call.chosen + place] = at;
-    ++at;
+    if (mine) {
+      const int entry = before + count - 1, row = i / call.chosen;
+      int place = 0;  // among the row's experts
+      for (int j = 0; j < call.chosen; ++j) place += ids[row * call.chosen + j] < expert;
+      call.to.row[entry] = row;
+      call.to.weight[entry] = call.to.chosen_weight[i];
+      call.to.entry_of_row[row * call.chosen + place] = entry;
+    }
+    before += shuffle(count, 31);
   }
 }
 
-NIB_KERNEL void NIB_FITS(kThreads, 1) route_kernel(Route call) {
-  auto& shared = shared_memory<RouteShared>();
+NIB_KERNEL void NIB_FITS(kThreads, 1) choose_kernel(Route call) {
   const int warp = thread_index() / 32, lane = thread_index() % 32;
-  compute_logits(call, warp, lane);
+  for (int row = block_index() * kWarps + warp; row < call.rows; row += block_count() * kWarps)
+    choose(call, row, lane);
+}
+
+NIB_KERNEL void NIB_FITS(kThreads, 1) list_kernel(Route call) {
+  const int warp = thread_index() / 32, lane = thread_index() % 32;
+  for (int expert = block_index() * kWarps + warp; expert < call.experts; expert += block_count() * kWarps)
+    list(call, expert, lane);
+}
+
+// Both, in one block: for as many rows as it has warps it takes less time than another launch.
+NIB_KERNEL void NIB_FITS(kThreads, 1) choose_and_list_kernel(Route call) {
+  const int warp = thread_index() / 32, lane = thread_index() % 32;
+  if (warp < call.rows) choose(call, warp, lane);
   sync_block();
-  if (thread_index() == 0) {
-    shared.is_last = add_in_order(call.counter, 1) == block_count() - 1;
-    if (shared.is_last) *call.counter = 0;
+  for (int expert = warp; expert < call.experts; expert += kWarps) list(call, expert, lane);
+}
+
+// Every row to the one expert there is.
+NIB_KERNEL void NIB_FITS(kThreads, 1) dense_kernel(Routing to, int rows) {
+  const int thread = block_index() * kThreads + thread_index();
+  if (thread == 0) {
+    to.first[0] = 0;
+    to.first[1] = rows;
   }
-  sync_block();
-  if (!shared.is_last) return;
-  for (int token = warp; token < call.tokens; token += kWarps) choose(call, token, lane);
-  sync_block();
-  make_lists(call, shared);
+  for (int row = thread; row < rows; row += block_count() * kThreads) {
+    to.row[row] = to.entry_of_row[row] = row;
+    to.weight[row] = 1;
+  }
+}
+
+Status check(const RouteArgs& args) {
+  if (args.experts_per_token < 1 || args.rows < 0 ||
+      args.rows > std::numeric_limits<std::int32_t>::max() / args.experts_per_token)
+    return Status(Code::argument,
+                  concat("rows: found ", args.rows, " of ", args.experts_per_token, " experts each"));
+  if (!args.weight) return {};
+  if (args.weight->rows != args.experts)
+    return Status(Code::argument,
+                  concat("rows of the router: expected ", args.experts, ", found ", args.weight->rows));
+  if (args.experts_per_token > args.experts)
+    return Status(Code::argument, concat("experts of a row: expected 1 to ", args.experts, ", found ",
+                                         args.experts_per_token));
+  return {};
 }
 
 }  // namespace
 
-Status route(const Route& call, int blocks, Stream stream) {
-  if (call.experts < 1 || call.experts > kMostExperts)
-    return Status(Code::argument, concat("experts: expected 1 to ", kMostExperts, ", found ", call.experts));
-  if (call.chosen < 1 || call.chosen > kMostChosen || call.chosen > call.experts)
-    return Status(Code::argument,
-                  concat("experts of a token: expected 1 to ",
-                         call.experts < kMostChosen ? call.experts : kMostChosen, ", found ", call.chosen));
-  if (call.tokens < 1)
-    return Status(Code::argument, concat("tokens: expected 1 or more, found ", call.tokens));
-  return launch(route_kernel, {blocks, kThreads, sizeof(RouteShared)}, stream, call);
+Status route(const Queue& queue, const OpContext& context, const RouteArgs& args) {
+  NIB_TRY(check(args));
+  if (args.rows == 0) return {};
+  const auto rows = static_cast<int>(args.rows);
+  if (!args.weight) {
+    const int blocks = std::min(queue.processors, ceil_div(rows, kThreads));
+    return launch(dense_kernel, {blocks, kThreads, 0}, queue.stream, args.routing, rows);
+  }
+  const std::int64_t logit_stride = row_stride(args.experts);
+  NIB_TRY(multiply(queue, context,
+                   {.weight = args.weight,
+                    .x = reinterpret_cast<const std::uint16_t*>(args.normed),
+                    .x_stride = bf16_stride(args.weight->k),
+                    .rows = args.rows,
+                    .bias = args.bias,
+                    .out = args.logits,
+                    .out_stride = logit_stride}));
+  const Route call{rows,        args.experts, args.experts_per_token,
+                   args.logits, logit_stride, args.weights_of_all,
+                   args.routing};
+  if (rows <= kWarps) return launch(choose_and_list_kernel, {1, kThreads, 0}, queue.stream, call);
+  const auto blocks = [&](int of) { return std::min(queue.processors, ceil_div(of, kWarps)); };
+  NIB_TRY(launch(choose_kernel, {blocks(rows), kThreads, 0}, queue.stream, call));
+  return launch(list_kernel, {blocks(args.experts), kThreads, 0}, queue.stream, call);
 }
 
 }  // namespace nib::inline v0::cuda

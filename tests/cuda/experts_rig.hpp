@@ -1,165 +1,153 @@
-// A layer of random MXFP4 experts, packed for a device, and random choices among them.
+// A layer of random experts on a device, random choices among them, and the op on the emulator.
 #pragma once
 
-#include "mxfp4_rig.hpp"
+#include "device_rig.hpp"
 
 #include <array>
-#include <limits>
 #include <numeric>
-
-#include <cuda/experts.hpp>
 
 namespace nib::test {
 
-struct RandomExperts {
-  RandomExperts(int experts_, int width_, int units_, std::mt19937_64& random)
-      : experts(experts_),
-        width(width_),
-        units(units_),
-        gate_up_tiles{(units + 7) / 8 * 16, width},
-        down_tiles{width, units},
-        gate_up_packed(experts * gate_up_tiles.bytes()),
-        down_packed(experts * down_tiles.bytes()) {
-    std::normal_distribution<float> normal;
-    for (int e = 0; e < experts; ++e) {
-      // Rows in the order of gpt-oss: gate and value of unit 0, of unit 1, ...
-      gate_up.emplace_back(2 * units, width, 112, 124, random);
-      down.emplace_back(width, units, 120, 131, random);
-      for (std::int64_t tile = 0; tile < gate_up_tiles.tiles(); ++tile)
-        cuda::pack_tile(
-            gate_up_tiles, cuda::gate_up_rows(tile, units), gate_up.back().codes.data(),
-            gate_up.back().scales.data(), gate_up.back().lowered_by,
-            gate_up_packed.data() + e * gate_up_tiles.bytes() + tile * gate_up_tiles.tile_bytes());
-      std::copy_n(down.back().packed.data(), down_tiles.bytes(), down_packed.data() + e * down_tiles.bytes());
-      gate_up_factors.push_back(std::ldexp(1.0f, gate_up.back().lowered_by));
-      down_factors.push_back(std::ldexp(1.0f, down.back().lowered_by));
-      for (int i = 0; i < 2 * units; ++i) gate_up_bias.push_back(normal(random));
-      for (int i = 0; i < width; ++i) down_bias.push_back(normal(random));
-    }
-  }
-  int experts, width, units;
-  cuda::Mxfp4Tiles gate_up_tiles, down_tiles;
-  std::vector<RandomMxfp4> gate_up, down;
-  DeviceBuffer<std::byte> gate_up_packed, down_packed;
-  std::vector<float> gate_up_factors, down_factors, gate_up_bias, down_bias;
-};
-
-// The experts of some tokens and their lists, as route makes them.
-struct RandomChoice {
-  RandomChoice(int tokens_, int experts, int chosen_, std::mt19937_64& random)
-      : tokens(tokens_), chosen(chosen_) {
-    for (int t = 0; t < tokens; ++t) {
+// Of each row its experts in increasing id, and their weights; and the lists that route makes of them.
+struct Choice {
+  Choice(std::int64_t rows, int experts_, int chosen_, Random& random) : experts(experts_), chosen(chosen_) {
+    for (std::int64_t r = 0; r < rows; ++r) {
       std::vector<int> ids(static_cast<std::size_t>(experts));
       std::iota(ids.begin(), ids.end(), 0);
-      std::shuffle(ids.begin(), ids.end(), random);
+      for (std::size_t i = ids.size(); i > 1; --i) std::swap(ids[i - 1], ids[random.bits() % i]);
       ids.resize(static_cast<std::size_t>(chosen));
       std::sort(ids.begin(), ids.end());
-      of_token.push_back(ids);
-      weight_of_token.emplace_back();
+      of_row.push_back(ids);
+      std::vector<float> weights;
       for (int j = 0; j < chosen; ++j)
-        weight_of_token.back().push_back(std::uniform_real_distribution<float>(0.01f, 1)(random));
+        weights.push_back(experts == 1 ? 1 : 0.01f + static_cast<float>(random.below(100)) * 0.01f);
+      weight_of_row.push_back(weights);
     }
-    make_lists(experts);
+    make_lists();
   }
-  // The first `count` tokens alone.
-  void keep(int first_token, int count, int experts) {
-    of_token = {of_token.begin() + first_token, of_token.begin() + first_token + count};
-    weight_of_token = {weight_of_token.begin() + first_token, weight_of_token.begin() + first_token + count};
-    tokens = count;
-    make_lists(experts);
+  // Some of the rows alone.
+  Choice part(std::int64_t from, std::int64_t count) const {
+    Choice out = *this;
+    out.of_row = {of_row.begin() + from, of_row.begin() + from + count};
+    out.weight_of_row = {weight_of_row.begin() + from, weight_of_row.begin() + from + count};
+    out.make_lists();
+    return out;
   }
-  void make_lists(int experts) {
+  void make_lists() {
     first.clear();
-    token.clear();
+    row.clear();
     weight.clear();
-    active.clear();
-    entry_of_token.assign(static_cast<std::size_t>(tokens * chosen), 0);
+    entry_of_row.assign(of_row.size() * static_cast<std::size_t>(chosen), 0);
     for (int e = 0; e < experts; ++e) {
-      first.push_back(static_cast<std::int32_t>(token.size()));
-      for (std::size_t t = 0; t < of_token.size(); ++t)
-        for (std::size_t j = 0; j < of_token[t].size(); ++j)
-          if (of_token[t][j] == e) {
-            entry_of_token[t * static_cast<std::size_t>(chosen) + j] =
-                static_cast<std::int32_t>(token.size());
-            token.push_back(static_cast<std::int32_t>(t));
-            weight.push_back(weight_of_token[t][j]);
+      first.push_back(static_cast<std::int32_t>(row.size()));
+      for (std::size_t r = 0; r < of_row.size(); ++r)
+        for (std::size_t j = 0; j < of_row[r].size(); ++j)
+          if (of_row[r][j] == e) {
+            entry_of_row[r * static_cast<std::size_t>(chosen) + j] = static_cast<std::int32_t>(row.size());
+            row.push_back(static_cast<std::int32_t>(r));
+            weight.push_back(weight_of_row[r][j]);
           }
-      if (static_cast<int>(token.size()) > first.back()) active.push_back(e);
     }
-    first.push_back(static_cast<std::int32_t>(token.size()));
-    active_count = static_cast<std::int32_t>(active.size());
+    first.push_back(static_cast<std::int32_t>(row.size()));
   }
-  cuda::ExpertLists lists() {
-    return {first.data(), token.data(), weight.data(), entry_of_token.data(), active.data(), &active_count};
+  std::int64_t rows() const { return static_cast<std::int64_t>(of_row.size()); }
+  Routing routing() {
+    return {row.data(), weight.data(), first.data(), entry_of_row.data(), nullptr, nullptr};
   }
-  int tokens, chosen;
-  std::vector<std::vector<int>> of_token;
-  std::vector<std::vector<float>> weight_of_token;
-  std::vector<std::int32_t> first, token, entry_of_token, active;
+
+  int experts, chosen;
+  std::vector<std::vector<int>> of_row;
+  std::vector<std::vector<float>> weight_of_row;
+  std::vector<std::int32_t> first, row, entry_of_row;
   std::vector<float> weight;
-  std::int32_t active_count = 0;
+};
+
+struct ExpertLayer {
+  struct Formats {
+    Format gate_up, down;
+  };
+  ExpertLayer(Formats formats, Activation activation_, int count, std::int64_t width_, std::int64_t units_,
+              bool has_bias, Random& random)
+      : activation(activation_),
+        experts(count),
+        width(width_),
+        units(units_),
+        gate_up(formats.gate_up, count, is_gated(activation) ? 2 * row_stride(units) : units, width, random,
+                is_gated(activation) ? DeviceRows::gate_up : DeviceRows::consecutive),
+        down(formats.down, count, width, units, random),
+        gate_up_bias(has_bias ? count * gate_up.shape().strips() * 16 : 0, kNoNumber),
+        down_bias(has_bias ? count * row_stride(width) : 0, kNoNumber) {
+    for (int e = 0; has_bias && e < count; ++e) {
+      for (std::int64_t u = 0; u < units; ++u)
+        for (int up = 0; up <= static_cast<int>(is_gated(activation)); ++up)
+          bias_of(e, u, up) = random.normal();
+      for (std::int64_t i = 0; i < width; ++i) down_bias[e * row_stride(width) + i] = random.normal();
+    }
+  }
+  // The row of the gate (or of the up, or without a gate of the value) of a unit.
+  std::int64_t row_of(std::int64_t unit, int up) const {
+    return is_gated(activation) ? unit / 16 * 32 + up * 16 + unit % 16 : unit;
+  }
+  float& bias_of(int expert, std::int64_t unit, int up) const {
+    return gate_up_bias[expert * gate_up.shape().strips() * 16 + row_of(unit, up)];
+  }
+  bool has_bias() const { return down_bias.size > 0; }
+
+  Activation activation;
+  int experts;
+  std::int64_t width, units;
+  DeviceMatrices gate_up, down;
+  DeviceBuffer<float> gate_up_bias, down_bias;
 };
 
 struct ExpertsResult {
-  std::vector<std::uint16_t> hidden;  // [tokens T][units]
-  std::vector<float> outputs;         // [tokens T][width]
-  std::vector<float> residual;        // [tokens][width]
+  std::vector<std::uint16_t> hidden;  // [entries][bf16_stride(units)]
+  std::vector<float> outputs;         // [entries][row_stride(width)]
+  std::vector<float> x;               // [rows][row_stride(width)]
 };
-inline constexpr float kResidualBefore = 0.5f;
+inline constexpr float kBeforeExperts = 0.5f;
+inline constexpr GateLimits kLimits{1.702f, 7.0f};
 
-inline constexpr float kAlpha = 1.702f, kLimit = 7.0f;
+inline ExpertsArgs arguments_of(const ExpertLayer& layer, Choice& choice) {
+  ExpertsArgs args{};
+  args.rows = choice.rows();
+  args.experts = layer.experts;
+  args.experts_per_token = choice.chosen;
+  args.routing = choice.routing();
+  args.gate_up = layer.gate_up.on_device.data();
+  args.gate_up_bias = layer.has_bias() ? layer.gate_up_bias.data() : nullptr;
+  args.down = layer.down.on_device.data();
+  args.down_bias = layer.has_bias() ? layer.down_bias.data() : nullptr;
+  args.width = layer.units;
+  args.gate = kLimits;
+  args.activation = layer.activation;
+  return args;
+}
 
-using ExpertsFunction = Status (*)(const cuda::ExpertsMxfp4&, bool tensor_cores, int blocks, cuda::Stream);
-
-inline ExpertsResult run_experts(RandomExperts& layer, RandomChoice& choice, RandomInputs& x, int first_token,
-                                 bool tensor_cores, int blocks, simt::Emulator& emulator,
-                                 ExpertsFunction experts = cuda::experts_mxfp4) {
-  const std::int64_t entries = choice.tokens * choice.chosen, hidden_stride = round_up(layer.units, 64) + 8;
-  DeviceBuffer<std::uint16_t> hidden(entries * hidden_stride);
-  const float nan = std::numeric_limits<float>::quiet_NaN();
-  std::vector<float> outputs(static_cast<std::size_t>(entries * layer.width), nan);
-  std::vector<float> residual(static_cast<std::size_t>(choice.tokens * layer.width), kResidualBefore);
-  std::vector<std::int32_t> counters(static_cast<std::size_t>(blocks)),
-      tile_counters(static_cast<std::size_t>(layer.down_tiles.tiles()));
-  cuda::ExpertsMxfp4 call{.lists = choice.lists(),
-                          .tokens = choice.tokens,
-                          .chosen = choice.chosen,
-                          .units = layer.units,
-                          .gate_up = layer.gate_up_tiles,
-                          .gate_up_weights = layer.gate_up_packed.data(),
-                          .gate_up_factors = layer.gate_up_factors.data(),
-                          .gate_up_bias = layer.gate_up_bias.data(),
-                          .down = layer.down_tiles,
-                          .down_weights = layer.down_packed.data(),
-                          .down_factors = layer.down_factors.data(),
-                          .down_bias = layer.down_bias.data(),
-                          .alpha = kAlpha,
-                          .limit = kLimit,
-                          .x = x.row(first_token),
-                          .x_stride = x.stride,
-                          .hidden = hidden.data(),
-                          .hidden_stride = hidden_stride,
-                          .outputs = outputs.data(),
-                          .residual = residual.data(),
-                          .residual_stride = layer.width,
-                          .scratch = nullptr,
-                          .counters = counters.data(),
-                          .tile_counters = tile_counters.data()};
-  DeviceBuffer<float> scratch(cuda::experts_scratch(call, blocks), nan);
-  call.scratch = scratch.data();
-  const Status status = experts(call, tensor_cores, blocks, &emulator);
+// Rows of `x` from `first` on, as many as there are choices.
+inline ExpertsResult run_experts(const ExpertLayer& layer, Choice choice, const DeviceInputs& x,
+                                 std::int64_t first, const cuda::Queue& queue) {
+  const std::int64_t entries = choice.rows() * choice.chosen, stride = row_stride(layer.width),
+                     hidden_stride = cuda::bf16_stride(layer.units);
+  const DeviceScratch scratch(std::max(layer.width, layer.units), entries * hidden_stride);
+  const DeviceBuffer<float> outputs(entries * stride, kNoNumber),
+      sums(choice.rows() * stride, kBeforeExperts);
+  ExpertsArgs args = arguments_of(layer, choice);
+  args.normed = reinterpret_cast<const float*>(x.row(first));
+  args.outputs = outputs.data();
+  args.x = sums.data();
+  const Status status = cuda::experts(queue, scratch.context(), args);
   CAPTURE(status.message());
   REQUIRE(status.ok());
-  const auto zero = [](std::int32_t n) { return n == 0; };
-  CHECK(std::all_of(counters.begin(), counters.end(), zero));
-  CHECK(std::all_of(tile_counters.begin(), tile_counters.end(), zero));
-  ExpertsResult result{{}, outputs, residual};
-  for (std::int64_t entry = 0; entry < entries; ++entry) {
-    const std::uint16_t* const row = hidden.data() + entry * hidden_stride;
-    result.hidden.insert(result.hidden.end(), row, row + layer.units);
-    CHECK(std::all_of(row + layer.units, row + hidden_stride, [](std::uint16_t n) { return n == 0; }));
-  }
-  return result;
+  CHECK(scratch.counters_are_zero());
+  for (std::int64_t i = 0; i < entries; ++i)
+    for (std::int64_t u = layer.units; u < hidden_stride; ++u)
+      REQUIRE(scratch.hidden[i * hidden_stride + u] == 0);
+  for (std::int64_t r = 0; r < choice.rows(); ++r)
+    for (std::int64_t i = layer.width; i < stride; ++i) REQUIRE(sums[r * stride + i] == kBeforeExperts);
+  return {{scratch.hidden.begin(), scratch.hidden.end()},
+          {outputs.begin(), outputs.end()},
+          {sums.begin(), sums.end()}};
 }
 
 }  // namespace nib::test

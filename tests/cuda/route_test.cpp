@@ -1,205 +1,237 @@
 // The router on the emulator: logits near the exact products, then the choice, the weights and the lists of
 // what it chose from, by their definitions.
-#include "mxfp4_rig.hpp"
+#include "device_rig.hpp"
 
-#include <cstring>
-#include <limits>
 #include <numeric>
-
-#include <cuda/experts.hpp>
 
 namespace nib::test {
 namespace {
 
+using cuda::Queue;
+
 struct RouteRig {
-  RouteRig(int tokens_, int experts_, int chosen_, int k_, std::mt19937_64& random)
-      : tokens(tokens_),
+  RouteRig(std::int64_t rows_, int experts_, int chosen_, std::int64_t k, Random& random,
+           Format format = Format::bf16)
+      : rows(rows_),
         experts(experts_),
         chosen(chosen_),
-        k(k_),
-        weight(experts, k, random),
-        x(tokens, k, random) {
-    std::normal_distribution<float> normal;
-    for (int i = 0; i < experts; ++i) bias.push_back(normal(random));
+        stride(row_stride(experts)),
+        weight(format, 1, experts, k, random),
+        x(rows, k, random, 0),
+        scratch(k),
+        bias(experts) {
+    for (int i = 0; i < experts; ++i) bias[i] = random.normal();
   }
-  Status run(int blocks, simt::Emulator& emulator) {
-    const auto all = static_cast<std::size_t>(tokens * chosen);
-    logits.assign(static_cast<std::size_t>(tokens * experts), -1);
-    weights.assign(all, -1);
-    list_weights.assign(all, -1);
-    ids.assign(all, -1);
-    token.assign(all, -1);
-    entry_of_token.assign(all, -1);
+  RouteArgs arguments() {
+    const auto all = static_cast<std::size_t>(rows * chosen);
+    logits.assign(static_cast<std::size_t>(rows * stride), -1);
+    for (auto* each : {&weights, &list_weights}) each->assign(all, -1);
+    for (auto* each : {&ids, &row, &entry_of_row}) each->assign(all, -1);
     first.assign(static_cast<std::size_t>(experts) + 1, -1);
-    active.assign(static_cast<std::size_t>(experts), -1);
-    const cuda::Route call{.weight = weight.row(0),
-                           .weight_stride = weight.stride,
-                           .bias = bias.empty() ? nullptr : bias.data(),
-                           .x = x.row(0),
-                           .x_stride = x.stride,
-                           .tokens = tokens,
-                           .experts = experts,
-                           .chosen = chosen,
-                           .k = k,
-                           .logits = logits.data(),
-                           .ids = ids.data(),
-                           .id_weights = weights.data(),
-                           .lists = {first.data(), token.data(), list_weights.data(), entry_of_token.data(),
-                                     active.data(), &active_count},
-                           .counter = &counter};
-    return cuda::route(call, blocks, &emulator);
+    RouteArgs args{};
+    args.rows = rows;
+    args.weight = &weight.shape();
+    args.bias = has_bias ? bias.data() : nullptr;
+    args.experts = experts;
+    args.experts_per_token = chosen;
+    args.normed = reinterpret_cast<float*>(x.row(0));
+    args.logits = logits.data();
+    args.routing = {row.data(),          list_weights.data(), first.data(),
+                    entry_of_row.data(), ids.data(),          weights.data()};
+    args.weights_of_all = weights_of_all;
+    args.width = x.width;
+    return args;
   }
-  float logit(int t, int e) const { return logits[static_cast<std::size_t>(t * experts + e)]; }
+  Status run(const Queue& queue) {
+    const Status status = cuda::route(queue, scratch.context(), arguments());
+    CHECK(scratch.counters_are_zero());
+    return status;
+  }
+  float logit(std::int64_t r, int e) const { return logits[static_cast<std::size_t>(r * stride + e)]; }
 
-  int tokens, experts, chosen, k;
-  RandomInputs weight, x;
-  std::vector<float> bias, logits, weights, list_weights;
-  std::vector<std::int32_t> ids, token, entry_of_token, first, active;
-  std::int32_t active_count = -1, counter = 0;
+  std::int64_t rows;
+  int experts, chosen;
+  std::int64_t stride;
+  DeviceMatrices weight;
+  DeviceInputs x;
+  DeviceScratch scratch;
+  DeviceBuffer<float> bias;
+  bool has_bias = true, weights_of_all = false;
+  std::vector<float> logits, weights, list_weights;
+  std::vector<std::int32_t> ids, row, entry_of_row, first;
 };
 
-void check_logits(RouteRig& rig) {
-  for (int t = 0; t < rig.tokens; ++t) {
-    const std::vector<double> x = rig.x.row_values(t, rig.k);
+void check_logits(const RouteRig& rig) {
+  for (std::int64_t r = 0; r < rig.rows; ++r) {
+    const std::vector<double> x = rig.x.exact(r);
     for (int e = 0; e < rig.experts; ++e) {
-      const std::vector<double> w = rig.weight.row_values(e, rig.k);
-      double sum = rig.bias.empty() ? 0 : rig.bias[static_cast<std::size_t>(e)], magnitude = std::fabs(sum);
-      for (std::size_t i = 0; i < w.size(); ++i) {
-        sum += w[i] * x[i];
-        magnitude += std::fabs(w[i] * x[i]);
-      }
-      // A lane's chain of ceil(k / 256) times 8, a tree of five, the bias.
-      const double bound = ((rig.k + 255) / 256 * 8 + 6) * 0x1p-24 * magnitude;
-      CHECK(std::fabs(rig.logit(t, e) - sum) <= bound);
+      const ReferenceDot dot = dot_row(rig.weight.encoded[0].view(), e, x.data());
+      const double wanted = dot.value + (rig.has_bias ? rig.bias[e] : 0);
+      const double bound = 1.001 * (sum_bound(dot, rig.weight.shape()) + std::fabs(wanted) * 0x1p-24);
+      CHECK(std::fabs(rig.logit(r, e) - wanted) <= bound);
     }
   }
 }
 
 void check_choice(const RouteRig& rig) {
-  for (int t = 0; t < rig.tokens; ++t) {
+  for (std::int64_t r = 0; r < rig.rows; ++r) {
     std::vector<int> order(static_cast<std::size_t>(rig.experts));
     std::iota(order.begin(), order.end(), 0);
     std::stable_sort(order.begin(), order.end(),
-                     [&](int a, int b) { return rig.logit(t, a) > rig.logit(t, b); });
+                     [&](int a, int b) { return rig.logit(r, a) > rig.logit(r, b); });
+    const double largest = rig.logit(r, order[0]);
     double total = 0;
-    for (int j = 0; j < rig.chosen; ++j)
-      total += std::exp(double{rig.logit(t, order[static_cast<std::size_t>(j)])});
+    for (int j = 0; j < (rig.weights_of_all ? rig.experts : rig.chosen); ++j)
+      total += std::exp(rig.logit(r, order[static_cast<std::size_t>(j)]) - largest);
     for (int j = 0; j < rig.chosen; ++j) {
-      const auto at = static_cast<std::size_t>(t * rig.chosen + j);
+      const auto at = static_cast<std::size_t>(r * rig.chosen + j);
       const int id = order[static_cast<std::size_t>(j)];
       CHECK(rig.ids[at] == id);
       // Of both exponentials: two units, and the rounding of the argument; sums and quotient; f32's least
-      // normal.
-      const double wanted = std::exp(double{rig.logit(t, id)}) / total;
-      const double spread = rig.logit(t, order[0]) - rig.logit(t, id);
+      // normal. Terms of the total are off by as much as they are small.
+      const double wanted = std::exp(rig.logit(r, id) - largest) / total, spread = largest - rig.logit(r, id);
+      const double additions = rig.weights_of_all ? rig.experts / 32 + 6 : rig.chosen;
       CHECK(std::fabs(rig.weights[at] - wanted) <=
-            wanted * (10 + rig.chosen + 2 * spread) * 0x1p-24 + 0x1p-126);
+            wanted * (12 + additions + 2 * spread) * 0x1p-24 + 0x1p-126);
     }
   }
 }
 
 void check_lists(const RouteRig& rig) {
-  int at = 0, active = 0;
-  std::vector<int> entries_of_token(static_cast<std::size_t>(rig.tokens));
+  int at = 0;
+  std::vector<int> entries_of_row(static_cast<std::size_t>(rig.rows));
   for (int e = 0; e < rig.experts; ++e) {
     CHECK(rig.first[static_cast<std::size_t>(e)] == at);
-    const int before = at;
-    for (int t = 0; t < rig.tokens; ++t)
+    for (std::int64_t r = 0; r < rig.rows; ++r)
       for (int j = 0; j < rig.chosen; ++j) {
-        const auto choice = static_cast<std::size_t>(t * rig.chosen + j);
+        const auto choice = static_cast<std::size_t>(r * rig.chosen + j);
         if (rig.ids[choice] != e) continue;
-        REQUIRE(at < rig.tokens * rig.chosen);
-        CHECK(rig.token[static_cast<std::size_t>(at)] == t);
-        CHECK(std::memcmp(&rig.list_weights[static_cast<std::size_t>(at)], &rig.weights[choice], 4) ==
-              0);  // NaN too
-        const int place = entries_of_token[static_cast<std::size_t>(t)]++;
-        CHECK(rig.entry_of_token[static_cast<std::size_t>(t * rig.chosen + place)] == at);
+        REQUIRE(at < rig.rows * rig.chosen);
+        CHECK(rig.row[static_cast<std::size_t>(at)] == r);
+        CHECK(
+            same_bits(&rig.list_weights[static_cast<std::size_t>(at)], &rig.weights[choice], 1));  // NaN too
+        const int place = entries_of_row[static_cast<std::size_t>(r)]++;
+        CHECK(rig.entry_of_row[static_cast<std::size_t>(r * rig.chosen + place)] == at);
         ++at;
       }
-    if (at > before) CHECK(rig.active[static_cast<std::size_t>(active++)] == e);
   }
   CHECK(rig.first.back() == at);
-  CHECK(at == rig.tokens * rig.chosen);
-  CHECK(rig.active_count == active);
-  CHECK(rig.counter == 0);
+  CHECK(at == rig.rows * rig.chosen);
 }
 
 TEST_CASE("route: logits, choice, weights and lists") {
-  const std::uint64_t seed = std::random_device{}();
-  CAPTURE(seed);
-  std::mt19937_64 random(seed);
-  simt::Emulator emulator(seed);
+  NIB_RANDOM(random);
+  simt::Emulator emulator(random.seed);
   struct Shape {
-    int tokens, experts, chosen, k, blocks;
+    std::int64_t rows;
+    int experts, chosen;
+    std::int64_t k;
   };
-  for (const Shape shape : {Shape{1, 32, 4, 64, 1},
-                            {8, 128, 4, 288, 5},
-                            {1, 1, 1, 8, 3},
-                            {3, 7, 7, 40, 2},
-                            {20, 256, 16, 24, 9},
-                            {5, 33, 2, 520, 1},
-                            {2, 32, 4, 2880, 4}}) {
-    RouteRig rig(shape.tokens, shape.experts, shape.chosen, shape.k, random);
-    const Status status = rig.run(shape.blocks, emulator);
-    CAPTURE(status.message());
-    REQUIRE(status.ok());
-    check_logits(rig);
-    check_choice(rig);
-    check_lists(rig);
-  }
+  for (const Shape shape : {Shape{1, 32, 4, 64},
+                            {8, 128, 4, 288},
+                            {1, 1, 1, 8},
+                            {3, 7, 7, 40},
+                            {20, 256, 16, 24},
+                            {5, 33, 2, 520},
+                            {2, 32, 4, 2880},
+                            {40, 12, 3, 64}})
+    for (const Format format : {Format::bf16, Format::f32, Format::f16}) {
+      RouteRig rig(shape.rows, shape.experts, shape.chosen, shape.k, random, format);
+      rig.has_bias = random.chance(50);
+      rig.weights_of_all = random.chance(50);
+      CAPTURE(format_name(format));
+      CAPTURE(shape.rows);
+      CAPTURE(shape.experts);
+      const Status status = rig.run({&emulator, 1 + random.below(6), random.chance(50)});
+      CAPTURE(status.message());
+      REQUIRE(status.ok());
+      check_logits(rig);
+      check_choice(rig);
+      check_lists(rig);
+    }
 }
 
 TEST_CASE("route: equal logits go to the lower id, whatever logits are still gives distinct experts") {
-  std::mt19937_64 random(1);
+  NIB_RANDOM(random);
   simt::Emulator emulator(1);
-  RouteRig rig(4, 40, 5, 16, random);
-  for (int e = 0; e < 40; ++e)
-    for (int i = 0; i < 16; ++i) rig.weight.row(e)[i] = 0;
-  rig.bias.clear();
-  rig.x.row(2)[0] = 0x7fc0;  // NaN times zero in every logit of this token
-  rig.x.row(3)[0] = 0x7f80;
-  REQUIRE(rig.run(3, emulator).ok());
-  for (std::size_t t = 0; t < 4; ++t)
-    for (std::size_t j = 0; j < 5; ++j) CHECK(rig.ids[t * 5 + j] == static_cast<int>(j));
-  check_lists(rig);
-  for (std::size_t j = 0; j < 5; ++j) CHECK(rig.weights[j] == 0.2f);
+  for (const std::int64_t rows : {4, 12}) {
+    RouteRig rig(rows, 40, 5, 16, random);
+    std::fill(rig.weight.encoded[0].codes.begin(), rig.weight.encoded[0].codes.end(), std::byte{});
+    rig.weight.pack(random);
+    rig.has_bias = false;
+    rig.x.row(2)[0] = 0x7fc0;  // NaN times zero in every logit of this row
+    rig.x.row(3)[0] = 0x7f80;
+    REQUIRE(rig.run({&emulator, 3, true}).ok());
+    for (std::size_t r = 0; r < 4; ++r)
+      for (std::size_t j = 0; j < 5; ++j) CHECK(rig.ids[r * 5 + j] == static_cast<int>(j));
+    check_lists(rig);
+    for (std::size_t j = 0; j < 5; ++j) CHECK(rig.weights[j] == 0.2f);
+  }
 }
 
-TEST_CASE("route: the same bits for every grid, and of a token whatever is beside it") {
-  const std::uint64_t seed = std::random_device{}();
-  CAPTURE(seed);
-  std::mt19937_64 random(seed);
-  RouteRig rig(6, 64, 4, 320, random);
-  simt::Emulator first(seed);
-  REQUIRE(rig.run(1, first).ok());
+TEST_CASE("route: what is no number is the smallest of logits") {
+  NIB_RANDOM(random);
+  simt::Emulator emulator(1);
+  RouteRig rig(1, 6, 4, 16, random);
+  rig.bias[1] = kNoNumber;
+  rig.bias[2] = -kNoNumber;
+  rig.bias[4] = -std::numeric_limits<float>::infinity();
+  REQUIRE(rig.run({&emulator, 1, true}).ok());
+  CHECK(rig.ids[3] == 4);
+  for (const int id : rig.ids) CHECK((id != 1 && id != 2));
+}
+
+TEST_CASE("route: the same bits for every grid, and of a row whatever is beside it") {
+  NIB_RANDOM(random);
+  RouteRig rig(12, 64, 4, 320, random);
+  simt::Emulator first(random.seed);
+  REQUIRE(rig.run({&first, 1, true}).ok());
   const auto logits = rig.logits, weights = rig.weights;
-  for (const int blocks : {2, 3, 8, 11}) {
-    simt::Emulator emulator(random());
-    REQUIRE(rig.run(blocks, emulator).ok());
-    CHECK(rig.logits == logits);
-    CHECK(rig.weights == weights);
+  const auto ids = rig.ids;
+  for (const int processors : {2, 3, 8, 11})
+    for (const std::int64_t rows : {12, 2, 8}) {
+      rig.rows = rows;
+      simt::Emulator emulator(random.bits());
+      REQUIRE(rig.run({&emulator, processors, true}).ok());
+      CHECK(std::equal(rig.logits.begin(), rig.logits.end(), logits.begin()));
+      CHECK(std::equal(rig.weights.begin(), rig.weights.end(), weights.begin()));
+      CHECK(std::equal(rig.ids.begin(), rig.ids.end(), ids.begin()));
+    }
+}
+
+TEST_CASE("route: a dense layer") {
+  NIB_RANDOM(random);
+  simt::Emulator emulator(1);
+  for (const std::int64_t rows : {1, 7, 600}) {
+    RouteRig rig(rows, 1, 1, 16, random);
+    RouteArgs args = rig.arguments();
+    args.weight = nullptr;
+    REQUIRE(cuda::route({&emulator, 2, true}, rig.scratch.context(), args).ok());
+    CHECK(rig.first == std::vector<std::int32_t>{0, static_cast<std::int32_t>(rows)});
+    for (std::size_t r = 0; r < static_cast<std::size_t>(rows); ++r) {
+      CHECK(rig.row[r] == static_cast<int>(r));
+      CHECK(rig.entry_of_row[r] == static_cast<int>(r));
+      CHECK(rig.list_weights[r] == 1);
+    }
   }
-  rig.tokens = 2;
-  REQUIRE(rig.run(2, first).ok());
-  CHECK(std::equal(rig.logits.begin(), rig.logits.end(), logits.begin()));
-  CHECK(std::equal(rig.weights.begin(), rig.weights.end(), weights.begin()));
 }
 
 TEST_CASE("route: numbers that it does not take") {
-  std::mt19937_64 random(2);
+  NIB_RANDOM(random);
   simt::Emulator emulator(2);
-  const auto code = [&](int tokens, int experts, int chosen) {
-    cuda::Route call{};
-    call.tokens = tokens;
-    call.experts = experts;
-    call.chosen = chosen;
-    return cuda::route(call, 1, &emulator).code();
+  RouteRig rig(1, 32, 4, 64, random);
+  const auto code = [&](std::int64_t rows, int experts, int chosen) {
+    RouteArgs args = rig.arguments();
+    args.rows = rows;
+    args.experts = experts;
+    args.experts_per_token = chosen;
+    return cuda::route({&emulator, 1, true}, rig.scratch.context(), args).code();
   };
-  CHECK(code(1, 257, 4) == Code::argument);
-  CHECK(code(1, 0, 0) == Code::argument);
-  CHECK(code(1, 3, 4) == Code::argument);
-  CHECK(code(1, 32, 17) == Code::argument);
-  CHECK(code(0, 32, 4) == Code::argument);
+  CHECK(code(0, 32, 4) == Code::ok);
+  CHECK(code(-1, 32, 4) == Code::argument);
+  CHECK(code(1, 31, 4) == Code::argument);
+  CHECK(code(1, 32, 0) == Code::argument);
+  CHECK(code(1, 32, 33) == Code::argument);
 }
 
 }  // namespace

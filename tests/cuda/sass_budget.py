@@ -18,7 +18,7 @@ ALLOWED = 3.67, 1.83  # instructions, and those of the integer unit, for a weigh
 # Of these. The rest is for the sums between slices, which this way leaves out; and of the integer unit's
 # budget for the compiler, which gives shifts to it or to the multipliers as it likes.
 BUDGET = 0.85, 0.9
-KERNELS = ["gemv_kernel", "experts_kernel.*GateUp", "experts_kernel.*DownAndAdd"]  # patterns of their names
+KERNELS = ["multiply_kernel.*Mxfp4", "experts_kernel.*Mxfp4.*GateUp", "experts_kernel.*Mxfp4.*DownAndAdd"]  # patterns of their names
 INTEGER = {"LOP3", "SHF", "PRMT", "ISETP", "SEL", "LEA", "IADD3", "VIADD", "MOV", "PLOP3"}
 
 

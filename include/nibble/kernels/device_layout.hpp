@@ -1,7 +1,8 @@
-// Room kernels: what a device holds, in bytes: matrices, and the scratch of its ops. Arithmetic that plans need
-// where no device is.
+// Room kernels: what a device holds, in bytes: matrices, and the scratch of its ops. Arithmetic that plans
+// need where no device is.
 #pragma once
 
+#include <nibble/base/bits.hpp>
 #include <nibble/kernels/packed.hpp>
 
 #include <cstddef>
@@ -13,7 +14,7 @@ namespace nib::inline v0 {
 enum class DeviceForm : std::uint8_t {
   none,   // not at all: it has no kernel for it
   mxfp4,  // tiles for tensor cores, of 16 rows x 256 inputs (cuda/mxfp4_tiles.hpp)
-  bf16,   // tiles for tensor cores (cuda/bf16_tiles.hpp)
+  bf16,   // tiles for tensor cores, of 16 rows x 64 inputs (cuda/bf16_tiles.hpp)
   tiles,  // the processor's own order, for one kernel of all formats that have tiles there
 };
 constexpr DeviceForm device_form(const PackedWeight& shape) {
@@ -26,8 +27,51 @@ constexpr DeviceForm device_form(const PackedWeight& shape) {
 // Before the tiles of every matrix: a line that begins with a f32, the factor of all of its products.
 inline constexpr std::size_t kDeviceHeaderBytes = 128;
 
+// Tiles for tensor cores. A tile is 16 rows of a matrix and all of its inputs; it is cut into slices, the
+// unit that a warp copies and multiplies: a line of scales, where the format has them, then blocks of 64
+// inputs. The last slice of a tile may have fewer blocks.
+inline constexpr int kTileRows = 16;
+inline constexpr int kBlockDepth = 64;
+// Of a matrix [rows, k]. LineBytes of scales; BlockBytes of a block; Blocks of a slice.
+template <int LineBytes, int BlockBytes, int Blocks>
+struct TensorTiles {
+  static constexpr int kLineBytes = LineBytes, kBlockBytes = BlockBytes, kBlocks = Blocks;
+  static constexpr int kSliceDepth = Blocks * kBlockDepth, kSliceBytes = LineBytes + Blocks * BlockBytes;
+
+  std::int64_t rows, k;
+
+  constexpr std::int64_t tiles() const { return ceil_div(rows, std::int64_t{kTileRows}); }
+  constexpr int slices() const { return static_cast<int>(ceil_div(k, std::int64_t{kSliceDepth})); }
+  constexpr int blocks(int slice) const {
+    const std::int64_t left = k - std::int64_t{slice} * kSliceDepth;
+    return left >= kSliceDepth ? kBlocks : static_cast<int>(ceil_div(left, std::int64_t{kBlockDepth}));
+  }
+  constexpr std::int64_t tile_bytes() const {
+    return std::int64_t{slices() - 1} * kSliceBytes + kLineBytes +
+           std::int64_t{blocks(slices() - 1)} * kBlockBytes;
+  }
+  constexpr std::int64_t slice_offset(std::int64_t tile, int slice) const {
+    return tile * tile_bytes() + std::int64_t{slice} * kSliceBytes;
+  }
+  constexpr std::int64_t bytes() const { return tiles() * tile_bytes(); }
+};
+using Mxfp4Tiles = TensorTiles<128, kTileRows * kBlockDepth / 2, 4>;
+using Bf16Tiles = TensorTiles<0, kTileRows * kBlockDepth * 2, 1>;
+
 // Bytes of a matrix, a multiple of 128; 0 for one that has no form.
-constexpr std::size_t device_bytes(const PackedWeight& shape);
+constexpr std::size_t device_bytes(const PackedWeight& shape) {
+  switch (device_form(shape)) {
+    case DeviceForm::mxfp4:
+      return kDeviceHeaderBytes + static_cast<std::size_t>(Mxfp4Tiles{shape.rows, shape.k}.bytes());
+    case DeviceForm::bf16:
+      return kDeviceHeaderBytes + static_cast<std::size_t>(Bf16Tiles{shape.rows, shape.k}.bytes());
+    case DeviceForm::tiles:
+      return kDeviceHeaderBytes + round_up(shape.bytes(), kDeviceHeaderBytes);
+    case DeviceForm::none:
+      break;
+  }
+  return 0;
+}
 
 // The largest calls that a forward pass will make.
 struct DeviceLimits {
@@ -37,6 +81,22 @@ struct DeviceLimits {
 
 // Scratch of the ops: OpContext::tiles. It begins with counters, which are zero between ops.
 inline constexpr std::size_t kScratchCounters = 16 * 1024;
-constexpr std::size_t device_scratch_bytes(const DeviceLimits& limits);
+
+// Products for one to eight rows: no kernel of theirs has more blocks than this. Each leaves the products [16
+// rows][8 columns] of the slices of at most one tile that it shares with others, in f32.
+inline constexpr int kMostBlocks = 384;
+inline constexpr std::size_t kSliceProductBytes = kTileRows * 8 * sizeof(float);
+constexpr std::size_t multiply_scratch_bytes(const DeviceLimits& limits) {
+  std::int64_t k = limits.heads * limits.head_dim;
+  if (k < limits.hidden) k = limits.hidden;
+  if (k < limits.expert_width) k = limits.expert_width;
+  // bf16 has the most slices.
+  return std::size_t{kMostBlocks} * kSliceProductBytes *
+         static_cast<std::size_t>(Bf16Tiles{kTileRows, k}.slices());
+}
+
+constexpr std::size_t device_scratch_bytes(const DeviceLimits& limits) {
+  return kScratchCounters * sizeof(std::int32_t) + multiply_scratch_bytes(limits);
+}
 
 }  // namespace nib::inline v0

@@ -50,6 +50,10 @@ inline constexpr std::int64_t kGroupStrips = 4;
 // Canonical order of summation inside an octet: step s adds k offset kChainOrder[s]. It is the order in which
 // the bf16 pair dot consumes the pairs (0,4) (1,5) (2,6) (3,7), the odd element of each pair first.
 inline constexpr int kChainOrder[8] = {4, 0, 5, 1, 6, 2, 7, 3};
+// The same for the compilers of devices, which have no tables of the host.
+[[gnu::always_inline]] constexpr int chain_offset(int step) {
+  return step % 2 == 0 ? 4 + step / 2 : step / 2;
+}
 
 // What a tile of a format is made of. Bytes of a line are those of sixteen rows.
 struct TileInfo {
@@ -184,6 +188,10 @@ struct PackedWeight {
   }
   [[gnu::always_inline]] constexpr std::size_t strip_bytes() const {
     if (!tiled()) return round_up(static_cast<std::size_t>(kStripRows) * record_bytes(), std::size_t{64});
+    return tiled_strip_bytes();
+  }
+  // The same where tiled().
+  [[gnu::always_inline]] constexpr std::size_t tiled_strip_bytes() const {
     return header_bytes() + static_cast<std::size_t>(full_tiles()) * tile_bytes(format, kTileK, run()) +
            (tail_k() ? tile_bytes(format, tail_k(), run()) : 0);
   }

@@ -1,8 +1,8 @@
 // The matrix product: one chain per output along k, in canonical order, vectorized across the sixteen rows of
 // a strip.
 //
-// A decoder (decoders.hpp) says how one format meets the activations on one instruction set. Two loops use
-// it.
+// A decoder (kernels/decoders.hpp) says how one format meets the activations on one instruction set. Two
+// loops use it.
 //
 // direct, for 1..4 rows of activations: weights are decoded in registers and multiplied at once (bound by
 // memory).
@@ -12,8 +12,8 @@
 #pragma once
 
 #include "../decode_records.hpp"
-#include "decoders.hpp"
 #include <nibble/kernels/backend.hpp>
+#include <nibble/kernels/decoders.hpp>
 #include <nibble/kernels/packed.hpp>
 
 #include <algorithm>

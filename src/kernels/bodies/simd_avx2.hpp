@@ -92,7 +92,8 @@ struct Avx2 {
     const __m256i all = _mm256_set1_epi8(static_cast<char>(n));
     return {_mm256_sub_epi8(p.lo, all), _mm256_sub_epi8(p.hi, all)};
   }
-  static P looked_up(const std::int8_t* levels, P p) {
+  template <const std::int8_t (&levels)[16]>
+  static P looked_up(P p) {
     const __m256i table =
         _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(levels)));
     return {_mm256_shuffle_epi8(table, p.lo), _mm256_shuffle_epi8(table, p.hi)};
@@ -105,7 +106,8 @@ struct Avx2 {
     return {_mm256_cvtepi32_ps(_mm256_shuffle_epi8(p.lo, pick)),
             _mm256_cvtepi32_ps(_mm256_shuffle_epi8(p.hi, pick))};
   }
-  static F table(const float* levels, P raw, int nibble) {
+  template <const float (&levels)[16]>
+  static F table(P raw, int nibble) {
     const __m256 below = _mm256_loadu_ps(levels), above = _mm256_loadu_ps(levels + 8);
     return {table8(below, above, raw.lo, nibble), table8(below, above, raw.hi, nibble)};
   }

@@ -101,7 +101,8 @@ struct Avx512 {
   static P shifted_left(P p, int bits) { return _mm512_slli_epi32(p, static_cast<unsigned>(bits)); }
   static P joined(P a, P b) { return _mm512_or_si512(a, b); }
   static P bytes_less(P p, int n) { return _mm512_sub_epi8(p, _mm512_set1_epi8(static_cast<char>(n))); }
-  static P looked_up(const std::int8_t* levels, P p) {
+  template <const std::int8_t (&levels)[16]>
+  static P looked_up(P p) {
     const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(levels));
     return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(table), p);
   }
@@ -121,7 +122,8 @@ struct Avx512 {
         _mm512_and_si512(shifted_left(p, 24 - 8 * byte), _mm512_set1_epi32(static_cast<int>(0xff000000u)));
     return of_integers(top);
   }
-  static F table(const float* levels, P raw, int nibble) {
+  template <const float (&levels)[16]>
+  static F table(P raw, int nibble) {
     return _mm512_permutexvar_ps(shifted_right(raw, 4 * nibble), _mm512_loadu_ps(levels));
   }
   static F load_i8(const void* from) {

@@ -117,7 +117,8 @@ struct Neon {
     const uint8x16_t all = vdupq_n_u8(static_cast<std::uint8_t>(n));
     return each(p, [=](U x) { return vreinterpretq_u32_u8(vsubq_u8(vreinterpretq_u8_u32(x), all)); });
   }
-  static P looked_up(const std::int8_t* levels, P p) {
+  template <const std::int8_t (&levels)[16]>
+  static P looked_up(P p) {
     const uint8x16_t table = vreinterpretq_u8_s8(vld1q_s8(levels));
     return each(p, [=](U x) { return picked(table, x); });
   }
@@ -129,7 +130,8 @@ struct Neon {
   // A table for each byte of the levels: what it has for the nibbles of four dwords is looked up at once;
   // then bytes and halves are zipped to the floats of the one nibble that is meant. The compiler sees that
   // the others of these dwords share all but the last step.
-  static F table(const float* levels, P raw, int nibble) {
+  template <const float (&levels)[16]>
+  static F table(P raw, int nibble) {
     const uint8x16x4_t planes = vld4q_u8(reinterpret_cast<const std::uint8_t*>(levels));
     const P codes = nibbles(raw, nibble % 2);
     return each_float(codes, [&](U x) { return floats(float_of(planes, x, nibble / 2)); });

@@ -123,7 +123,8 @@ struct Scalar {
     return each_byte(p, [&](std::uint32_t byte) { return byte - static_cast<std::uint32_t>(n); });
   }
   // levels[byte] of each byte, which is below sixteen.
-  static P looked_up(const std::int8_t* levels, P p) {
+  template <const std::int8_t (&levels)[16]>
+  static P looked_up(P p) {
     return each_byte(p, [&](std::uint32_t byte) { return static_cast<std::uint32_t>(levels[byte & 15u]); });
   }
   // Byte `byte` of each dword in two's complement, times 2^24.
@@ -133,7 +134,8 @@ struct Scalar {
     });
   }
   // levels[code `nibble`] of each dword.
-  static F table(const float* levels, P raw, int nibble) {
+  template <const float (&levels)[16]>
+  static F table(P raw, int nibble) {
     return map([&](int i) { return levels[(raw.v[i] >> (4 * nibble)) & 15u]; });
   }
   // Sixteen bytes that are integers, E4M3 or E5M2.

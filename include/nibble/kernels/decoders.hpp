@@ -1,8 +1,10 @@
-// How one format meets the activations on one instruction set.
+// Room kernels: how one format meets the activations on one instruction set A, whose verbs are those of the
+// scalar one (src/kernels/bodies/simd_scalar.hpp).
 //
 // A decoder has kFormat, the vectors of weights an octet (kSteps), the element X of the activations that each
 // meets, and the multiply-add; open(tile, octet).step(s) is a vector of weights. Those of plain formats and
-// of MXFP4 are written out; all others are Scaled: codes that are levels, times scales.
+// of MXFP4 are written out; all others are Scaled: codes that are levels, times scales. All is constexpr,
+// which is what the compiler of a device may call, too: an instruction set can be one row of a thread of it.
 #pragma once
 
 #include <nibble/formats/code_books.hpp>
@@ -23,11 +25,11 @@ struct Tile {
   std::size_t stride;
   int run_octets;  // octets that share a scale; of formats whose tensors say it
 
-  [[gnu::always_inline]] const std::byte* line(const std::byte* first, int index) const {
+  [[gnu::always_inline]] constexpr const std::byte* line(const std::byte* first, int index) const {
     return first + static_cast<std::size_t>(index) * stride;
   }
   // Byte `offset` of the scales; what is read there lies in one line.
-  [[gnu::always_inline]] const std::byte* scale(int offset) const {
+  [[gnu::always_inline]] constexpr const std::byte* scale(int offset) const {
     return line(scales, offset / 64) + offset % 64;
   }
 };
@@ -35,12 +37,12 @@ struct Tile {
 template <class D>
 class Tiles {
  public:
-  [[gnu::always_inline]] Tiles(const PackedWeight& weight, std::int64_t strip) {
+  [[gnu::always_inline]] constexpr Tiles(const PackedWeight& weight, std::int64_t strip) {
     PackedWeight shape = weight;
     shape.format = D::kFormat;  // which it is: now the compiler knows
     const auto first = static_cast<std::size_t>(strip % kGroupStrips);
-    const std::byte* group =
-        weight.data + static_cast<std::size_t>(strip) / kGroupStrips * kGroupStrips * shape.strip_bytes();
+    const std::byte* group = weight.data + static_cast<std::size_t>(strip) / kGroupStrips * kGroupStrips *
+                                               shape.tiled_strip_bytes();
     const auto in_group = static_cast<std::size_t>(shape.strips_in_group(strip));
     full_tiles_ = shape.full_tiles();
     tail_k_ = shape.tail_k();
@@ -51,13 +53,13 @@ class Tiles {
     headers_ = group + first * shape.header_bytes();
     tiles_ = group + in_group * shape.header_bytes() + first * 64;
   }
-  [[gnu::always_inline]] std::int64_t count() const { return full_tiles_ + (tail_k_ ? 1 : 0); }
-  [[gnu::always_inline]] int octets(std::int64_t tile) const {
+  [[gnu::always_inline]] constexpr std::int64_t count() const { return full_tiles_ + (tail_k_ ? 1 : 0); }
+  [[gnu::always_inline]] constexpr int octets(std::int64_t tile) const {
     return static_cast<int>(tile < full_tiles_ ? kTileK / kOctet : ceil_div(tail_k_, kOctet));
   }
   // Bytes from a tile to the next of its strip.
-  [[gnu::always_inline]] std::size_t stride() const { return stride_; }
-  [[gnu::always_inline]] Tile at(int strip, std::int64_t tile) const {
+  [[gnu::always_inline]] constexpr std::size_t stride() const { return stride_; }
+  [[gnu::always_inline]] constexpr Tile at(int strip, std::int64_t tile) const {
     const std::byte* codes =
         tiles_ + static_cast<std::size_t>(tile) * stride_ + static_cast<std::size_t>(strip) * 64;
     const std::size_t plane = code_plane_bytes(tile_info(D::kFormat), tile < full_tiles_ ? kTileK : tail_k_);
@@ -79,9 +81,9 @@ class Tiles {
 // Lines of codes of one tile, from `first` on.
 class Lines {
  public:
-  [[gnu::always_inline]] Lines(const Tile& tile, int first)
+  [[gnu::always_inline]] constexpr Lines(const Tile& tile, int first)
       : first_(tile.line(tile.codes, first)), stride_(tile.stride) {}
-  [[gnu::always_inline]] const std::byte* operator[](int index) const {
+  [[gnu::always_inline]] constexpr const std::byte* operator[](int index) const {
     return first_ + static_cast<std::size_t>(index) * stride_;
   }
 
@@ -105,7 +107,7 @@ struct FloatSteps {
   static constexpr bool kStripsOfRows = true;
   static constexpr bool kRescales = false;
   static constexpr bool kDecodes = true;  // more work than reading
-  static typename A::F mac(typename A::F acc, W w, X x) { return A::fma(w, A::set(x), acc); }
+  static constexpr typename A::F mac(typename A::F acc, W w, X x) { return A::fma(w, A::set(x), acc); }
 };
 
 template <class A>
@@ -114,9 +116,9 @@ struct Mxfp4Floats : FloatSteps<A> {
   struct Octet {
     typename A::P raw;
     typename A::F scale;
-    typename A::F step(int s) const { return A::mul(A::e2m1(raw, kChainOrder[s]), scale); }
+    constexpr typename A::F step(int s) const { return A::mul(A::e2m1(raw, chain_offset(s)), scale); }
   };
-  static Octet open(const Tile& tile, int octet) {
+  static constexpr Octet open(const Tile& tile, int octet) {
     return {A::load_pairs(tile.line(tile.codes, octet)), A::e8m0(tile.scale(octet / 4 * 16))};
   }
 };
@@ -138,9 +140,9 @@ struct Mxfp4Offsets : FloatSteps<A> {
   static constexpr ScaleRange kScales = ScaleRange::usual;
   struct Octet {
     typename A::Offsets offsets;
-    typename A::F step(int s) const { return offsets.level(kChainOrder[s]); }
+    constexpr typename A::F step(int s) const { return offsets.level(chain_offset(s)); }
   };
-  static Octet open(const Tile& tile, int octet) {
+  static constexpr Octet open(const Tile& tile, int octet) {
     return {typename A::Offsets(tile.line(tile.codes, octet), tile.scale(octet / 4 * 16))};
   }
 };
@@ -151,12 +153,12 @@ struct Bf16Floats : FloatSteps<A> {
   static constexpr bool kDecodes = false;
   struct Octet {
     Lines lines;
-    typename A::F step(int s) const {
+    constexpr typename A::F step(int s) const {
       const auto pairs = A::load_pairs(lines[s / 2]);
       return s % 2 == 0 ? A::odd(pairs) : A::even(pairs);
     }
   };
-  static Octet open(const Tile& tile, int octet) { return {Lines(tile, octet * 4)}; }
+  static constexpr Octet open(const Tile& tile, int octet) { return {Lines(tile, octet * 4)}; }
 };
 
 template <class A>
@@ -165,9 +167,9 @@ struct F16Floats : FloatSteps<A> {
   static constexpr bool kDecodes = false;
   struct Octet {
     Lines lines;
-    typename A::F step(int s) const { return A::load_f16(lines[s / 2] + s % 2 * 32); }
+    constexpr typename A::F step(int s) const { return A::load_f16(lines[s / 2] + s % 2 * 32); }
   };
-  static Octet open(const Tile& tile, int octet) { return {Lines(tile, octet * 4)}; }
+  static constexpr Octet open(const Tile& tile, int octet) { return {Lines(tile, octet * 4)}; }
 };
 
 template <class A>
@@ -176,9 +178,9 @@ struct F32Floats : FloatSteps<A> {
   static constexpr bool kDecodes = false;
   struct Octet {
     Lines lines;
-    typename A::F step(int s) const { return A::load(reinterpret_cast<const float*>(lines[s])); }
+    constexpr typename A::F step(int s) const { return A::load(reinterpret_cast<const float*>(lines[s])); }
   };
-  static Octet open(const Tile& tile, int octet) { return {Lines(tile, octet * 8)}; }
+  static constexpr Octet open(const Tile& tile, int octet) { return {Lines(tile, octet * 8)}; }
 };
 
 // Weights as pairs of bf16, one step for two k. Only where A has the pair dot.
@@ -194,7 +196,7 @@ struct PairSteps {
   static constexpr bool kStripsOfRows = true;
   static constexpr bool kRescales = false;
   static constexpr bool kDecodes = true;
-  static typename A::F mac(typename A::F acc, W w, X x) { return A::dot(acc, w, x); }
+  static constexpr typename A::F mac(typename A::F acc, W w, X x) { return A::dot(acc, w, x); }
 };
 
 template <class A>
@@ -202,9 +204,9 @@ struct Mxfp4Pairs : PairSteps<A> {
   static constexpr Format kFormat = Format::mxfp4;
   struct Octet {
     typename A::P raw, exponents;
-    typename A::P step(int s) const { return A::e2m1_pairs(raw, s, exponents); }
+    constexpr typename A::P step(int s) const { return A::e2m1_pairs(raw, s, exponents); }
   };
-  static Octet open(const Tile& tile, int octet) {
+  static constexpr Octet open(const Tile& tile, int octet) {
     return {A::load_pairs(tile.line(tile.codes, octet)), A::e8m0_pairs(tile.scale(octet / 4 * 16))};
   }
 };
@@ -215,23 +217,23 @@ struct Bf16Pairs : PairSteps<A> {
   static constexpr bool kDecodes = false;
   struct Octet {
     Lines lines;
-    typename A::P step(int s) const { return A::load_pairs(lines[s]); }
+    constexpr typename A::P step(int s) const { return A::load_pairs(lines[s]); }
   };
-  static Octet open(const Tile& tile, int octet) { return {Lines(tile, octet * 4)}; }
+  static constexpr Octet open(const Tile& tile, int octet) { return {Lines(tile, octet * 4)}; }
 };
 
-// ---- codes: levels of k offset kChainOrder[s], or these times 1 / kUnit, a power of two
+// ---- codes: levels of k offset chain_offset(s), or these times 1 / kUnit, a power of two
 
 // The bytes of an octet, a dword a row: those of even and of odd k.
 template <class A>
 struct OctetBytes {
   typename A::P even, odd;
-  static OctetBytes of_nibbles(const Tile& tile, int octet) {
+  static constexpr OctetBytes of_nibbles(const Tile& tile, int octet) {
     const auto raw = A::load_pairs(tile.line(tile.codes, octet));
     return {A::keep(raw, 0x0f0f'0f0fu), A::keep(A::shifted_right(raw, 4), 0x0f0f'0f0fu)};
   }
-  typename A::F byte24(int s) const {
-    const int k = kChainOrder[s];
+  constexpr typename A::F byte24(int s) const {
+    const int k = chain_offset(s);
     return A::byte24(k % 2 ? odd : even, k / 2);
   }
 };
@@ -243,10 +245,10 @@ struct Integers {
   template <class A>
   struct Octet {
     OctetBytes<A> bytes;
-    typename A::F level(int s) const { return bytes.byte24(s); }
+    constexpr typename A::F level(int s) const { return bytes.byte24(s); }
   };
   template <class A>
-  static Octet<A> open(const Tile& tile, int octet) {
+  static constexpr Octet<A> open(const Tile& tile, int octet) {
     auto bytes = OctetBytes<A>::of_nibbles(tile, octet);
     if constexpr (High > 0) {
       constexpr int kOctets = 4 / High;  // that share a dword of high bits
@@ -271,12 +273,12 @@ struct IntegerTable {
   template <class A>
   struct Octet {
     OctetBytes<A> bytes;
-    typename A::F level(int s) const { return bytes.byte24(s); }
+    constexpr typename A::F level(int s) const { return bytes.byte24(s); }
   };
   template <class A>
-  static Octet<A> open(const Tile& tile, int octet) {
+  static constexpr Octet<A> open(const Tile& tile, int octet) {
     const auto codes = OctetBytes<A>::of_nibbles(tile, octet);
-    return {{A::looked_up(Levels, codes.even), A::looked_up(Levels, codes.odd)}};
+    return {{A::template looked_up<Levels>(codes.even), A::template looked_up<Levels>(codes.odd)}};
   }
 };
 
@@ -287,10 +289,10 @@ struct FloatTable {
   template <class A>
   struct Octet {
     typename A::P raw;
-    typename A::F level(int s) const { return A::table(Levels, raw, kChainOrder[s]); }
+    constexpr typename A::F level(int s) const { return A::template table<Levels>(raw, chain_offset(s)); }
   };
   template <class A>
-  static Octet<A> open(const Tile& tile, int octet) {
+  static constexpr Octet<A> open(const Tile& tile, int octet) {
     return {A::load_pairs(tile.line(tile.codes, octet))};
   }
 };
@@ -302,10 +304,10 @@ struct Bytes {
   template <class A>
   struct Octet {
     OctetBytes<A> bytes;
-    typename A::F level(int s) const { return bytes.byte24(s); }
+    constexpr typename A::F level(int s) const { return bytes.byte24(s); }
   };
   template <class A>
-  static Octet<A> open(const Tile& tile, int octet) {
+  static constexpr Octet<A> open(const Tile& tile, int octet) {
     const Lines lines(tile, octet * 2);
     return {{A::load_pairs(lines[0]), A::load_pairs(lines[1])}};
   }
@@ -318,7 +320,7 @@ struct FloatBytes {
   template <class A>
   struct Octet {
     Lines lines;
-    typename A::F level(int s) const {
+    constexpr typename A::F level(int s) const {
       const std::byte* at = lines[s / 4] + s % 4 * 16;
       if constexpr (E4M3)
         return A::load_e4m3(at);
@@ -327,7 +329,7 @@ struct FloatBytes {
     }
   };
   template <class A>
-  static Octet<A> open(const Tile& tile, int octet) {
+  static constexpr Octet<A> open(const Tile& tile, int octet) {
     return {Lines(tile, octet * 2)};
   }
 };
@@ -344,46 +346,48 @@ struct Whole {
 template <class A, class Codes>
 struct HalfScale {
   typename A::F scale;
-  static HalfScale open(const Tile& tile, int octet) {
+  static constexpr HalfScale open(const Tile& tile, int octet) {
     return {A::mul(A::load_f16(tile.scale(octet / 4 * 32)), A::set(Codes::kUnit))};
   }
-  typename A::F weight(typename A::F level) const { return A::mul(level, scale); }
-  typename A::F step() const { return scale; }
+  constexpr typename A::F weight(typename A::F level) const { return A::mul(level, scale); }
+  constexpr typename A::F step() const { return scale; }
 };
 
 // The same, and plus another f16. The product is exact, so that one rounding is as good as two.
 template <class A, class Codes>
 struct HalfScaleAndMinimum {
   typename A::F scale, minimum;
-  static HalfScaleAndMinimum open(const Tile& tile, int octet) {
+  static constexpr HalfScaleAndMinimum open(const Tile& tile, int octet) {
     const std::byte* line = tile.scale(octet / 4 * 64);
     return {A::mul(A::load_f16(line), A::set(Codes::kUnit)), A::load_f16(line + 32)};
   }
-  typename A::F weight(typename A::F level) const { return A::fma(level, scale, minimum); }
-  typename A::F step() const { return scale; }
+  constexpr typename A::F weight(typename A::F level) const { return A::fma(level, scale, minimum); }
+  constexpr typename A::F step() const { return scale; }
 };
 
 // Levels that are brought to their unit first: such scales may be as small as f32 has them.
 template <class A, class Codes>
 struct AnyScale {
   typename A::F scale;
-  typename A::F weight(typename A::F level) const {
+  constexpr typename A::F weight(typename A::F level) const {
     if constexpr (Codes::kUnit != 1) level = A::mul(level, A::set(Codes::kUnit));
     return A::mul(level, scale);
   }
-  typename A::F step() const { return weight(A::set(1.0f)); }
+  constexpr typename A::F step() const { return weight(A::set(1.0f)); }
 };
 
 // Times a power of two for each 32 inputs.
 template <class A, class Codes>
 struct PowerScale : AnyScale<A, Codes> {
-  static PowerScale open(const Tile& tile, int octet) { return {{A::e8m0(tile.scale(octet / 4 * 16))}}; }
+  static constexpr PowerScale open(const Tile& tile, int octet) {
+    return {{A::e8m0(tile.scale(octet / 4 * 16))}};
+  }
 };
 
 // Times an f32 for each run of inputs.
 template <class A, class Codes>
 struct RunScale : AnyScale<A, Codes> {
-  static RunScale open(const Tile& tile, int octet) {
+  static constexpr RunScale open(const Tile& tile, int octet) {
     const std::byte* line = tile.header;
     if (tile.run_octets > 0) line = tile.scale(octet / tile.run_octets * 64);
     return {{A::load(reinterpret_cast<const float*>(line))}};
@@ -393,23 +397,25 @@ struct RunScale : AnyScale<A, Codes> {
 // And divided by 127.
 template <class A, class Codes>
 struct RunScaleOf127 : RunScale<A, Codes> {
-  static RunScaleOf127 open(const Tile& tile, int octet) { return {RunScale<A, Codes>::open(tile, octet)}; }
-  typename A::F weight(typename A::F level) const {
+  static constexpr RunScaleOf127 open(const Tile& tile, int octet) {
+    return {RunScale<A, Codes>::open(tile, octet)};
+  }
+  constexpr typename A::F weight(typename A::F level) const {
     return A::mul(RunScale<A, Codes>::weight(level), A::set(1.0f / 127.0f));
   }
-  typename A::F step() const { return weight(A::set(1.0f)); }
+  constexpr typename A::F step() const { return weight(A::set(1.0f)); }
 };
 
 // Times an E4M3 for each 16 inputs, which is exact, and times the row's factor.
 template <class A, class Codes>
 struct SmallScaleAndFactor {
   typename A::F scale, factor;
-  static SmallScaleAndFactor open(const Tile& tile, int octet) {
+  static constexpr SmallScaleAndFactor open(const Tile& tile, int octet) {
     return {A::mul(A::load_e4m3(tile.scale(octet / 2 * 16)), A::set(Codes::kUnit)),
             A::load(reinterpret_cast<const float*>(tile.header))};
   }
-  typename A::F weight(typename A::F level) const { return A::mul(A::mul(level, scale), factor); }
-  typename A::F step() const { return A::mul(scale, factor); }
+  constexpr typename A::F weight(typename A::F level) const { return A::mul(A::mul(level, scale), factor); }
+  constexpr typename A::F step() const { return A::mul(scale, factor); }
 };
 
 // Times an integer for each Group inputs, times the f16 of the tile; the product of these two is exact.
@@ -418,12 +424,12 @@ struct SuperScale {
   template <class A, class Codes>
   struct Of {
     typename A::F scale;
-    static Of open(const Tile& tile, int octet) {
+    static constexpr Of open(const Tile& tile, int octet) {
       const auto super = A::mul(A::load_f16(tile.scale(kTileK / Group * 16)), A::set(Codes::kUnit));
       return {A::mul(super, A::load_i8(tile.scale(octet / (Group / 8) * 16)))};
     }
-    typename A::F weight(typename A::F level) const { return A::mul(level, scale); }
-    typename A::F step() const { return scale; }
+    constexpr typename A::F weight(typename A::F level) const { return A::mul(level, scale); }
+    constexpr typename A::F step() const { return scale; }
   };
 };
 
@@ -431,13 +437,13 @@ struct SuperScale {
 template <class A, class Codes>
 struct SuperScaleAndMinimum {
   typename A::F scale, minimum;
-  static SuperScaleAndMinimum open(const Tile& tile, int octet) {
+  static constexpr SuperScaleAndMinimum open(const Tile& tile, int octet) {
     const std::byte *line = tile.scale(octet / 4 * 32), *super = tile.scale(kTileK / 32 * 32);
     return {A::mul(A::mul(A::load_f16(super), A::set(Codes::kUnit)), A::load_i8(line)),
             A::mul(A::mul(A::load_f16(super + 32), A::set(-1.0f)), A::load_i8(line + 16))};
   }
-  typename A::F weight(typename A::F level) const { return A::fma(level, scale, minimum); }
-  typename A::F step() const { return scale; }
+  constexpr typename A::F weight(typename A::F level) const { return A::fma(level, scale, minimum); }
+  constexpr typename A::F step() const { return scale; }
 };
 
 // ---- the formats made of them
@@ -450,9 +456,9 @@ struct Scaled : FloatSteps<A> {
   struct Octet {
     typename Codes::template Octet<A> codes;
     Scale<A, Codes> scale;
-    typename A::F step(int s) const { return scale.weight(codes.level(s)); }
+    constexpr typename A::F step(int s) const { return scale.weight(codes.level(s)); }
   };
-  static Octet open(const Tile& tile, int octet) {
+  static constexpr Octet open(const Tile& tile, int octet) {
     return {Codes::template open<A>(tile, octet), Scale<A, Codes>::open(tile, octet)};
   }
 };
@@ -483,14 +489,14 @@ struct Mxfp4Rescaled : FloatSteps<A>, CountsInScales<A> {
   static constexpr Format kFormat = Format::mxfp4;
   struct Octet {
     E2m1Codes::Octet<A> codes;
-    typename A::F step(int s) const { return codes.level(s); }
+    constexpr typename A::F step(int s) const { return codes.level(s); }
   };
-  static Octet open(const Tile& tile, int octet) { return {E2m1Codes::open<A>(tile, octet)}; }
+  static constexpr Octet open(const Tile& tile, int octet) { return {E2m1Codes::open<A>(tile, octet)}; }
 
-  static typename A::F unit(const std::byte* scales) {
+  static constexpr typename A::F unit(const std::byte* scales) {
     return A::mul(A::e8m0(scales), A::set(E2m1Codes::kUnit));
   }
-  static bool holds(const MatmulCall& call) {
+  static constexpr bool holds(const MatmulCall& call) {
     return call.weight->k <= 1 << 16 && A::all_within(static_cast<const float*>(call.x),
                                                       call.rows * call.weight->k_padded(), 0x1p-60f, 0x1p40f);
   }
@@ -504,12 +510,14 @@ struct Mxfp4RescaledPairs : PairSteps<A>, CountsInScales<A> {
   static constexpr Format kFormat = Format::mxfp4;
   struct Octet {
     typename A::P raw;
-    typename A::P step(int s) const { return A::e2m1_pairs(raw, s); }
+    constexpr typename A::P step(int s) const { return A::e2m1_pairs(raw, s); }
   };
-  static Octet open(const Tile& tile, int octet) { return {A::load_pairs(tile.line(tile.codes, octet))}; }
+  static constexpr Octet open(const Tile& tile, int octet) {
+    return {A::load_pairs(tile.line(tile.codes, octet))};
+  }
 
-  static typename A::F unit(const std::byte* scales) { return A::e8m0(scales); }
-  static bool holds(const MatmulCall& call) {
+  static constexpr typename A::F unit(const std::byte* scales) { return A::e8m0(scales); }
+  static constexpr bool holds(const MatmulCall& call) {
     return call.weight->k <= 1 << 16 &&
            A::pairs_below(call.x, call.rows * call.weight->k_padded() / 2, 0x5380);  // 2^40
   }

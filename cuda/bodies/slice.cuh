@@ -1,29 +1,39 @@
-// One slice of MXFP4 times one to eight columns: 16 rows x 256 inputs by one warp, from shared memory. The
-// order of additions within a slice is what is here; that between slices is one after the other
-// (stripes.cuh).
+// One slice of a matrix times one to eight columns: 16 rows by one warp, from shared memory. The order of
+// additions within a slice is what is here; that between slices is one after the other (stripes.cuh).
+//
+// Weights is how weights lie in a slice (weights_mxfp4.cuh, weights_bf16.cuh):
+//   Tiles                                         their geometry
+//   Line line(slice, lane)                        what a lane needs of the line of scales,
+//   Block block(slice, block, lane)               and of a block
+//   factors(out, line, block, number, half)       of these, the first factors of both products of half a
+//   block floats(upper, lower, slice, block, half, lane)  the same of the lane's two rows as f32
 #pragma once
 
 #include "../arch.cuh"
-#include "../mxfp4_tiles.hpp"
+#include "halves.cuh"
+#include <nibble/kernels/device_layout.hpp>
 
-#include <bit>
 #include <cstdint>
 
 namespace nib::inline v0::cuda {
 
 inline constexpr int kColumns = 8;
+inline constexpr int kHalfBlock = kBlockDepth / 2;
 
 // What a lane holds of a product [16 rows][8 columns], as multiply_tile has it: with group = lane / 4 and
 // in_group = lane % 4, element i is row group + 8 (i / 2), column 2 in_group + i % 2.
 constexpr int row_of_element(int lane, int i) { return lane / 4 + 8 * (i / 2); }
 constexpr int column_of_element(int lane, int i) { return 2 * (lane % 4) + i % 2; }
 
-// Tensor cores of sm_80 and later: weights are the first factor, unpacked in registers, their scale folded in
-// (which is exact); columns the second. One chain of sums through the slice.
+// Tensor cores of sm_80 and later: weights are the first factor, unpacked in registers; columns the second.
+// One chain of sums through the slice.
+template <class W>
 struct TensorMath {
-  static constexpr int kStages = 4;         // of the ring that slices are copied into
-  static constexpr int kBlocksThatFit = 2;  // on a multiprocessor
-  static constexpr int kWide = 4;           // eights of columns that share the unpacking of weights
+  using Weights = W;
+  static constexpr int kMostShared = 99 * 1024;  // what a block may take on sm_86, sm_89 and sm_120
+  static constexpr int kStages = 4;              // of the ring that slices are copied into
+  static constexpr int kBlocksThatFit = 2;       // on a multiprocessor
+  static constexpr int kWide = 4;                // eights of columns that share the unpacking of weights
 
   // Column `group` of the second factor is this lane's, inputs 8 in_group .. + 7 of each half block.
   struct Inputs {
@@ -37,25 +47,17 @@ struct TensorMath {
 
   // kWide times eight columns; load(wide, block, half) are this lane's inputs of column `group` of them.
   template <int kBlocks, int kWide, class Load>
-  NIB_DEVICE static void multiply_blocks(float (&sums)[kWide][4], const Words4* codes,
-                                         const std::uint32_t (&scales)[4], int first_block, const Load& load,
+  NIB_DEVICE static void multiply_blocks(float (&sums)[kWide][4], const Words4* slice,
+                                         const typename W::Line& line, int first_block, const Load& load,
                                          int lane) {
     NIB_UNROLL
     for (int i = 0; i < kBlocks; ++i) {
       const int block = first_block + i;
-      const Words4 words = codes[block * 32 + lane];
+      const typename W::Block words = W::block(slice, block, lane);
       NIB_UNROLL
       for (int half = 0; half < 2; ++half) {
-        const int group = 2 * block + half;
-        const std::uint32_t upper_scale = scale_pair(byte_of(group < 4 ? scales[0] : scales[1], group % 4)),
-                            lower_scale = scale_pair(byte_of(group < 4 ? scales[2] : scales[3], group % 4));
-        const CodePairs upper = untwiddle(words.at[2 * half]), lower = untwiddle(words.at[2 * half + 1]);
         std::uint32_t weights[2][4];
-        NIB_UNROLL
-        for (int j = 0; j < 4; ++j) {
-          weights[j / 2][j % 2 * 2] = multiply_bf16x2(upper.at[j], upper_scale);
-          weights[j / 2][j % 2 * 2 + 1] = multiply_bf16x2(lower.at[j], lower_scale);
-        }
+        W::factors(weights, line, words, block, half);
         NIB_UNROLL
         for (int wide = 0; wide < kWide; ++wide) {
           const Words4 x = load(wide, block, half);
@@ -69,16 +71,16 @@ struct TensorMath {
   template <int kWide, class Load>
   NIB_DEVICE static void multiply_wide(float (&sums)[kWide][4], const Words4* slice, int blocks,
                                        const Load& load, int lane) {
-    const Words4 scales = slice[lane / 4];
-    const Words4* const codes = slice + kLineBytes / 16;
+    constexpr int kBlocks = W::Tiles::kBlocks;
+    const typename W::Line line = W::line(slice, lane);
     NIB_UNROLL
     for (int wide = 0; wide < kWide; ++wide)
       for (int i = 0; i < 4; ++i) sums[wide][i] = 0;
-    if (blocks == kSliceDepth / kBlockDepth) {
-      multiply_blocks<kSliceDepth / kBlockDepth, kWide>(sums, codes, scales.at, 0, load, lane);
+    if (kBlocks == 1 || blocks == kBlocks) {
+      multiply_blocks<kBlocks, kWide>(sums, slice, line, 0, load, lane);
     } else {
       for (int block = 0; block < blocks; ++block)
-        multiply_blocks<1, kWide>(sums, codes, scales.at, block, load, lane);
+        multiply_blocks<1, kWide>(sums, slice, line, block, load, lane);
     }
   }
 
@@ -90,7 +92,7 @@ struct TensorMath {
     multiply_wide<1>(
         wide, slice, blocks,
         [column](int, int block, int half) {
-          return *reinterpret_cast<const Words4*>(column + block * kBlockDepth + half * kScaleGroup);
+          return *reinterpret_cast<const Words4*>(column + block * kBlockDepth + half * kHalfBlock);
         },
         lane);
     for (int i = 0; i < 4; ++i) sums[i] = wide[0][i];
@@ -111,7 +113,10 @@ struct TensorMath {
 
 // Everything older: fused multiply-adds in f32. Each lane sums up its own inputs of two rows, for all
 // columns; the four lanes that share rows then add theirs, neighbours first.
+template <class W>
 struct SimtMath {
+  using Weights = W;
+  static constexpr int kMostShared = 64 * 1024;  // on sm_75
   static constexpr int kStages = 2;
   static constexpr int kBlocksThatFit = 1;
   static constexpr int kWide = 2;
@@ -127,33 +132,15 @@ struct SimtMath {
     }
   };
 
-  NIB_DEVICE static float low_half(std::uint32_t pair) { return std::bit_cast<float>(pair << 16); }
-  NIB_DEVICE static float high_half(std::uint32_t pair) { return std::bit_cast<float>(pair & 0xffff'0000u); }
-
-  // Eight weights of a word.
-  NIB_DEVICE static void unpack(float (&weights)[8], std::uint32_t word, std::uint32_t scale_byte) {
-    const float scale = std::bit_cast<float>(scale_byte << 23);
-    const CodePairs pairs = untwiddle(word);
-    NIB_UNROLL
-    for (int j = 0; j < 4; ++j) {
-      weights[2 * j] = low_half(pairs.at[j]) * scale;
-      weights[2 * j + 1] = high_half(pairs.at[j]) * scale;
-    }
-  }
-
   NIB_DEVICE static void multiply_slice(float (&sums)[4], const Words4* slice, int blocks,
                                         const Inputs& inputs, int first_input, int lane) {
-    const auto* const scales = reinterpret_cast<const std::uint8_t*>(slice + lane / 4);
-    const Words4* const codes = slice + kLineBytes / 16;
     float upper[kColumns] = {}, lower[kColumns] = {};
     for (int group = 0; group < 2 * blocks; ++group) {
-      const auto* const words = codes[group / 2 * 32 + lane].at + 2 * (group % 2);
       float upper_weights[8], lower_weights[8];
-      unpack(upper_weights, words[0], scales[group]);
-      unpack(lower_weights, words[1], scales[8 + group]);
+      W::floats(upper_weights, lower_weights, slice, group / 2, group % 2, lane);
       NIB_UNROLL
       for (int i = 0; i < kColumns; ++i) {
-        const std::uint16_t* const column = inputs.at[i] + first_input + group * kScaleGroup;
+        const std::uint16_t* const column = inputs.at[i] + first_input + group * kHalfBlock;
         const Words4 x = *reinterpret_cast<const Words4*>(column);
         NIB_UNROLL
         for (int j = 0; j < 4; ++j) {

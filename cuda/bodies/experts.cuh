@@ -1,0 +1,196 @@
+// The two products of experts, as stripes.cuh and grouped.cuh take them. Items are the tiles of the experts
+// that have entries, expert after expert.
+#pragma once
+
+#include "activation.cuh"
+#include "active.cuh"
+#include "grouped.cuh"
+
+#include <cstddef>
+#include <cstdint>
+
+namespace nib::inline v0::cuda {
+
+// A matrix of each expert.
+template <class Tiles>
+struct ExpertMatrices {
+  Tiles shape;
+  const std::byte* first;  // the header of expert 0's
+  std::int64_t distance;   // bytes from one to the next
+  const float* bias;       // [experts][bias_stride], or null
+  std::int64_t bias_stride;
+};
+
+// What both products have in common.
+template <class Tiles>
+struct OfExperts {
+  const ExpertMatrices<Tiles>& of;
+  const ExpertLists& lists;
+  const ActiveExperts& active;
+
+  NIB_DEVICE int tiles() const { return static_cast<int>(of.shape.tiles()); }
+  NIB_DEVICE int items() const { return active.count * tiles(); }
+  NIB_DEVICE const Tiles& shape() const { return of.shape; }
+  NIB_DEVICE int expert(int item) const { return active.id[item / tiles()]; }
+  NIB_DEVICE int row_tile(int item) const { return item % tiles(); }
+  NIB_DEVICE const std::byte* matrix(int item) const { return of.first + expert(item) * of.distance; }
+  NIB_DEVICE const std::byte* tile(int item) const {
+    return matrix(item) + kDeviceHeaderBytes + row_tile(item) * of.shape.tile_bytes();
+  }
+  NIB_DEVICE float factor(int item) const { return *reinterpret_cast<const float*>(matrix(item)); }
+  NIB_DEVICE float bias(int item, std::int64_t row) const {
+    return of.bias ? of.bias[expert(item) * of.bias_stride + row] : 0;
+  }
+
+  NIB_DEVICE int matrices() const { return active.count; }
+  NIB_DEVICE int columns(int matrix) const { return entries(matrix * tiles()); }
+  NIB_DEVICE int first_entry(int item) const { return lists.first[expert(item)]; }
+  NIB_DEVICE int entries(int item) const { return lists.first[expert(item) + 1] - first_entry(item); }
+  // The entry of column i, or where there are fewer that of the first.
+  NIB_DEVICE int entry(int item, int i) const {
+    const int from = first_entry(item);
+    return from + i < lists.first[expert(item) + 1] ? from + i : from;
+  }
+};
+
+template <class Tiles>
+struct GateUpCall {
+  ExpertLists lists;
+  ExpertMatrices<Tiles> matrices;
+  const std::uint16_t* x;
+  std::int64_t x_stride;
+  Hidden hidden;
+};
+
+// Leaves the activations of units.
+template <class Tiles>
+struct GateUp : OfExperts<Tiles> {
+  using Call = GateUpCall<Tiles>;
+  const Call& call;
+
+  NIB_DEVICE GateUp(const Call& by, const ActiveExperts& found)
+      : OfExperts<Tiles>{by.matrices, by.lists, found}, call(by) {}
+
+  NIB_DEVICE const std::uint16_t* column(int item, int i) const {
+    return call.x + call.lists.row[this->entry(item, i)] * call.x_stride;
+  }
+  NIB_DEVICE void finish(int item, int lane, const LaneSums& sums, int first_column = 0) const {
+    const float factor = this->factor(item);
+    const int tile = this->row_tile(item), entries = this->entries(item);
+    if (is_gated(call.hidden.activation)) {
+      // A lane's first two elements are the gates of a unit, the others its ups (DeviceRows::gate_up). The
+      // bias is in the order of strips: sixteen gates, sixteen ups.
+      const int unit = tile * (kTileRows / 2) + row_of_element(lane, 0);
+      if (unit >= call.hidden.units) return;
+      const std::int64_t row = unit / kTileRows * 2 * kTileRows + unit % kTileRows;
+      const float gate_bias = this->bias(item, row), up_bias = this->bias(item, row + kTileRows);
+      NIB_UNROLL
+      for (int i = 0; i < 2; ++i) {
+        const int column = first_column + column_of_element(lane, i);
+        if (column < entries)
+          store(item, column, unit,
+                gated(call.hidden, sums.at[i] * factor + gate_bias, sums.at[2 + i] * factor + up_bias));
+      }
+    } else {
+      NIB_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        const int unit = tile * kTileRows + row_of_element(lane, i),
+                  column = first_column + column_of_element(lane, i);
+        if (unit < call.hidden.units && column < entries)
+          store(item, column, unit, ungated(call.hidden, sums.at[i] * factor + this->bias(item, unit)));
+      }
+    }
+  }
+
+ private:
+  NIB_DEVICE void store(int item, int column, int unit, float value) const {
+    call.hidden.at[(this->first_entry(item) + column) * call.hidden.stride + unit] = round_to_bf16(value);
+  }
+};
+
+// A row's outputs are added up in increasing order of experts.
+struct Combine {
+  const std::int32_t* entry_of_row;  // [rows][experts_per_row]
+  int rows, experts_per_row;
+  const float* outputs;  // [entries][stride], weighted
+  float* x;              // [rows][stride]
+  std::int64_t stride;
+
+  NIB_DEVICE void add(int row, std::int64_t column) const {
+    const std::int32_t* const entries = entry_of_row + std::int64_t{row} * experts_per_row;
+    float sum = 0;
+    for (int i = 0; i < experts_per_row; ++i) sum += outputs[entries[i] * stride + column];
+    x[row * stride + column] += sum;
+  }
+};
+
+template <class Tiles>
+struct DownCall {
+  ExpertLists lists;
+  ExpertMatrices<Tiles> matrices;
+  const float* entry_weight;
+  const std::uint16_t* hidden;
+  std::int64_t hidden_stride;
+  float* outputs;
+  Combine combine;
+  std::int32_t* tile_counters;  // [tiles], zero, before and after
+};
+
+// Leaves the weighted outputs of entries.
+template <class Tiles>
+struct DownOutputs : OfExperts<Tiles> {
+  using Call = DownCall<Tiles>;
+  const Call& call;
+
+  NIB_DEVICE DownOutputs(const Call& by, const ActiveExperts& found)
+      : OfExperts<Tiles>{by.matrices, by.lists, found}, call(by) {}
+
+  NIB_DEVICE const std::uint16_t* column(int item, int i) const {
+    return call.hidden + this->entry(item, i) * call.hidden_stride;
+  }
+  NIB_DEVICE void finish(int item, int lane, const LaneSums& sums, int first_column = 0) const {
+    const float factor = this->factor(item);
+    const int tile = this->row_tile(item), entries = this->entries(item);
+    NIB_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      const std::int64_t row = std::int64_t{tile} * kTileRows + row_of_element(lane, i);
+      const int column = first_column + column_of_element(lane, i);
+      if (row >= this->of.shape.rows || column >= entries) continue;
+      const int entry = this->first_entry(item) + column;
+      call.outputs[entry * call.combine.stride + row] =
+          (sums.at[i] * factor + this->bias(item, row)) * call.entry_weight[entry];
+    }
+  }
+};
+
+// For up to eight rows: the expert that comes last to a tile adds up what all have left.
+template <class Tiles>
+struct DownAndAdd : DownOutputs<Tiles> {
+  using DownOutputs<Tiles>::DownOutputs;
+
+  NIB_DEVICE void finish(int item, int lane, const LaneSums& sums) const {
+    DownOutputs<Tiles>::finish(item, lane, sums);
+    const int tile = this->row_tile(item);
+    if (!is_last_expert(tile, lane)) return;
+    NIB_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      const std::int64_t row = std::int64_t{tile} * kTileRows + row_of_element(lane, i);
+      const int column = column_of_element(lane, i);
+      if (row < this->of.shape.rows && column < this->call.combine.rows) this->call.combine.add(column, row);
+    }
+  }
+
+ private:
+  // Of those that compute this tile.
+  NIB_DEVICE bool is_last_expert(int tile, int lane) const {
+    sync_warp();  // what the lanes left in memory comes before what is counted
+    int before = 0;
+    if (lane == 0) {
+      before = add_in_order(this->call.tile_counters + tile, 1);
+      if (before + 1 == this->active.count) this->call.tile_counters[tile] = 0;
+    }
+    return shuffle(before, 0) + 1 == this->active.count;
+  }
+};
+
+}  // namespace nib::inline v0::cuda

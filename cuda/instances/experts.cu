@@ -1,0 +1,250 @@
+#include "../bodies/experts.cuh"
+#include "../bodies/weights_bf16.cuh"
+#include "../bodies/weights_mxfp4.cuh"
+#include "../multiply.hpp"
+#include "../tiles.hpp"
+#include <nibble/base/concat.hpp>
+
+#include <limits>
+#include <string_view>
+
+namespace nib::inline v0::cuda {
+namespace {
+
+template <class Math>
+struct StripedExperts {
+  StripeShared<Math> stripes;
+  ActiveExperts active;
+};
+template <class Math>
+struct GroupedExperts {
+  GroupedShared<Math> grouped;
+  ActiveExperts active;
+};
+
+template <class Math, template <class> class Problem>
+using ProblemOf = Problem<typename Math::Weights::Tiles>;
+
+template <class Math, template <class> class Problem>
+NIB_KERNEL void NIB_FITS(kStripeThreads, Math::kBlocksThatFit)
+    experts_kernel(typename ProblemOf<Math, Problem>::Call call, CutItems cut) {
+  auto& shared = shared_memory<StripedExperts<Math>>();
+  find_active(shared.active, call.lists);
+  multiply_stripes<Math>(ProblemOf<Math, Problem>(call, shared.active), cut, shared.stripes);
+}
+
+template <class Math, template <class> class Problem>
+NIB_KERNEL void NIB_FITS(kStripeThreads, 1)
+    experts_grouped_kernel(typename ProblemOf<Math, Problem>::Call call) {
+  auto& shared = shared_memory<GroupedExperts<Math>>();
+  find_active(shared.active, call.lists);
+  multiply_grouped<Math>(ProblemOf<Math, Problem>(call, shared.active), shared.grouped);
+}
+
+NIB_KERNEL void NIB_FITS(kStripeThreads, 1) combine_kernel(Combine call, std::int64_t width) {
+  for (std::int64_t i = std::int64_t{block_index()} * kStripeThreads + thread_index(); i < call.rows * width;
+       i += std::int64_t{block_count()} * kStripeThreads)
+    call.add(static_cast<int>(i / width), i % width);
+}
+
+// Zeros behind the units of each entry.
+NIB_KERNEL void NIB_FITS(kStripeThreads, 1) clear_beyond_kernel(Hidden hidden, std::int64_t entries) {
+  const std::int64_t each = hidden.stride - hidden.units;
+  for (std::int64_t i = std::int64_t{block_index()} * kStripeThreads + thread_index(); i < entries * each;
+       i += std::int64_t{block_count()} * kStripeThreads)
+    hidden.at[i / each * hidden.stride + hidden.units + i % each] = 0;
+}
+
+// One call of the op.
+struct Experts {
+  const Queue& queue;
+  const OpContext& context;
+  const ExpertsArgs& args;
+  Hidden hidden;
+
+  Experts(const Queue& to, const OpContext& with, const ExpertsArgs& of)
+      : queue(to),
+        context(with),
+        args(of),
+        hidden{reinterpret_cast<std::uint16_t*>(with.expert_inputs), bf16_stride(of.width),
+               static_cast<int>(of.width), of.activation, of.gate} {}
+
+  ExpertLists lists() const { return {args.experts, args.routing.first, args.routing.row}; }
+  std::int64_t entries() const { return args.rows * args.experts_per_token; }
+  std::int64_t width() const { return args.down->rows; }
+  const std::uint16_t* x() const { return reinterpret_cast<const std::uint16_t*>(args.normed); }
+  std::int64_t x_stride() const { return bf16_stride(args.gate_up->k); }
+  std::int64_t distance(const PackedWeight* of) const {
+    return args.experts > 1 ? of[1].data - of[0].data : 0;
+  }
+  std::int64_t gate_up_bias_stride() const { return args.gate_up->strips() * kStripRows; }
+  Combine combine() const {
+    return {
+        args.routing.entry_of_row, static_cast<int>(args.rows), args.experts_per_token, args.outputs, args.x,
+        row_stride(width())};
+  }
+  Status launch_combine() const {
+    return launch(combine_kernel, {queue.processors, kStripeThreads, 0}, queue.stream, combine(), width());
+  }
+
+  template <class Tiles>
+  ExpertMatrices<Tiles> matrices(const PackedWeight* of, const float* bias, std::int64_t bias_stride) const {
+    return {{of->rows, of->k}, of->data, distance(of), bias, bias_stride};
+  }
+  TilesProduct tiles(const PackedWeight* of, const float* bias, std::int64_t bias_stride) const {
+    return {.weight = *of,
+            .distance = distance(of),
+            .lists = lists(),
+            .rows = args.rows,
+            .x = x(),
+            .x_stride = x_stride(),
+            .bias = bias,
+            .bias_stride = bias_stride,
+            .entry_weight = nullptr,
+            .out = nullptr,
+            .out_stride = 0,
+            .add = false,
+            .hidden = {}};
+  }
+};
+
+// For up to eight rows an expert has so few, too.
+template <class Math, template <class> class Problem>
+Status launch_striped(const Experts& op, const typename ProblemOf<Math, Problem>::Call& call,
+                      std::int64_t tile_counters) {
+  static_assert(sizeof(StripedExperts<Math>) <= Math::kMostShared);
+  const int blocks = blocks_of(op.queue, Math::kBlocksThatFit);
+  NIB_ASSIGN(const CutItems cut,
+             cut_items(Scratch(op.context), blocks, call.matrices.shape.slices(), tile_counters));
+  return launch(experts_kernel<Math, Problem>, {blocks, kStripeThreads, sizeof(StripedExperts<Math>)},
+                op.queue.stream, call, cut);
+}
+
+template <class Math, template <class> class Problem>
+Status launch_grouped(const Experts& op, const typename ProblemOf<Math, Problem>::Call& call) {
+  static_assert(sizeof(GroupedExperts<Math>) <= Math::kMostShared);
+  return launch(experts_grouped_kernel<Math, Problem>,
+                {op.queue.processors, kStripeThreads, sizeof(GroupedExperts<Math>)}, op.queue.stream, call);
+}
+
+template <class Math>
+Status launch_gate_up(const Experts& op) {
+  using Tiles = typename Math::Weights::Tiles;
+  const GateUpCall<Tiles> call{
+      op.lists(), op.matrices<Tiles>(op.args.gate_up, op.args.gate_up_bias, op.gate_up_bias_stride()), op.x(),
+      op.x_stride(), op.hidden};
+  return op.args.rows > kColumns ? launch_grouped<Math, GateUp>(op, call)
+                                 : launch_striped<Math, GateUp>(op, call, 0);
+}
+
+template <class Math>
+Status launch_down(const Experts& op) {
+  using Tiles = typename Math::Weights::Tiles;
+  const DownCall<Tiles> call{op.lists(),
+                             op.matrices<Tiles>(op.args.down, op.args.down_bias, row_stride(op.width())),
+                             op.args.routing.weight,
+                             op.hidden.at,
+                             op.hidden.stride,
+                             op.args.outputs,
+                             op.combine(),
+                             Scratch(op.context).counters};
+  if (op.args.rows <= kColumns)
+    return launch_striped<Math, DownAndAdd>(op, call, call.matrices.shape.tiles());
+  NIB_TRY((launch_grouped<Math, DownOutputs>(op, call)));
+  return op.launch_combine();
+}
+
+Status launch_gate_up_of_tiles(const Experts& op) {
+  TilesProduct call = op.tiles(op.args.gate_up, op.args.gate_up_bias, op.gate_up_bias_stride());
+  call.hidden = op.hidden;
+  return multiply_tiles(op.queue, call);
+}
+
+Status launch_down_of_tiles(const Experts& op) {
+  TilesProduct call = op.tiles(op.args.down, op.args.down_bias, row_stride(op.width()));
+  call.lists.row = nullptr;  // an entry has inputs of its own
+  call.x = op.hidden.at;
+  call.x_stride = op.hidden.stride;
+  call.entry_weight = op.args.routing.weight;
+  call.out = op.args.outputs;
+  call.out_stride = row_stride(op.width());
+  NIB_TRY(multiply_tiles(op.queue, call));
+  return op.launch_combine();
+}
+
+// One matrix of each expert: of one shape, and as far from one another as the first two are.
+Status check_matrices(const char* name, const PackedWeight* of, int experts, std::int64_t rows,
+                      std::int64_t k) {
+  if (of->rows != rows || of->k != k)
+    return Status(Code::argument,
+                  concat(name, ": expected ", rows, " x ", k, ", found ", of->rows, " x ", of->k));
+  for (int e = 1; e < experts; ++e) {
+    if (of[e].rows != rows || of[e].k != k || of[e].format != of->format || of[e].scale_run != of->scale_run)
+      return Status(Code::argument,
+                    concat(name, " of expert ", e, ": expected the shape and the format of the first"));
+    if (of[e].data - of[e - 1].data != of[1].data - of[0].data)
+      return Status(Code::argument, concat(name, " of expert ", e, ": expected matrices at equal distances"));
+  }
+  return {};
+}
+
+Status check(const ExpertsArgs& args) {
+  if (args.up)
+    return Status(Code::unsupported,
+                  "gate and up of experts are two matrices: the device has no kernel for that");
+  if (args.experts < 1 || args.experts > kMostExperts)
+    return Status(Code::argument, concat("experts: expected 1 to ", kMostExperts, ", found ", args.experts));
+  if (args.experts_per_token < 1 || args.experts_per_token > args.experts)
+    return Status(Code::argument, concat("experts of a row: expected 1 to ", args.experts, ", found ",
+                                         args.experts_per_token));
+  if (args.rows < 0 || args.rows > std::numeric_limits<std::int32_t>::max() / args.experts_per_token)
+    return Status(Code::argument, concat("rows: found ", args.rows));
+  if (args.width < 1 || args.width > std::numeric_limits<std::int32_t>::max() / 2)
+    return Status(Code::argument, concat("units of an expert: found ", args.width));
+  const std::int64_t rows = is_gated(args.activation) ? 2 * row_stride(args.width) : args.width;
+  NIB_TRY(check_matrices("gate_up", args.gate_up, args.experts, rows, args.gate_up->k));
+  return check_matrices("down", args.down, args.experts, args.gate_up->k, args.width);
+}
+
+Status no_kernel(const PackedWeight& weight) {
+  return Status(Code::unsupported,
+                concat("the device has no kernel for experts in ", format_name(weight.format)));
+}
+
+}  // namespace
+
+Status experts(const Queue& queue, const OpContext& context, const ExpertsArgs& args) {
+  NIB_TRY(check(args));
+  if (args.rows == 0) return {};
+  const DeviceForm up_form = device_form(*args.gate_up), down_form = device_form(*args.down);
+  if (up_form == DeviceForm::none) return no_kernel(*args.gate_up);
+  if (down_form == DeviceForm::none) return no_kernel(*args.down);
+  const Experts op(queue, context, args);
+  if (op.hidden.stride > op.hidden.units)
+    NIB_TRY(launch(clear_beyond_kernel, {queue.processors, kStripeThreads, 0}, queue.stream, op.hidden,
+                   op.entries()));
+  switch (up_form) {
+    case DeviceForm::mxfp4:
+      NIB_TRY(queue.tensor_cores ? launch_gate_up<TensorMath<Mxfp4Weights>>(op)
+                                 : launch_gate_up<SimtMath<Mxfp4Weights>>(op));
+      break;
+    case DeviceForm::bf16:
+      NIB_TRY(queue.tensor_cores ? launch_gate_up<TensorMath<Bf16Weights>>(op)
+                                 : launch_gate_up<SimtMath<Bf16Weights>>(op));
+      break;
+    default:
+      NIB_TRY(launch_gate_up_of_tiles(op));
+  }
+  switch (down_form) {
+    case DeviceForm::mxfp4:
+      return queue.tensor_cores ? launch_down<TensorMath<Mxfp4Weights>>(op)
+                                : launch_down<SimtMath<Mxfp4Weights>>(op);
+    case DeviceForm::bf16:
+      return queue.tensor_cores ? launch_down<TensorMath<Bf16Weights>>(op)
+                                : launch_down<SimtMath<Bf16Weights>>(op);
+    default:
+      return launch_down_of_tiles(op);
+  }
+}
+
+}  // namespace nib::inline v0::cuda
