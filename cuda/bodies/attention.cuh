@@ -59,15 +59,24 @@ struct AttentionShape {
   static constexpr int kUnits = column_units(Stored::kBytes);
   // Columns of keys, and of values, that a warp asks for before it multiplies one. Plain cores ask for none:
   // their devices do not copy in the background.
-  static constexpr int kAhead =
-      Cores::kLanesShareColumns ? 0 : (tiles_ == 1 ? 3 : 2) * 2 / Stored::kBytes - 1;
+  static constexpr int kAhead = Cores::kLanesShareColumns ? 0
+                                : tiles_ == 1             ? 6 / Stored::kBytes - 1
+                                                          : 2 / Stored::kBytes;
   static constexpr int kRings = kAhead > 0 ? 2 : 1;
+  static constexpr int kBlocks = Cores::kLanesShareColumns ? 2 : 3;  // for a multiprocessor, by registers
 };
+
+struct alignas(16) PageScales {
+  float of_keys[kPagePositions], of_values[kPagePositions];
+};
+static_assert(sizeof(PageScales) == 32 * sizeof(Words4));
 
 template <class Shape>
 struct AttentionShared {
   Words4 rings[Shape::kRings][kAttentionWarps][(Shape::kAhead + 1) * Shape::kUnits * 32];
   Words4 p[Shape::kTiles][kSplit / 16][32];  // as multiply_tile takes them
+  // Of keys, and of values, of each warp's page, where they have scales: sixteen bytes of each lane.
+  PageScales scales[Shape::Stored::kScaled ? kAttentionWarps : 1];
   // Of each page. A warp may be at the scores of the next split while others still read those of this one.
   float largest[2][kAttentionWarps][Shape::kMost];
   float sum[kAttentionWarps][Shape::kMost];
@@ -140,9 +149,7 @@ class AttentionBlock {
   // Splits [first, end), one after the other; or one of them, into `partial`, where that is not null.
   NIB_DEVICE void walk(int first, int end, const Partial& partial) {
     SplitPages next = pages_of(first);
-    NIB_UNROLL
-    for (int i = 0; i < kAhead; ++i) ask_keys(next.of(warp_), i);
-    close_copy_group();
+    ask_first_keys(next.of(warp_));
     NIB_ROLLED
     for (int split = first; split < end; ++split) {
       const SplitPages now = next;
@@ -152,11 +159,9 @@ class AttentionBlock {
       NIB_UNROLL
       for (int i = 0; i < kAhead; ++i) ask_values(now, i);
       close_copy_group();
-      wait_for_copies<1>();  // for keys that were asked for before
+      wait_for_copies<1>();  // for what was asked of the keys before
       score_and_weigh(split, now.of(warp_));
-      NIB_UNROLL
-      for (int i = 0; i < kAhead; ++i) ask_keys(next.of(warp_), i);
-      close_copy_group();
+      ask_first_keys(next.of(warp_));
       add_split(split, now, partial);
     }
     wait_for_copies<0>();
@@ -309,6 +314,19 @@ class AttentionBlock {
     NIB_UNROLL
     for (int i = 0; i < kUnits; ++i) begin_copy(to, i * 32, from + i * 32);
   }
+  // The first columns of keys of a page, and all scales of it.
+  NIB_DEVICE void ask_first_keys(const std::byte* block) const {
+    if constexpr (Stored::kScaled)
+      if (block) {
+        const std::byte* const scales =
+            block + args_.kv.code_bytes() + (lane_ < 16 ? 0 : args_.kv.block_bytes());
+        begin_copy(place_of(reinterpret_cast<Words4*>(&shared_.scales[warp_]) + lane_), 0,
+                   reinterpret_cast<const Words4*>(scales) + lane_ % 16);
+      }
+    NIB_UNROLL
+    for (int i = 0; i < kAhead; ++i) ask_keys(block, i);
+    close_copy_group();
+  }
   NIB_DEVICE void ask_keys(const std::byte* block, int column) const {
     if (block && column < columns_) ask(0, column, block, column);
   }
@@ -324,32 +342,17 @@ class AttentionBlock {
 
   // ---- one split
 
-  struct alignas(8) Scales {
-    float at[2];
-  };
-  // Of the positions that this lane has of a page: two of each tile.
-  NIB_DEVICE void load_scales(const std::byte* block, Scales (&out)[kColumnTiles]) const {
-    const auto* const from = reinterpret_cast<const Scales*>(block + args_.kv.code_bytes()) + lane_ % 4;
-    NIB_UNROLL
-    for (int i = 0; i < kColumnTiles; ++i) out[i] = from[i * 4];
-  }
-
   // Scores of the page of this warp, which may be none, and then all that add_split needs of all pages.
   NIB_DEVICE void score_and_weigh(int split, const std::byte* page) {
     float scores[kTiles][kColumnTiles][4] = {};
     if (page) score(page, scores);
-    Scales key_scales[kColumnTiles] = {}, value_scales[kColumnTiles] = {};
-    if constexpr (Stored::kScaled)
-      if (page) {
-        load_scales(page, key_scales);
-        load_scales(page + args_.kv.block_bytes(), value_scales);
-      }
     wait_for_copies<0>();  // values that were asked for before
+    if constexpr (Stored::kScaled) sync_warp();
     NIB_UNROLL
-    for (int tile = 0; tile < kTiles; ++tile) scale_tile(tile, split, scores[tile], key_scales);
+    for (int tile = 0; tile < kTiles; ++tile) scale_tile(tile, split, scores[tile]);
     sync_block();
     NIB_UNROLL
-    for (int tile = 0; tile < kTiles; ++tile) weigh_tile(tile, split, scores[tile], value_scales);
+    for (int tile = 0; tile < kTiles; ++tile) weigh_tile(tile, split, scores[tile]);
     sync_block();
   }
 
@@ -371,21 +374,18 @@ class AttentionBlock {
 
   // Query `half` of a lane's two in a tile, and whether it sees score i of a lane's sixteen for it.
   struct Sight {
-    int query, begin, end, at;
-    NIB_DEVICE bool sees(int i) const {
-      const int position = at + i / 2 * 8 + i % 2;
-      return position >= begin && position < end;
-    }
+    int query, begin, end;  // of positions after the page's first
+    NIB_DEVICE static int slot(int i) { return thread_index() % 4 * 2 + i / 2 * 8 + i % 2; }
+    NIB_DEVICE bool sees(int i) const { return slot(i) >= begin && slot(i) < end; }
   };
   NIB_DEVICE Sight sight(int tile, int half, int split) const {
     const int query = tile * kTileQueries + lane_ / 4 + 8 * half;
-    return {query, shared_.begin[query], shared_.end[query],
-            split * kSplit + warp_ * kPagePositions + lane_ % 4 * 2};
+    const int first = split * kSplit + warp_ * kPagePositions;
+    return {query, shared_.begin[query] - first, shared_.end[query] - first};
   }
 
   // Products become scores; the page's largest go to where all see them.
-  NIB_DEVICE void scale_tile(int tile, int split, float (&scores)[kColumnTiles][4],
-                             const Scales (&key_scales)[kColumnTiles]) const {
+  NIB_DEVICE void scale_tile(int tile, int split, float (&scores)[kColumnTiles][4]) const {
     NIB_UNROLL
     for (int half = 0; half < 2; ++half) {
       const Sight sight = this->sight(tile, half, split);
@@ -394,7 +394,7 @@ class AttentionBlock {
       for (int i = 0; i < kColumnTiles * 2; ++i) {
         float& score = scores[i / 2][half * 2 + i % 2];
         if constexpr (Stored::kScaled)
-          score *= args_.scale * key_scales[i / 2].at[i % 2];
+          score *= args_.scale * shared_.scales[warp_].of_keys[sight.slot(i)];
         else
           score *= args_.scale;
         if (sight.sees(i) && score > largest) largest = score;
@@ -409,8 +409,7 @@ class AttentionBlock {
   }
 
   // Scores become probabilities; their sum, and they as they meet values, go to where all see them.
-  NIB_DEVICE void weigh_tile(int tile, int split, float (&scores)[kColumnTiles][4],
-                             const Scales (&value_scales)[kColumnTiles]) const {
+  NIB_DEVICE void weigh_tile(int tile, int split, float (&scores)[kColumnTiles][4]) const {
     NIB_UNROLL
     for (int half = 0; half < 2; ++half) {
       const Sight sight = this->sight(tile, half, split);
@@ -422,7 +421,8 @@ class AttentionBlock {
         float p = sight.sees(i) ? exponential(score - largest) : 0;
         if constexpr (Stored::kScaled) {
           sum += p;
-          if (p > 0) p *= value_scales[i / 2].at[i % 2];  // else it stays: there may be no scale yet
+          if (p > 0)
+            p *= shared_.scales[warp_].of_values[sight.slot(i)];  // else it stays: there may be no scale yet
         } else {
           p = to_float(bf16{round_to_bf16(p)});
           sum += p;

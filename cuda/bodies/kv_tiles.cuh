@@ -49,20 +49,17 @@ struct TileF32 {
   }
 };
 
-// Forms of a byte: Code::decode gives its number exactly, and bf16 holds it.
+// Forms of a byte, in numbers that bf16 holds.
 template <class Code>
 struct TileBytes {
   static constexpr int kBytes = 1;
   static constexpr bool kScaled = true;
+  NIB_DEVICE static void pairs(const Words4& unit, int tile, std::uint32_t (&out)[2]) {
+    Code::pairs(unit.at[tile], out);
+  }
   NIB_DEVICE static void floats(const Words4& unit, int tile, float (&out)[4]) {
     NIB_UNROLL
     for (int i = 0; i < 4; ++i) out[i] = Code::decode(unit.at[tile], i);
-  }
-  NIB_DEVICE static void pairs(const Words4& unit, int tile, std::uint32_t (&out)[2]) {
-    float each[4];
-    floats(unit, tile, each);
-    out[0] = join_upper_halves(each[0], each[1]);
-    out[1] = join_upper_halves(each[2], each[3]);
   }
 };
 
@@ -70,6 +67,10 @@ struct CodeInt8 {
   // 2^23 + 128 + x is an f32 whose last byte is that of x with its sign turned round.
   NIB_DEVICE static float decode(std::uint32_t word, int i) {
     return std::bit_cast<float>(byte_of(word ^ 0x8080'8080u, i) | 0x4b00'0000u) - 0x1.0001p23f;
+  }
+  NIB_DEVICE static void pairs(std::uint32_t word, std::uint32_t (&out)[2]) {
+    NIB_UNROLL
+    for (int i = 0; i < 2; ++i) out[i] = join_upper_halves(decode(word, i * 2), decode(word, i * 2 + 1));
   }
 };
 struct CodeE4M3 {
@@ -79,6 +80,14 @@ struct CodeE4M3 {
     const float value = size < 8 ? std::bit_cast<float>(place + (121u << 23)) - 0x1p-6f
                                  : std::bit_cast<float>(place + (120u << 23));
     return std::bit_cast<float>(std::bit_cast<std::uint32_t>(value) | (code & 0x80) << 24);
+  }
+  // The same for two at once: in its place in bf16 a code is its number times 2^-120.
+  NIB_DEVICE static void pairs(std::uint32_t word, std::uint32_t (&out)[2]) {
+    NIB_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      const std::uint32_t two = word >> 16 * i, apart = (two & 0xff) | (two & 0xff00) << 8;
+      out[i] = multiply_bf16x2((apart & 0x0080'0080u) << 8 | (apart & 0x007f'007fu) << 4, 0x7b80'7b80u);
+    }
   }
 };
 

@@ -41,7 +41,8 @@ NIB_DEVICE int rows_of_tile(const AttentionArgs& args, const Deal& deal, int row
 }
 
 template <class Shape>
-NIB_KERNEL void NIB_FITS(kAttentionThreads, 3) attend_in_sequence_kernel(AttentionArgs args, Deal deal) {
+NIB_KERNEL void NIB_FITS(kAttentionThreads, Shape::kBlocks)
+    attend_in_sequence_kernel(AttentionArgs args, Deal deal) {
   auto& shared = shared_memory<AttentionShared<Shape>>();
   const int parts = deal.parts_of_row(args.kv.kv_heads);
   const int row = static_cast<int>(args.rows) - 1 - block_index() / parts;  // the longest ones first
@@ -71,7 +72,7 @@ struct Partials {
 };
 
 template <class Shape>
-NIB_KERNEL void NIB_FITS(kAttentionThreads, 3)
+NIB_KERNEL void NIB_FITS(kAttentionThreads, Shape::kBlocks)
     attend_in_parts_kernel(AttentionArgs args, Deal deal, Partials partials) {
   auto& shared = shared_memory<InPartsShared<Shape>>();
   const int parts = deal.parts_of_row(args.kv.kv_heads), rows = static_cast<int>(args.rows);
@@ -153,8 +154,9 @@ Status attend(const Queue& queue, const OpContext& context, const AttentionArgs&
         scratch.counters};
     const std::size_t bytes = sizeof(InPartsShared<Small>) + AttentionShared<Small>::bytes(columns) -
                               sizeof(AttentionShared<Small>);
-    return launch(attend_in_parts_kernel<Small>, {3 * queue.processors, kAttentionThreads, bytes},
-                  queue.stream, args, small, partials);
+    return launch(attend_in_parts_kernel<Small>,
+                  {Small::kBlocks * queue.processors, kAttentionThreads, bytes}, queue.stream, args, small,
+                  partials);
   }
   const auto in_sequence = [&]<class Shape>(std::type_identity<Shape>) {
     static_assert(kFits<Shape>);
