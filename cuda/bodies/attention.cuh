@@ -164,7 +164,6 @@ class AttentionBlock {
       ask_first_keys(next.of(warp_));
       add_split(split, now, partial);
     }
-    wait_for_copies<0>();
     if (!partial.values || thread_index() >= kTileQueries) return;
     partial.largest[thread_index()] = split_largest(first, thread_index());
     partial.sum[thread_index()] = split_sum(thread_index());
