@@ -58,7 +58,7 @@ struct AttentionShape {
   static constexpr int kTiles = tiles_, kMost = tiles_ * kTileQueries;  // queries
   static constexpr int kUnits = column_units(Stored::kBytes);
   // Columns of keys, and of values, that a warp asks for before it multiplies one. Plain cores ask for none:
-  // their devices do not copy in the background.
+  // their devices do not copy in the background. (So lanes need to meet at each step and nowhere else.)
   static constexpr int kAhead = Cores::kLanesShareColumns ? 0
                                 : tiles_ == 1             ? 6 / Stored::kBytes - 1
                                                           : 2 / Stored::kBytes;
@@ -498,7 +498,6 @@ class AttentionBlock {
               {sums[tile][n][0], sums[tile][n][1], sums[tile][n][2], sums[tile][n][3]}};
       }
     }
-    meet_lanes();
   }
 
   NIB_DEVICE void add_page(int tile, int split, int page, const Words4* column, float (&sums)[2][4]) const {
