@@ -5,6 +5,7 @@
 #include <nibble/base/bits.hpp>
 #include <nibble/kernels/packed.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -79,6 +80,16 @@ struct DeviceLimits {
   std::int64_t hidden, heads, kv_heads, head_dim, experts, experts_per_token, expert_width, vocabulary;
 };
 
+// What attention leaves between blocks that share a row's positions: for each 256 of them and up to sixteen
+// heads of a kv head, their weighted values, largest scores and sums. Room for 65536 positions of one row, or
+// 4096 of sixteen, within 64 MiB; of longer ones no work is shared.
+constexpr std::size_t attention_scratch_bytes(const DeviceLimits& limits) {
+  if (limits.kv_heads < 1) return 0;
+  const std::int64_t parts = (limits.heads / limits.kv_heads + 15) / 16;
+  const std::int64_t partial = 16 * (round_up(limits.head_dim, std::int64_t{16}) + 2) * 4;
+  return static_cast<std::size_t>(std::min(limits.kv_heads * parts * 256 * partial, std::int64_t{64} << 20));
+}
+
 // Scratch of the ops: OpContext::tiles. It begins with counters, which are zero between ops.
 inline constexpr std::size_t kScratchCounters = 16 * 1024;
 
@@ -96,7 +107,8 @@ constexpr std::size_t multiply_scratch_bytes(const DeviceLimits& limits) {
 }
 
 constexpr std::size_t device_scratch_bytes(const DeviceLimits& limits) {
-  return kScratchCounters * sizeof(std::int32_t) + multiply_scratch_bytes(limits);
+  const std::size_t room = std::max(multiply_scratch_bytes(limits), attention_scratch_bytes(limits));
+  return kScratchCounters * sizeof(std::int32_t) + round_up(room, std::size_t{256});
 }
 
 }  // namespace nib::inline v0
