@@ -67,17 +67,13 @@ NIB_DEVICE T shuffle_xor(T value, int lanes) {
   return __shfl_xor_sync(0xffff'ffffu, value, lanes);
 }
 
-// Kernels overlap (launch_list.hpp): before the first, nothing may be read that a kernel before has written,
-// and nothing written at all; what does not change, weights, may be read. After the second the next kernel
-// may begin as soon as there is room for it.
+// Kernels overlap (launch_list.hpp). Every thread of every kernel calls this, once at least: the kernel before
+// has ended then, and what it wrote is there; and the next one may begin, as soon as there is room for it. Before
+// that, nothing may be written, and nothing read that the kernel before has written. What the one before that has
+// written may be, for it had ended when this one began; and so may weights.
 NIB_DEVICE void wait_for_kernel_before() {
 #if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-NIB_DEVICE void let_next_kernel_begin() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+  asm volatile("griddepcontrol.wait;\n griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }
 

@@ -66,6 +66,7 @@ struct GateUpCall {
 template <class Tiles>
 struct GateUp : OfExperts<Tiles> {
   using Call = GateUpCall<Tiles>;
+  static constexpr bool kChosenJustNow = true;  // experts were, by the kernel before
   const Call& call;
 
   NIB_DEVICE GateUp(const Call& by, const ActiveExperts& found)
@@ -140,6 +141,7 @@ struct DownCall {
 template <class Tiles>
 struct DownOutputs : OfExperts<Tiles> {
   using Call = DownCall<Tiles>;
+  static constexpr bool kChosenJustNow = false;  // but before gates and ups
   const Call& call;
 
   NIB_DEVICE DownOutputs(const Call& by, const ActiveExperts& found)

@@ -215,7 +215,7 @@ NIB_DEVICE void multiply_stripes(const Problem& problem, const CutItems& cut, St
   const int warp = thread_index() / 32, lane = thread_index() % 32;
   const int slices = problem.shape().slices(), last_blocks = problem.shape().blocks(slices - 1);
   const Stripe stripe = Stripe::of(problem.items() * slices, slices);
-  if (stripe.begin == stripe.end) return;  // all threads of the block
+  if (stripe.begin == stripe.end) return wait_for_kernel_before();  // all threads of the block
 
   Slices<Problem, ItemBytes> asked(problem, stripe, warp);
   Slices<Problem, typename Math::Inputs> now(problem, stripe, warp);
@@ -230,6 +230,7 @@ NIB_DEVICE void multiply_stripes(const Problem& problem, const CutItems& cut, St
   };
   NIB_ROLLED
   for (int stage = 0; stage < kStages - 1; ++stage) ask(stage);
+  wait_for_kernel_before();  // weights are on their way meanwhile
 
   Adder<Problem> adder(problem, cut, stripe);
   int stage = 0, parity = 0;

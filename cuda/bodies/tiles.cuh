@@ -95,6 +95,7 @@ NIB_DEVICE void multiply_tile_of(float (&sums)[kColumns], const cpu::Tile& tile,
 
 template <class D>
 NIB_KERNEL void NIB_FITS(kTilesThreads, 2) tiles_kernel(TilesProduct call) {
+  wait_for_kernel_before();
   auto& shared = shared_memory<TilesShared>();
   const int warp = thread_index() / 32, lane = thread_index() % 32;
   if (call.lists.first) find_active(shared.active, call.lists);

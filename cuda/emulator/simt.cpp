@@ -3,6 +3,7 @@
 #include <nibble/base/concat.hpp>
 
 #include <algorithm>
+#include <cfenv>
 #include <cstring>
 #include <numeric>
 #include <string_view>
@@ -75,11 +76,15 @@ Status Emulator::run_body(const Shape& shape, void (*call)(void*), void* body) {
   std::iota(order.begin(), order.end(), 0);
   for (std::size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[draw(i)]);
   Emulator* const outer = std::exchange(current_emulator, this);
+  std::fenv_t callers;  // may flush subnormals, which a device keeps
+  std::fegetenv(&callers);
+  std::fesetenv(FE_DFL_ENV);
   for (const int block : order) {
     block_ = block;
     run_block();
     if (!failure_.empty()) break;
   }
+  std::fesetenv(&callers);
   current_emulator = outer;
   return failure_.empty() ? Status() : Status(Code::device, failure_);
 }

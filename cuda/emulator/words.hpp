@@ -36,7 +36,6 @@ T& shared_memory(simt::Place where = simt::Place::here()) {
 }
 
 inline void wait_for_kernel_before() { simt::Emulator::current().wait_for_kernel_before(); }
-inline void let_next_kernel_begin() {}
 
 inline void sync_block(simt::Place where = simt::Place::here()) {
   simt::Emulator::current().wait_for_block(where);

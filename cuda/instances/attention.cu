@@ -43,6 +43,7 @@ NIB_DEVICE int rows_of_tile(const AttentionArgs& args, const Deal& deal, int row
 template <class Shape>
 NIB_KERNEL void NIB_FITS(kAttentionThreads, Shape::kBlocks)
     attend_in_sequence_kernel(AttentionArgs args, Deal deal) {
+  wait_for_kernel_before();
   auto& shared = shared_memory<AttentionShared<Shape>>();
   const int parts = deal.parts_of_row(args.kv.kv_heads);
   const int row = static_cast<int>(args.rows) - 1 - block_index() / parts;  // the longest ones first
@@ -74,6 +75,7 @@ struct Partials {
 template <class Shape>
 NIB_KERNEL void NIB_FITS(kAttentionThreads, Shape::kBlocks)
     attend_in_parts_kernel(AttentionArgs args, Deal deal, Partials partials) {
+  wait_for_kernel_before();
   auto& shared = shared_memory<InPartsShared<Shape>>();
   const int parts = deal.parts_of_row(args.kv.kv_heads), rows = static_cast<int>(args.rows);
   if (thread_index() < rows) {

@@ -28,6 +28,7 @@ using ProblemOf = Problem<typename Math::Weights::Tiles>;
 template <class Math, template <class> class Problem>
 NIB_KERNEL void NIB_FITS(kStripeThreads, Math::kBlocksThatFit)
     experts_kernel(typename ProblemOf<Math, Problem>::Call call, CutItems cut) {
+  if constexpr (ProblemOf<Math, Problem>::kChosenJustNow) wait_for_kernel_before();
   auto& shared = shared_memory<StripedExperts<Math>>();
   find_active(shared.active, call.lists);
   multiply_stripes<Math>(ProblemOf<Math, Problem>(call, shared.active), cut, shared.stripes);
@@ -36,12 +37,14 @@ NIB_KERNEL void NIB_FITS(kStripeThreads, Math::kBlocksThatFit)
 template <class Math, template <class> class Problem>
 NIB_KERNEL void NIB_FITS(kStripeThreads, 1)
     experts_grouped_kernel(typename ProblemOf<Math, Problem>::Call call) {
+  wait_for_kernel_before();
   auto& shared = shared_memory<GroupedExperts<Math>>();
   find_active(shared.active, call.lists);
   multiply_grouped<Math>(ProblemOf<Math, Problem>(call, shared.active), shared.grouped);
 }
 
 NIB_KERNEL void NIB_FITS(kStripeThreads, 1) combine_kernel(Combine call, std::int64_t width) {
+  wait_for_kernel_before();
   for (std::int64_t i = std::int64_t{block_index()} * kStripeThreads + thread_index(); i < call.rows * width;
        i += std::int64_t{block_count()} * kStripeThreads)
     call.add(static_cast<int>(i / width), i % width);
@@ -49,6 +52,7 @@ NIB_KERNEL void NIB_FITS(kStripeThreads, 1) combine_kernel(Combine call, std::in
 
 // Zeros behind the units of each entry.
 NIB_KERNEL void NIB_FITS(kStripeThreads, 1) clear_beyond_kernel(Hidden hidden, std::int64_t entries) {
+  wait_for_kernel_before();
   const std::int64_t each = hidden.stride - hidden.units;
   for (std::int64_t i = std::int64_t{block_index()} * kStripeThreads + thread_index(); i < entries * each;
        i += std::int64_t{block_count()} * kStripeThreads)

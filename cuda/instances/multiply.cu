@@ -59,6 +59,7 @@ NIB_KERNEL void NIB_FITS(kStripeThreads, Math::kBlocksThatFit)
 
 template <class Math>
 NIB_KERNEL void NIB_FITS(kStripeThreads, 1) multiply_grouped_kernel(DenseOf<Math> call) {
+  wait_for_kernel_before();
   multiply_grouped<Math>(call, shared_memory<GroupedShared<Math>>());
 }
 

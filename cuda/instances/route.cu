@@ -101,12 +101,14 @@ NIB_DEVICE void list(const Route& call, int expert, int lane) {
 }
 
 NIB_KERNEL void NIB_FITS(kThreads, 1) choose_kernel(Route call) {
+  wait_for_kernel_before();
   const int warp = thread_index() / 32, lane = thread_index() % 32;
   for (int row = block_index() * kWarps + warp; row < call.rows; row += block_count() * kWarps)
     choose(call, row, lane);
 }
 
 NIB_KERNEL void NIB_FITS(kThreads, 1) list_kernel(Route call) {
+  wait_for_kernel_before();
   const int warp = thread_index() / 32, lane = thread_index() % 32;
   for (int expert = block_index() * kWarps + warp; expert < call.experts; expert += block_count() * kWarps)
     list(call, expert, lane);
@@ -114,6 +116,7 @@ NIB_KERNEL void NIB_FITS(kThreads, 1) list_kernel(Route call) {
 
 // Both, in one block: for as many rows as it has warps it takes less time than another launch.
 NIB_KERNEL void NIB_FITS(kThreads, 1) choose_and_list_kernel(Route call) {
+  wait_for_kernel_before();
   const int warp = thread_index() / 32, lane = thread_index() % 32;
   if (warp < call.rows) choose(call, warp, lane);
   sync_block();
@@ -122,6 +125,7 @@ NIB_KERNEL void NIB_FITS(kThreads, 1) choose_and_list_kernel(Route call) {
 
 // Every row to the one expert there is.
 NIB_KERNEL void NIB_FITS(kThreads, 1) dense_kernel(Routing to, int rows) {
+  wait_for_kernel_before();
   const int thread = block_index() * kThreads + thread_index();
   if (thread == 0) {
     to.first[0] = 0;

@@ -38,6 +38,7 @@ struct NormShared {
 };
 
 NIB_KERNEL void NIB_FITS(kThreads, 2) norm_kernel(NormRows call) {
+  wait_for_kernel_before();
   auto& shared = shared_memory<NormShared>();
   const std::int64_t row = block_index(), stride = bf16_stride(call.width);
   const float* const x = call.x + (call.picked ? call.picked[row] : row) * call.x_stride;
@@ -130,6 +131,7 @@ NIB_DEVICE void write_head(const KvLayout& kv, std::byte* block, int slot, const
 
 // Head `head` of a row: those of q stay where they are, a key goes to the page with its value.
 NIB_KERNEL void NIB_FITS(kThreads, 2) place_kernel(QkvArgs args) {
+  wait_for_kernel_before();
   auto& shared = shared_memory<PlaceShared>();
   const int warp = thread_index() / 32, lane = thread_index() % 32, dim = args.kv.head_dim;
   const int kv_heads = args.kv.kv_heads, heads = args.heads + kv_heads;

@@ -1,7 +1,7 @@
 // Batches of rows of several sessions over pages as a device has them, and what attention comes to in double.
 #pragma once
 
-#include "mxfp4_rig.hpp"
+#include "device_rig.hpp"
 #include <nibble/formats/small_floats.hpp>
 
 #include <cstring>
@@ -191,7 +191,7 @@ struct AttentionBatch {
   };
   // One head of one row, in double, and how far from it a device may be:
   //   A score is a chain over columns of 16 dimensions. A tensor product loses 17 times 2^-24 of the largest
-  //   addend and 2^-23 of its sum (mxfp4_rig.hpp), 19 * 2^-24 of the sum of magnitudes M in all; sixteen
+  //   addend and 2^-23 of its sum (device_rig.hpp), 19 * 2^-24 of the sum of magnitudes M in all; sixteen
   //   fused multiply-adds lose less. Scaling it rounds twice. So a score is off by (19 columns + 3) 2^-24 M.
   //   A probability is off by that, relatively, by the rounding of the score's distance from the largest, and
   //   by two units of exp; what the largest is, numerator and denominator share. Rounded to bf16: 2^-8, and

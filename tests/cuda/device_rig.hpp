@@ -12,6 +12,8 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include <cuda/multiply.hpp>
@@ -31,6 +33,14 @@ struct DeviceBuffer {
                    256, round_up(static_cast<std::size_t>(count) * sizeof(T) + 1, std::size_t{256}))),
                &std::free) {
     std::fill_n(data(), count, value);
+  }
+  DeviceBuffer(const DeviceBuffer& other) : DeviceBuffer(other.size) {
+    std::copy(other.begin(), other.end(), data());
+  }
+  DeviceBuffer& operator=(DeviceBuffer other) {
+    std::swap(size, other.size);
+    std::swap(bytes_, other.bytes_);
+    return *this;
   }
   T* data() const { return reinterpret_cast<T*>(bytes_.get()); }
   T& operator[](std::int64_t i) const { return data()[i]; }

@@ -1,11 +1,13 @@
 // The emulator: threads meet where they must, exchange what the documents say, and what breaks a rule is an
 // error with a place, not a hang.
 #include <nibble/base/float16.hpp>
+#include <nibble/base/float_scope.hpp>
 
 #include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <numeric>
 #include <random>
@@ -138,6 +140,29 @@ TEST_CASE("shared memory begins as NaN in every block") {
                  })
             .ok());
   CHECK(seen == 5 * 1024);
+}
+
+TEST_CASE("a kernel that may overlap the one before it waits for that, in every thread") {
+  Emulator emulator(4);
+  const auto run = [&](bool overlaps, int waiting) {
+    return emulator.run({2, 64, 0, overlaps}, [=] {
+      if (thread_index() < waiting) wait_for_kernel_before();
+    });
+  };
+  CHECK(run(true, 64).ok());
+  CHECK(run(false, 0).ok());
+  check_fails(run(true, 63), "never waited for the kernel before it");
+}
+
+TEST_CASE("subnormals are kept, whatever the caller does with his, and so is what the caller does") {
+  const FloatScope flushes;
+  volatile float least = 0x1p-149f;
+  float twice = 0;
+  CHECK(Emulator(5).run({1, 32}, [&] { twice = least + least; }).ok());
+  std::uint32_t bits;
+  std::memcpy(&bits, &twice, sizeof bits);
+  CHECK(bits == 2);
+  CHECK(least + least == 0.0f);
 }
 
 TEST_CASE("shared memory beyond what the launch asked for is an error") {
