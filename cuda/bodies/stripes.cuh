@@ -215,7 +215,6 @@ NIB_DEVICE void multiply_stripes(const Problem& problem, const CutItems& cut, St
   const int warp = thread_index() / 32, lane = thread_index() % 32;
   const int slices = problem.shape().slices(), last_blocks = problem.shape().blocks(slices - 1);
   const Stripe stripe = Stripe::of(problem.items() * slices, slices);
-  if (stripe.begin == stripe.end) return wait_for_kernel_before();  // all threads of the block
 
   Slices<Problem, ItemBytes> asked(problem, stripe, warp);
   Slices<Problem, typename Math::Inputs> now(problem, stripe, warp);
@@ -252,7 +251,7 @@ NIB_DEVICE void multiply_stripes(const Problem& problem, const CutItems& cut, St
     parity ^= 1;
   }
   wait_for_copies<0>();
-  if (warp == 0) adder.finish();
+  if (warp == 0 && stripe.begin < stripe.end) adder.finish();
 }
 
 }  // namespace nib::inline v0::cuda
