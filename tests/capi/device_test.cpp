@@ -1,11 +1,12 @@
 // Models with layers on a device: options, plans, and why one cannot be opened there.
 //
-// The fake device opens models and computes nothing. What needs one that computes belongs here too, on the
-// emulated one (libnibble-emulated.so).
+// The fake device opens models and computes nothing; the emulated one does.
 #include "support.hpp"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <numeric>
 
 using namespace nib::test;
 
@@ -173,4 +174,29 @@ TEST_CASE("a model on a device tells which, what it takes there, and where each 
     there += !embeds;
   }
   CHECK(there > 10);
+}
+
+TEST_CASE("a session on a device says what it says on the processor") {
+  std::vector<std::uint32_t> said[2];
+  for (const char* library : {"", NIBBLE_EMULATED}) {
+    const bool there = *library != 0;
+    const RuntimeHandle runtime = there ? runtime_with(library) : make_runtime(1);
+    const nib_model_options options = with_layers(there ? 3 : 0);
+    nib_model* out = nullptr;
+    Error error;
+    REQUIRE_MESSAGE(nib_model_open(runtime.get(), model_path(), NIB_NUL, &options, &out, &error) == NIB_OK,
+                    error.text());
+    const ModelHandle model(out);
+    const SessionHandle session = make_session(model.get());
+    append(session.get(), {433, 2, 97, 1203});
+    const float* logits = nullptr;
+    std::size_t count = 0;
+    REQUIRE(nib_session_get_logits(session.get(), &logits, &count) == NIB_OK);
+    std::vector<std::uint32_t> order(count);
+    std::iota(order.begin(), order.end(), 0u);
+    std::partial_sort(order.begin(), order.begin() + 3, order.end(),
+                      [&](std::uint32_t a, std::uint32_t b) { return logits[a] > logits[b]; });
+    said[there].assign(order.begin(), order.begin() + 3);
+  }
+  CHECK(said[0] == said[1]);
 }

@@ -23,19 +23,25 @@ INTEGER = {"LOP3", "SHF", "PRMT", "ISETP", "SEL", "LEA", "IADD3", "VIADD", "MOV"
 
 
 def functions(text):
-    """Yields (architecture, name, [(address, instruction)])."""
-    architecture, name, code = None, None, []
+    """Yields (architecture, name, lines of its instructions)."""
+    architecture, name, lines = None, None, []
     for line in text.splitlines():
-        if match := re.search(r"code for (sm_\w+)", line):
+        if line.startswith("        /*"):
+            lines.append(line)
+        elif match := re.search(r"code for (sm_\w+)", line):
             architecture = match[1]
         elif match := re.search(r"Function : (\S+)", line):
             if name:
-                yield (*name, code)
-            name, code = (architecture, match[1]), []
-        elif match := re.match(r"\s+/\*([0-9a-f]{4,6})\*/\s+(.*?);", line):
-            code.append((int(match[1], 16), match[2].strip()))
+                yield (*name, lines)
+            name, lines = (architecture, match[1]), []
     if name:
-        yield (*name, code)
+        yield (*name, lines)
+
+
+def instructions(lines):
+    """[(address, instruction)]"""
+    matches = (re.match(r"\s+/\*([0-9a-f]{4,6})\*/\s+(.*?);", line) for line in lines)
+    return [(int(match[1], 16), match[2].strip()) for match in matches if match]
 
 
 def mnemonic(instruction):
@@ -110,16 +116,16 @@ def main():
         sys.exit(f"{cuobjdump}: {listing.stderr.strip()}")
     text = listing.stdout
     wrong, seen, architectures, kernels = [], set(), set(), 0
-    for architecture, name, code in functions(text):
+    for architecture, name, lines in functions(text):
         architectures.add(architecture)
         kernels += 1
-        spills = sum(mnemonic(text) in ("STL", "LDL") for _, text in code)
+        spills = sum(" STL" in line or " LDL" in line for line in lines)
         if spills:
             wrong.append(f"{architecture}: {name} has {spills} instructions on local memory")
         for part in KERNELS:
             if architecture != ARCHITECTURE or not re.search(part, name):
                 continue
-            way = way_around(code)
+            way = way_around(instructions(lines))
             if not way:  # the arithmetic of older devices
                 continue
             seen.add(part)

@@ -1,7 +1,6 @@
 // -ngl and its like: what is planned for a device, and why a model cannot be opened on one.
 //
-// The fake device opens models and computes nothing. What needs one that computes belongs here too, on the
-// emulated one (libnibble-emulated.so).
+// The fake device opens models and computes nothing; the emulated one does.
 #include "model/quantize_rig.hpp"
 #include "process.hpp"
 #include "support/data.hpp"
@@ -269,6 +268,30 @@ TEST_CASE("bench and perplexity: who computes, and nothing that was not measured
   CHECK(run.code == 0);
   CHECK(run.err.starts_with("prompt 4 tokens"));
   CHECK(run.err.find("memory at") == std::string::npos);
+}
+
+TEST_CASE("run and perplexity on the emulated device: the processor's words, nearly its numbers") {
+  const std::vector<std::string> story = {"run", "--temp", "0", "-n", "12", "-p", "Once upon a time"};
+  const Finished here = nibble(story);
+  for (const std::vector<std::string>& more :
+       {std::vector<std::string>{"-ngl", "all"}, {"-ngl", "3", "--cpu-moe", "--device", "1"}}) {
+    std::vector<std::string> arguments = story;
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    arguments.insert(arguments.end(), {"--cuda-library", NIBBLE_EMULATED});
+    const Finished there = nibble(arguments);
+    CHECK_MESSAGE(there.code == 0, there.err);
+    CHECK(there.out == here.out);
+  }
+  const Folder folder;
+  const std::string file = folder.write("story.txt", "Once upon a time there was a dog. He had a bone.");
+  const Finished measured = nibble({"perplexity", "--json", "-f", file, "-ngl", "all", "--against",
+                                    NIBBLE_TALES, "--cuda-library", NIBBLE_EMULATED});
+  CHECK_MESSAGE(measured.code == 0, measured.err);
+  const auto json = parse_json(measured.out, "stdout");
+  REQUIRE(json.ok());
+  CHECK(json->find("against")->find("kl_divergence")->find("value")->as_double() < 0.002);
+  CHECK(nibble({"doctor", "-t", "1", "--cuda-library", NIBBLE_EMULATED}).out.find("emulated") !=
+        std::string::npos);
 }
 
 }  // namespace

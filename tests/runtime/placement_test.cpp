@@ -1,12 +1,15 @@
-// Models with a part for a device, as far as headers tell: sums, budgets, refusals.
-//
-// What needs a device that computes belongs here too, on the emulated one (libnibble-emulated.so).
+// Models with a part for a device: sums, budgets, refusals, as far as headers tell; and on the emulated
+// devices what sessions of theirs do.
 #include "support/data.hpp"
 #include "support/tales.hpp"
 #include <nibble/base/json.hpp>
 
+#include <cmath>
 #include <cstdint>
+#include <memory>
+#include <span>
 #include <string>
+#include <vector>
 
 #include <doctest/doctest.h>
 
@@ -147,6 +150,89 @@ TEST_CASE("placement: why a device cannot be had") {
   CHECK(open(NIBBLE_FAKE_full) == Code::device_memory);
   CHECK(open(NIBBLE_FAKE_full, 2) == Code::not_found);
   CHECK(open(NIBBLE_FAKE_full, -1) == Code::not_found);
+}
+
+std::shared_ptr<Runtime> emulated() {
+  return Runtime::create({.threads = 2, .cuda_library = NIBBLE_EMULATED}).take();
+}
+
+std::shared_ptr<Model> open_there(const ModelOptions& options, const SessionOptions& session = {}) {
+  auto model = Model::open(emulated(), kTales, options, session);
+  REQUIRE_MESSAGE(model.ok(), model.status().message());
+  return model.take();
+}
+
+// Draws `count` tokens, each after it was looked at: whatever is not the processor's choice was nearly a tie
+// there.
+void check_follows(Session& session, Session& processor, int count) {
+  for (int i = 0; i < count; ++i) {
+    auto theirs = processor.step();
+    auto ours = session.step();
+    REQUIRE_MESSAGE(ours.ok(), ours.status().message());
+    REQUIRE(theirs.ok());
+    if (ours->id == theirs->id) continue;
+    const std::span<const float> logits = session.logits();
+    CHECK(std::abs(logits[ours->id] - logits[theirs->id]) < 0.2f);
+    return;
+  }
+}
+
+TEST_CASE("placement: sessions on a device tell the processor's story, within what was planned") {
+  const std::vector<Token> prompt = {433, 2, 97, 1203, 51, 8};
+  const SessionOptions wish{.context = 200, .sampler = {.greedy = true}, .ignore_model_stops = true};
+  const auto here = open_tales({}, wish);
+  for (const int device : {0, 1})
+    for (const bool apart : {false, true})
+      for (const std::uint32_t layers : {2u, kLayers + 1}) {
+        const ModelOptions options{.device_layers = layers, .host_experts = apart, .device = device};
+        const auto model = open_there(options, wish);
+        CHECK(model->info().device.find("emulated") == 0);
+        const auto session = start(model, wish), processor = start(here, wish);
+        REQUIRE(session->append(prompt).ok());
+        REQUIRE(processor->append(prompt).ok());
+        check_follows(*session, *processor, device == 0 ? 24 : 4);
+        const Plan plan = make_plan(*model->runtime(), kTales, options, wish).take();
+        for (const Purpose purpose : {Purpose::weights, Purpose::kv_cache, Purpose::activations}) {
+          CHECK(model->device_memory()->peak(purpose) == plan.bytes(purpose, Place::device));
+          CHECK(model->memory().peak(purpose) <= plan.bytes(purpose));
+        }
+      }
+}
+
+TEST_CASE(
+    "placement: a step of many sessions on a device, and one that goes back, have the bits of one alone") {
+  const SessionOptions wish{.context = 200, .sampler = {.greedy = true}, .ignore_model_stops = true};
+  auto plan = make_plan(*emulated(), kTales, {.device_layers = 99}, wish, 3);
+  REQUIRE(plan.ok());
+  auto opened = Model::open(emulated(), *plan);
+  REQUIRE_MESSAGE(opened.ok(), opened.status().message());
+  const auto model = opened.take();
+  const auto alone = start(model, wish), first = start(model, wish), second = start(model, wish);
+  const std::vector<Token> prompt = {10, 20, 30, 40, 50, 60, 70};
+  for (const auto* session : {&alone, &first}) REQUIRE((*session)->append(prompt).ok());
+  REQUIRE(second->append(std::vector<Token>{5, 4}).ok());
+  Session* const both[] = {second.get(), first.get()};
+  for (int i = 0; i < 4; ++i) {
+    StepResult results[2];
+    REQUIRE(batch_step(both, results).ok());
+    const auto step = alone->step();
+    REQUIRE(step.ok());
+    CHECK(results[1].id == step->id);
+    CHECK(results[1].log_probability == step->log_probability);
+  }
+  REQUIRE(first->rewind(3).ok());
+  REQUIRE(first->append(std::span(prompt).subspan(3)).ok());
+  REQUIRE(alone->rewind(7).ok());
+  CHECK(first->step()->log_probability == alone->step()->log_probability);
+}
+
+TEST_CASE("placement: loading that is stopped gives the device's memory back") {
+  const auto runtime = emulated();
+  const auto stop_late = [](void*, const Progress& progress) {
+    return progress.done * 2 > progress.total ? 1 : 0;
+  };
+  const auto model = Model::open(runtime, kTales, {.device_layers = 99, .progress = {stop_late, nullptr}});
+  CHECK(model.status().code() == Code::stopped);
 }
 
 }  // namespace
