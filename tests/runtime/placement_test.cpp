@@ -177,7 +177,7 @@ void check_follows(Session& session, Session& processor, int count) {
   }
 }
 
-TEST_CASE("placement: sessions on a device tell the processor's story, within what was planned") {
+TEST_CASE("slow: placement: sessions on a device tell the processor's story, within what was planned") {
   const std::vector<Token> prompt = {433, 2, 97, 1203, 51, 8};
   const SessionOptions wish{.context = 200, .sampler = {.greedy = true}, .ignore_model_stops = true};
   const auto here = open_tales({}, wish);
