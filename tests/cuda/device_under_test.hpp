@@ -36,12 +36,12 @@ class DeviceUnderTest {
   cuda::Queue queue(int processors, bool tensor_cores) {
     return {&launches_, processors, tensor_cores && has_tensor_cores_};
   }
-  // For the end of what `asked` is the answer to.
+  // Until what was asked for has ended. Errors: the device's; then `asked`, which is what the op answered.
   Status wait(const Status& asked) {
     NIB_TRY(opened_);
-    NIB_TRY(asked);
     NIB_TRY(launches_.flush());
-    return cuda::status_of(cudaStreamSynchronize(launches_.stream()), "waiting for the device");
+    NIB_TRY(cuda::status_of(cudaStreamSynchronize(launches_.stream()), "waiting for the device"));
+    return asked;
   }
 
  private:
@@ -76,7 +76,8 @@ class DeviceUnderTest {
 
 #endif
 
-// Ops on a device as if it had so many multiprocessors; and without its tensor cores, if it has any.
+// Ops on a device as if it had so many multiprocessors, and with its tensor cores, if it has any, or without
+// them.
 struct TestQueue {
   DeviceUnderTest* device;
   int processors;
