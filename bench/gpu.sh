@@ -3,10 +3,11 @@
 #
 #   bench/gpu.sh OUT [TEST_DATA]
 #
-# Builds nibble with CUDA, runs the device's tests (and once more under compute-sanitizer, where it is installed),
-# measures what the device can do, then random models of the shapes of gpt-oss-20b and -120b. OUT gets logs, JSON and one
-# table, OUT/gpu.md. Stages that fail do not stop those after them; the exit status tells. About nine minutes on
-# a machine with sixteen processors and an H200; NIBBLE_GPU_STAGES picks some: "build test sanitize floors 20b 120b".
+# Builds nibble with CUDA, runs the kernels' tests and those of whole models (and some of them under compute-sanitizer,
+# where it is installed), measures what the device can do, then random models of the shapes of gpt-oss-20b and -120b.
+# OUT gets logs, JSON and one table, OUT/gpu.md. Stages that fail do not stop those after them; the exit status tells.
+# About nine minutes on a machine with sixteen processors and an H200; NIBBLE_GPU_STAGES picks some: "build test sanitize
+# floors 20b 120b".
 set -u
 out=${1:?"usage: bench/gpu.sh OUT [TEST_DATA]"}
 [ $# -ge 2 ] && NIBBLE_TEST_DATA=$(cd "$2" && pwd) && export NIBBLE_TEST_DATA
@@ -43,11 +44,16 @@ command -v nvidia-smi > /dev/null && nvidia-smi > "$out/nvidia-smi.txt" 2>&1
 
 stage build-configure 60 cmake -S . -B "$build" -G "${CMAKE_GENERATOR:-Unix Makefiles}" -DCMAKE_BUILD_TYPE=Release \
   -DNIBBLE_CUDA=ON -DNIBBLE_BUILD_TESTS=ON -DNIBBLE_BUILD_BENCHES=ON
-stage build-library 300 cmake --build "$build" -j "$(nproc)" --target nibble_cuda bench_device bench_device_floors test_device
+stage build-library 300 cmake --build "$build" -j "$(nproc)" --target nibble_cuda bench_device bench_device_floors \
+  test_device test_cuda_on_device
 export NIBBLE_TEST_CUDA_LIBRARY="$build/lib/libnibble-cuda.so"
+stage test-kernels 120 "$build/tests/cuda/on_device/test_cuda_on_device"
 stage test 120 "$build/tests/device/test_device"
-command -v compute-sanitizer > /dev/null &&
+if command -v compute-sanitizer > /dev/null; then
+  stage sanitize-kernels 120 compute-sanitizer --error-exitcode 1 "$build/tests/cuda/on_device/test_cuda_on_device" \
+    --test-case='multiply: ragged*,experts: units*,route: logits*,norms*,heads*,attention: a row*'
   stage sanitize 120 compute-sanitizer --error-exitcode 1 "$build/tests/device/test_device" --test-case='tales: *'
+fi
 stage floors 30 sh -c "'$build/bench/bench_device_floors' > '$out/floors.json'"
 model 20b-short 90 --contexts 0 --batches 1,2,4,8,16,32,64 --prompts 512,2048
 model 20b-long 90 --contexts 8192,32768 --batches 1 --prompts 8192

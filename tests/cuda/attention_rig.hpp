@@ -99,7 +99,7 @@ struct DevicePages {
   KvLayout layout;
   std::int64_t first_page;
   std::vector<std::unique_ptr<DeviceBuffer<std::byte>>> store;
-  std::vector<std::byte*> table;
+  DeviceVector<std::byte*> table;
 };
 
 struct AttentionCase {
@@ -154,32 +154,33 @@ struct AttentionBatch {
   std::int64_t width() const { return std::int64_t{what.heads} * what.head_dim; }
 
   // Rows [first, end) in one call: [rows][bf16_stride(width)].
-  std::vector<std::uint16_t> attend(const AttentionWay& way, simt::Emulator& emulator, std::size_t first,
+  std::vector<std::uint16_t> attend(const AttentionWay& way, DeviceUnderTest& device, std::size_t first,
                                     std::size_t end) {
     const std::int64_t out_stride = cuda::bf16_stride(width()),
                        count = static_cast<std::int64_t>(end - first);
     DeviceBuffer<std::uint16_t> out(count * out_stride, 0x7fff);
     DeviceBuffer<float> scratch(static_cast<std::int64_t>(kScratchCounters + way.scratch / 4), NAN);
     std::fill_n(scratch.data(), kScratchCounters, 0.0f);
-    std::vector<KvRow> kv_rows;
+    DeviceVector<KvRow> kv_rows;
     for (std::size_t r = first; r < end; ++r)
       kv_rows.push_back(sessions[rows[r].session].row(rows[r].position));
     OpContext context{};
     context.tiles = scratch.data();
     context.tile_floats = scratch.size;
-    const Status status = cuda::attention({&emulator, way.processors, way.tensor_cores}, context,
-                                          {.qkv = q(first),
-                                           .qkv_stride = stride,
-                                           .rows = count,
-                                           .heads = what.heads,
-                                           .kv = layout,
-                                           .layer_offset = kLayerOffset,
-                                           .kv_rows = kv_rows.data(),
-                                           .window = what.window,
-                                           .scale = scale,
-                                           .sinks = sinks.empty() ? nullptr : sinks.data(),
-                                           .out = reinterpret_cast<float*>(out.data()),
-                                           .out_stride = 0});
+    const TestQueue queue{&device, way.processors, way.tensor_cores};
+    const Status status = queue.run(cuda::attention, context,
+                                    {.qkv = q(first),
+                                     .qkv_stride = stride,
+                                     .rows = count,
+                                     .heads = what.heads,
+                                     .kv = layout,
+                                     .layer_offset = kLayerOffset,
+                                     .kv_rows = kv_rows.data(),
+                                     .window = what.window,
+                                     .scale = scale,
+                                     .sinks = sinks.empty() ? nullptr : sinks.data(),
+                                     .out = reinterpret_cast<float*>(out.data()),
+                                     .out_stride = 0});
     CAPTURE(status.message());
     REQUIRE(status.ok());
     REQUIRE(std::all_of(scratch.data(), scratch.data() + kScratchCounters, [](float x) { return x == 0; }));
@@ -278,7 +279,7 @@ struct AttentionBatch {
   std::vector<Row> rows;
   std::int64_t stride = 0;
   DeviceBuffer<float> qkv{0};
-  std::vector<float> sinks;
+  DeviceVector<float> sinks;
   float scale = 1;
 };
 

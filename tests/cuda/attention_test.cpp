@@ -1,5 +1,5 @@
-// Attention on the emulator: near softmax in double; the same bits for a row whatever is beside it, however
-// its positions are dealt; what a row does not see may be anything.
+// Attention: near softmax in double; the same bits for a row whatever is beside it, however its positions are
+// dealt; what a row does not see may be anything.
 #include "attention_rig.hpp"
 
 #include <set>
@@ -49,7 +49,7 @@ TEST_CASE("attention: near softmax in double: every head width, group, window an
   const std::uint64_t seed = std::random_device{}();
   CAPTURE(seed);
   std::mt19937_64 random(seed);
-  simt::Emulator emulator(seed);
+  DeviceUnderTest device(seed);
   struct Shape {
     int heads, kv_heads, dim;
   };
@@ -68,7 +68,7 @@ TEST_CASE("attention: near softmax in double: every head width, group, window an
           AttentionBatch batch({shape.heads, shape.kv_heads, shape.dim, format, window, sinks},
                                random_positions(random, shape.dim > 100 ? 300 : 700), random);
           const int processors = 1 + static_cast<int>(random() % 3);
-          batch.check(batch.attend({tensor_cores, processors}, emulator, 0, batch.rows.size()));
+          batch.check(batch.attend({tensor_cores, processors}, device, 0, batch.rows.size()));
         }
 }
 
@@ -83,7 +83,7 @@ TEST_CASE("attention: the same bits for every cut of a batch, number of blocks a
   const std::uint64_t seed = std::random_device{}();
   CAPTURE(seed);
   std::mt19937_64 random(seed);
-  simt::Emulator emulator(seed);
+  DeviceUnderTest device(seed);
   for (const bool tensor_cores : {true, false})
     for (const AttentionCase& what : {AttentionCase{8, 1, 32, KvFormat::bf16, 0, true},
                                       AttentionCase{3, 1, 24, KvFormat::int8, 63, false},
@@ -95,7 +95,7 @@ TEST_CASE("attention: the same bits for every cut of a batch, number of blocks a
       CAPTURE(std::string(kv_format_name(what.format)));
       AttentionBatch batch = mixed_batch(what, random);
       const std::size_t rows = batch.rows.size();
-      const std::vector<std::uint16_t> at_once = batch.attend({tensor_cores}, emulator, 0, rows);
+      const std::vector<std::uint16_t> at_once = batch.attend({tensor_cores}, device, 0, rows);
       batch.check(at_once);
       for (const AttentionWay& way :
            {AttentionWay{tensor_cores, 1}, AttentionWay{tensor_cores, 7}, AttentionWay{tensor_cores, 2, 0},
@@ -103,7 +103,7 @@ TEST_CASE("attention: the same bits for every cut of a batch, number of blocks a
         std::vector<std::uint16_t> together;
         for (std::size_t first = 0; first < rows;) {
           const std::size_t end = std::min(rows, first + 1 + random() % 16);
-          const auto part = batch.attend(way, emulator, first, end);
+          const auto part = batch.attend(way, device, first, end);
           together.insert(together.end(), part.begin(), part.end());
           first = end;
         }
@@ -116,7 +116,7 @@ TEST_CASE("attention: a row does not know of positions that it does not see") {
   const std::uint64_t seed = std::random_device{}();
   CAPTURE(seed);
   std::mt19937_64 random(seed);
-  simt::Emulator emulator(seed);
+  DeviceUnderTest device(seed);
   for (const bool tensor_cores : {true, false})
     for (const std::int64_t window : {0, 20})
       for (const KvFormat format : kKvFormatsKept) {
@@ -126,10 +126,10 @@ TEST_CASE("attention: a row does not know of positions that it does not see") {
             random);
         const std::int64_t bad = 129;  // what this position left is no number
         const std::int64_t out_stride = cuda::bf16_stride(batch.width());
-        const auto clean = batch.attend({tensor_cores}, emulator, 0, batch.rows.size());
+        const auto clean = batch.attend({tensor_cores}, device, 0, batch.rows.size());
         batch.sessions[0].poison(bad);
-        const auto few = batch.attend({tensor_cores}, emulator, 4, 16);
-        const auto all = batch.attend({tensor_cores}, emulator, 0, batch.rows.size());
+        const auto few = batch.attend({tensor_cores}, device, 4, 16);
+        const auto all = batch.attend({tensor_cores}, device, 0, batch.rows.size());
         for (std::size_t r = 0; r < batch.rows.size(); ++r) {
           CAPTURE(r);
           CAPTURE(tensor_cores);
@@ -150,20 +150,20 @@ TEST_CASE("attention: a row does not know of positions that it does not see") {
 }
 
 TEST_CASE("attention: shapes that it does not take, and no rows") {
-  simt::Emulator emulator(1);
-  const cuda::Queue queue{&emulator, 1, true};
+  DeviceUnderTest device(1);
+  const TestQueue queue{&device, 1, true};
   const auto code = [&](int heads, int kv_heads, int dim) {
     AttentionArgs args{};
     args.rows = 1;
     args.heads = heads;
     args.kv = {KvFormat::bf16, kv_heads, dim};
-    return cuda::attention(queue, {}, args).code();
+    return queue.run(cuda::attention, {}, args).code();
   };
   CHECK(code(8, 1, 258) == Code::unsupported);
   CHECK(code(8, 1, 63) == Code::unsupported);
   CHECK(code(8, 3, 64) == Code::unsupported);
   CHECK(code(65, 1, 64) == Code::unsupported);
-  CHECK(cuda::attention(queue, {}, {}).ok());
+  CHECK(queue.run(cuda::attention, {}, {}).ok());
 }
 
 }  // namespace

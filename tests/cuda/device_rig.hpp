@@ -2,6 +2,7 @@
 // size, and how far a sum may be from its exact value.
 #pragma once
 
+#include "device_under_test.hpp"
 #include "kernels/rig.hpp"
 #include <nibble/base/float16.hpp>
 #include <nibble/kernels/device_layout.hpp>
@@ -29,9 +30,9 @@ template <class T>
 struct DeviceBuffer {
   explicit DeviceBuffer(std::int64_t count, T value = {})
       : size(count),
-        bytes_(static_cast<std::byte*>(std::aligned_alloc(
-                   256, round_up(static_cast<std::size_t>(count) * sizeof(T) + 1, std::size_t{256}))),
-               &std::free) {
+        bytes_(static_cast<std::byte*>(allocate_for_device(
+                   round_up(static_cast<std::size_t>(count) * sizeof(T) + 1, std::size_t{256}))),
+               &free_of_device) {
     std::fill_n(data(), count, value);
   }
   DeviceBuffer(const DeviceBuffer& other) : DeviceBuffer(other.size) {
@@ -49,7 +50,7 @@ struct DeviceBuffer {
   std::int64_t size;
 
  private:
-  std::unique_ptr<std::byte, void (*)(void*)> bytes_;
+  std::unique_ptr<std::byte, void (*)(void*) noexcept> bytes_;
 };
 
 // Matrices of one shape and format, each packed for a device, in some number of parts; behind one another.

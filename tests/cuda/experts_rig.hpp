@@ -1,4 +1,4 @@
-// A layer of random experts on a device, random choices among them, and the op on the emulator.
+// A layer of random experts on a device, random choices among them, and the op.
 #pragma once
 
 #include "device_rig.hpp"
@@ -58,8 +58,8 @@ struct Choice {
   int experts, chosen;
   std::vector<std::vector<int>> of_row;
   std::vector<std::vector<float>> weight_of_row;
-  std::vector<std::int32_t> first, row, entry_of_row;
-  std::vector<float> weight;
+  DeviceVector<std::int32_t> first, row, entry_of_row;
+  DeviceVector<float> weight;
 };
 
 struct ExpertLayer {
@@ -126,7 +126,7 @@ inline ExpertsArgs arguments_of(const ExpertLayer& layer, Choice& choice) {
 
 // Rows of `x` from `first` on, as many as there are choices.
 inline ExpertsResult run_experts(const ExpertLayer& layer, Choice choice, const DeviceInputs& x,
-                                 std::int64_t first, const cuda::Queue& queue) {
+                                 std::int64_t first, const TestQueue& queue) {
   const std::int64_t entries = choice.rows() * choice.chosen, stride = row_stride(layer.width),
                      hidden_stride = cuda::bf16_stride(layer.units);
   const DeviceScratch scratch(std::max(layer.width, layer.units), entries * hidden_stride);
@@ -136,7 +136,7 @@ inline ExpertsResult run_experts(const ExpertLayer& layer, Choice choice, const 
   args.normed = reinterpret_cast<const float*>(x.row(first));
   args.outputs = outputs.data();
   args.x = sums.data();
-  const Status status = cuda::experts(queue, scratch.context(), args);
+  const Status status = queue.run(cuda::experts, scratch.context(), args);
   CAPTURE(status.message());
   REQUIRE(status.ok());
   CHECK(scratch.counters_are_zero());

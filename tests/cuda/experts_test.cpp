@@ -1,13 +1,11 @@
-// Experts on the emulator: their products, activations and weighted sums, in all forms of matrices, against
-// double within derived bounds, and the same bits for every batch, grid and order of threads.
+// Experts: their products, activations and weighted sums, in all forms of matrices, against double within
+// derived bounds, and the same bits for every batch, grid and order of threads.
 #include "experts_rig.hpp"
 
 #include <cuda/expert_lists.hpp>
 
 namespace nib::test {
 namespace {
-
-using cuda::Queue;
 
 // A number, and how far an f32 computation of it may be off.
 struct Near {
@@ -117,7 +115,7 @@ constexpr Activation kActivations[] = {Activation::clamped_swiglu, Activation::s
 
 TEST_CASE("experts: every form and activation against double") {
   NIB_RANDOM(random);
-  simt::Emulator emulator(random.seed);
+  DeviceUnderTest device(random.seed);
   constexpr ExpertLayer::Formats kForms[] = {{Format::mxfp4, Format::mxfp4}, {Format::bf16, Format::bf16},
                                              {Format::q8_0, Format::q4_1},   {Format::mxfp4, Format::bf16},
                                              {Format::nf4, Format::mxfp4},   {Format::bf16, Format::f16}};
@@ -141,7 +139,7 @@ TEST_CASE("experts: every form and activation against double") {
         const Choice choice(rows, count, chosen, random);
         const DeviceInputs x(rows, width, random, 0);
         const ExpertsResult result =
-            run_experts(layer, choice, x, 0, {&emulator, 1 + random.below(7), tensor_cores});
+            run_experts(layer, choice, x, 0, {&device, 1 + random.below(7), tensor_cores});
         check_hidden(layer, choice, x, result);
         check_sums(layer, choice, result);
       }
@@ -149,7 +147,7 @@ TEST_CASE("experts: every form and activation against double") {
 
 TEST_CASE("experts: units that fill no strip") {
   NIB_RANDOM(random);
-  simt::Emulator emulator(random.seed);
+  DeviceUnderTest device(random.seed);
   for (const Format format : {Format::bf16, Format::f32})
     for (const Activation activation : kActivations)
       for (const std::int64_t rows : {3, 11}) {
@@ -162,7 +160,7 @@ TEST_CASE("experts: units that fill no strip") {
         const ExpertLayer layer({format, format}, activation, 3, width, units, true, random);
         const Choice choice(rows, 3, 2, random);
         const DeviceInputs x(rows, width, random, 0);
-        const ExpertsResult result = run_experts(layer, choice, x, 0, {&emulator, 3, random.chance(50)});
+        const ExpertsResult result = run_experts(layer, choice, x, 0, {&device, 3, random.chance(50)});
         check_hidden(layer, choice, x, result);
         check_sums(layer, choice, result);
       }
@@ -188,11 +186,11 @@ TEST_CASE("experts: every row of a prompt gets the bits that it gets alone, for 
     const ExpertLayer layer(way.formats, Activation::clamped_swiglu, count, width, units, true, random);
     const Choice choice(rows, count, chosen, random);
     const DeviceInputs x(rows, width, random, 0);
-    simt::Emulator emulator(random.seed);
-    const ExpertsResult all = run_experts(layer, choice, x, 0, {&emulator, 3, way.tensor_cores});
+    DeviceUnderTest device(random.seed);
+    const ExpertsResult all = run_experts(layer, choice, x, 0, {&device, 3, way.tensor_cores});
     for (std::int64_t first = 0, some = 0; first < rows; first += some) {
       some = std::min<std::int64_t>(1 + random.below(random.chance(80) ? 8 : 20), rows - first);
-      simt::Emulator other(random.bits());
+      DeviceUnderTest other(random.bits());
       const ExpertsResult part = run_experts(layer, choice.part(first, some), x, first,
                                              {&other, 1 + random.below(30), way.tensor_cores});
       CHECK(same_bits(part.x.data(), all.x.data() + first * row_stride(width), some * row_stride(width)));
@@ -202,7 +200,7 @@ TEST_CASE("experts: every row of a prompt gets the bits that it gets alone, for 
 
 TEST_CASE("experts: what is not taken") {
   NIB_RANDOM(random);
-  simt::Emulator emulator(1);
+  DeviceUnderTest device(1);
   const ExpertLayer layer({Format::mxfp4, Format::mxfp4}, Activation::swiglu, 3, 64, 32, false, random);
   Choice choice(2, 3, 2, random);
   const DeviceScratch scratch(64);
@@ -212,7 +210,7 @@ TEST_CASE("experts: what is not taken") {
     args.gate_up = gate_up.data();
     args.down = down.data();
     change(args, gate_up, down);
-    return cuda::experts({&emulator, 2, true}, scratch.context(), args);
+    return TestQueue{&device, 2, true}.run(cuda::experts, scratch.context(), args);
   };
   using Weights = std::vector<PackedWeight>;
   CHECK(status([](ExpertsArgs& args, Weights&, Weights&) { args.rows = 0; }).ok());

@@ -1,13 +1,11 @@
-// Products on the emulator, in every form of a matrix and both arithmetics: near the exact product, and the
-// same bits for every number of rows, every grid and every order in which threads and blocks happen to run.
+// Products in every form of a matrix and both arithmetics: near the exact product, and the same
+// bits for every number of rows, every grid and every order in which threads and blocks happen to run.
 #include "device_rig.hpp"
 
 #include <cuda/bodies/stripes.cuh>
 
 namespace nib::test {
 namespace {
-
-using cuda::Queue;
 
 struct Product {
   std::int64_t rows, stride;
@@ -23,19 +21,19 @@ inline constexpr float kBefore = -1;
 
 // Rows [first, first + rows) of x.
 Product multiply(const PackedWeight& weight, const DeviceInputs& x, std::int64_t first, std::int64_t rows,
-                 const Queue& queue, Epilogue epilogue = {}) {
+                 const TestQueue& queue, Epilogue epilogue = {}) {
   const DeviceScratch scratch(weight.k);
   const std::int64_t stride = weight.rows + 3;
   DeviceBuffer<float> out(rows * stride, kBefore);
-  const Status status = cuda::multiply(queue, scratch.context(),
-                                       {.weight = &weight,
-                                        .x = x.row(first),
-                                        .x_stride = x.stride,
-                                        .rows = rows,
-                                        .bias = epilogue.bias,
-                                        .out = out.data(),
-                                        .out_stride = stride,
-                                        .add = epilogue.add});
+  const Status status = queue.run(cuda::multiply, scratch.context(),
+                                  {.weight = &weight,
+                                   .x = x.row(first),
+                                   .x_stride = x.stride,
+                                   .rows = rows,
+                                   .bias = epilogue.bias,
+                                   .out = out.data(),
+                                   .out_stride = stride,
+                                   .add = epilogue.add});
   CAPTURE(status.message());
   REQUIRE(status.ok());
   CHECK(scratch.counters_are_zero());
@@ -45,7 +43,7 @@ Product multiply(const PackedWeight& weight, const DeviceInputs& x, std::int64_t
 }
 
 void check_product(const DeviceMatrices& w, const DeviceInputs& x, std::int64_t rows, bool tensor_cores,
-                   Random& random, simt::Emulator& emulator) {
+                   Random& random, DeviceUnderTest& device) {
   const PackedWeight& weight = w.shape();
   CAPTURE(format_name(w.encoded[0].format));
   CAPTURE(weight.rows);
@@ -57,7 +55,7 @@ void check_product(const DeviceMatrices& w, const DeviceInputs& x, std::int64_t 
   for (std::int64_t i = 0; i < weight.rows; ++i) bias[i] = random.normal();
   const Epilogue epilogue{random.chance(50) ? bias.data() : nullptr, random.chance(50)};
   const Product product =
-      multiply(weight, x, 0, rows, {&emulator, 1 + random.below(9), tensor_cores}, epilogue);
+      multiply(weight, x, 0, rows, {&device, 1 + random.below(9), tensor_cores}, epilogue);
   for (std::int64_t r = 0; r < rows; ++r) {
     const std::vector<double> inputs = x.exact(r);
     for (std::int64_t i = 0; i < weight.rows; ++i) {
@@ -77,7 +75,7 @@ std::int64_t group_of(Format format) { return std::max<std::int64_t>(1, format_i
 
 TEST_CASE("multiply: every format that has tiles against exact products") {
   NIB_RANDOM(random);
-  simt::Emulator emulator(random.seed);
+  DeviceUnderTest device(random.seed);
   for (const Format format : stored_formats(true))
     for (const std::int64_t rows : {std::int64_t{1 + random.below(8)}, std::int64_t{9 + random.below(12)}}) {
       const std::int64_t group = group_of(format);
@@ -85,13 +83,13 @@ TEST_CASE("multiply: every format that has tiles against exact products") {
       const std::int64_t run = format_info(format).scales == nib::Scales::shared ? random_run(k, random) : 0;
       const DeviceMatrices w(format, 1, 1 + random.below(70), k, random, DeviceRows::consecutive, run);
       const DeviceInputs x(rows, k, random);
-      check_product(w, x, rows, random.chance(50), random, emulator);
+      check_product(w, x, rows, random.chance(50), random, device);
     }
 }
 
 TEST_CASE("multiply: ragged shapes of the forms for tensor cores") {
   NIB_RANDOM(random);
-  simt::Emulator emulator(random.seed);
+  DeviceUnderTest device(random.seed);
   struct Shape {
     std::int64_t out, k, rows;
   };
@@ -109,8 +107,7 @@ TEST_CASE("multiply: ragged shapes of the forms for tensor cores") {
       for (const bool tensor_cores : {true, false}) {
         const DeviceMatrices w(format, 1, shape.out, shape.k, random, DeviceRows::consecutive, 0,
                                Scales::narrow);
-        check_product(w, DeviceInputs(shape.rows, shape.k, random), shape.rows, tensor_cores, random,
-                      emulator);
+        check_product(w, DeviceInputs(shape.rows, shape.k, random), shape.rows, tensor_cores, random, device);
       }
 }
 
@@ -130,15 +127,15 @@ TEST_CASE("multiply: the same bits for every number of rows, grid and order of t
     const std::int64_t k = way.format == Format::q4_k ? 768 : 480 + 32 * random.below(20), out = 40;
     const DeviceMatrices w(way.format, 1, out, k, random);
     const DeviceInputs x(kRows, k, random);
-    simt::Emulator emulator(random.seed);
-    const Product all = multiply(w.shape(), x, 0, kRows, {&emulator, 3, way.tensor_cores});
+    DeviceUnderTest device(random.seed);
+    const Product all = multiply(w.shape(), x, 0, kRows, {&device, 3, way.tensor_cores});
     for (std::int64_t first = 0, rows = 1; first < kRows; first += rows, rows = 1 + random.below(10)) {
       rows = std::min(rows, kRows - first);
       const int processors = 1 + random.below(30);  // up to more than there are slices
       CAPTURE(first);
       CAPTURE(rows);
       CAPTURE(processors);
-      simt::Emulator other(random.bits());
+      DeviceUnderTest other(random.bits());
       const Product some = multiply(w.shape(), x, first, rows, {&other, processors, way.tensor_cores});
       for (std::int64_t r = 0; r < rows; ++r) CHECK(same_bits(some.row(r), all.row(first + r), out));
     }
@@ -151,10 +148,10 @@ TEST_CASE("multiply: a grid as large as scratch has room for, and one that would
     const std::int64_t k = 96 * 1024;  // more slices than there are blocks
     const DeviceMatrices w(format, 1, 16, k, random);
     const DeviceInputs x(2, k, random);
-    simt::Emulator emulator(random.seed);
-    const Product few = multiply(w.shape(), x, 0, 2, {&emulator, 1, true});
+    DeviceUnderTest device(random.seed);
+    const Product few = multiply(w.shape(), x, 0, 2, {&device, 1, true});
     for (const int processors : {kMostBlocks / 2, 1000}) {
-      const Product many = multiply(w.shape(), x, 0, 2, {&emulator, processors, true});
+      const Product many = multiply(w.shape(), x, 0, 2, {&device, processors, true});
       for (std::int64_t r = 0; r < 2; ++r) CHECK(same_bits(many.row(r), few.row(r), 16));
     }
   }
@@ -168,10 +165,10 @@ TEST_CASE("multiply: no warp is overtaken where it must not be") {
     const std::int64_t k = way.format == Format::q4_k ? 1280 : 1376, out = 48, rows = 2 + 8 * random.below(2);
     const DeviceMatrices w(way.format, 1, out, k, random);
     const DeviceInputs x(rows, k, random);
-    simt::Emulator emulator(random.seed);
-    const Product once = multiply(w.shape(), x, 0, rows, {&emulator, 1, way.tensor_cores});
+    DeviceUnderTest device(random.seed);
+    const Product once = multiply(w.shape(), x, 0, rows, {&device, 1, way.tensor_cores});
     for (int i = 0; i < 12; ++i) {
-      const Product again = multiply(w.shape(), x, 0, rows, {&emulator, 1 + i % 2, way.tensor_cores});
+      const Product again = multiply(w.shape(), x, 0, rows, {&device, 1 + i % 2, way.tensor_cores});
       for (std::int64_t r = 0; r < rows; ++r) REQUIRE(same_bits(again.row(r), once.row(r), out));
     }
   }
@@ -179,7 +176,7 @@ TEST_CASE("multiply: no warp is overtaken where it must not be") {
 
 TEST_CASE("multiply: large and small scales of MXFP4; an infinity of one row stays there") {
   NIB_RANDOM(random);
-  simt::Emulator emulator(random.seed);
+  DeviceUnderTest device(random.seed);
   for (const int least : {4, 130, 200})
     for (const bool tensor_cores : {true, false}) {
       DeviceMatrices w(Format::mxfp4, 1, 16, 320, random);
@@ -188,7 +185,7 @@ TEST_CASE("multiply: large and small scales of MXFP4; an infinity of one row sta
       const DeviceInputs x(2, 320, random);
       for (std::int64_t i = 0; i < 320; ++i) x.row(0)[i] = to_bf16(static_cast<float>(i % 7) * 0x1p-10f).bits;
       x.row(1)[9] = 0x7f80;
-      const Product product = multiply(w.shape(), x, 0, 2, {&emulator, 2, tensor_cores});
+      const Product product = multiply(w.shape(), x, 0, 2, {&device, 2, tensor_cores});
       const std::vector<double> inputs = x.exact(0);
       for (std::int64_t i = 0; i < 16; ++i) {
         const ReferenceDot dot = dot_row(w.encoded[0].view(), i, inputs.data());
@@ -202,21 +199,21 @@ TEST_CASE("multiply: large and small scales of MXFP4; an infinity of one row sta
 
 TEST_CASE("multiply: what it does not take") {
   NIB_RANDOM(random);
-  simt::Emulator emulator(1);
-  const Queue queue{&emulator, 4, true};
+  DeviceUnderTest device(1);
+  const TestQueue queue{&device, 4, true};
   const DeviceScratch scratch(64);
   const auto run = [&](Format format, std::int64_t rows, std::int64_t scratch_floats) {
     const PackedWeight weight{format, 16, 256, nullptr, nullptr, 256};
     OpContext context = scratch.context();
     context.tile_floats = scratch_floats;
-    return cuda::multiply(queue, context,
-                          {.weight = &weight,
-                           .x = nullptr,
-                           .x_stride = 256,
-                           .rows = rows,
-                           .bias = nullptr,
-                           .out = nullptr,
-                           .out_stride = 16});
+    return queue.run(cuda::multiply, context,
+                     {.weight = &weight,
+                      .x = nullptr,
+                      .x_stride = 256,
+                      .rows = rows,
+                      .bias = nullptr,
+                      .out = nullptr,
+                      .out_stride = 16});
   };
   CHECK(run(Format::bf16, -1, scratch.floats.size).code() == Code::argument);
   CHECK(run(Format::bf16, 0, scratch.floats.size).ok());

@@ -1,13 +1,11 @@
-// The router on the emulator: logits near the exact products, then the choice, the weights and the lists of
-// what it chose from, by their definitions.
+// The router: logits near the exact products, then the choice, the weights and the lists of what it chose
+// from, by their definitions.
 #include "device_rig.hpp"
 
 #include <numeric>
 
 namespace nib::test {
 namespace {
-
-using cuda::Queue;
 
 struct RouteRig {
   RouteRig(std::int64_t rows_, int experts_, int chosen_, std::int64_t k, Random& random,
@@ -42,8 +40,8 @@ struct RouteRig {
     args.width = x.width;
     return args;
   }
-  Status run(const Queue& queue) {
-    const Status status = cuda::route(queue, scratch.context(), arguments());
+  Status run(const TestQueue& queue) {
+    const Status status = queue.run(cuda::route, scratch.context(), arguments());
     CHECK(scratch.counters_are_zero());
     return status;
   }
@@ -57,8 +55,8 @@ struct RouteRig {
   DeviceScratch scratch;
   DeviceBuffer<float> bias;
   bool has_bias = true, weights_of_all = false;
-  std::vector<float> logits, weights, list_weights;
-  std::vector<std::int32_t> ids, row, entry_of_row, first;
+  DeviceVector<float> logits, weights, list_weights;
+  DeviceVector<std::int32_t> ids, row, entry_of_row, first;
 };
 
 void check_logits(const RouteRig& rig) {
@@ -121,7 +119,7 @@ void check_lists(const RouteRig& rig) {
 
 TEST_CASE("route: logits, choice, weights and lists") {
   NIB_RANDOM(random);
-  simt::Emulator emulator(random.seed);
+  DeviceUnderTest device(random.seed);
   struct Shape {
     std::int64_t rows;
     int experts, chosen;
@@ -142,7 +140,7 @@ TEST_CASE("route: logits, choice, weights and lists") {
       CAPTURE(format_name(format));
       CAPTURE(shape.rows);
       CAPTURE(shape.experts);
-      const Status status = rig.run({&emulator, 1 + random.below(6), random.chance(50)});
+      const Status status = rig.run({&device, 1 + random.below(6), random.chance(50)});
       CAPTURE(status.message());
       REQUIRE(status.ok());
       check_logits(rig);
@@ -153,7 +151,7 @@ TEST_CASE("route: logits, choice, weights and lists") {
 
 TEST_CASE("route: equal logits go to the lower id, whatever logits are still gives distinct experts") {
   NIB_RANDOM(random);
-  simt::Emulator emulator(1);
+  DeviceUnderTest device(1);
   for (const std::int64_t rows : {4, 12}) {
     RouteRig rig(rows, 40, 5, 16, random);
     std::fill(rig.weight.encoded[0].codes.begin(), rig.weight.encoded[0].codes.end(), std::byte{});
@@ -161,7 +159,7 @@ TEST_CASE("route: equal logits go to the lower id, whatever logits are still giv
     rig.has_bias = false;
     rig.x.row(2)[0] = 0x7fc0;  // NaN times zero in every logit of this row
     rig.x.row(3)[0] = 0x7f80;
-    REQUIRE(rig.run({&emulator, 3, true}).ok());
+    REQUIRE(rig.run({&device, 3, true}).ok());
     for (std::size_t r = 0; r < 4; ++r)
       for (std::size_t j = 0; j < 5; ++j) CHECK(rig.ids[r * 5 + j] == static_cast<int>(j));
     check_lists(rig);
@@ -171,12 +169,12 @@ TEST_CASE("route: equal logits go to the lower id, whatever logits are still giv
 
 TEST_CASE("route: what is no number is the smallest of logits") {
   NIB_RANDOM(random);
-  simt::Emulator emulator(1);
+  DeviceUnderTest device(1);
   RouteRig rig(1, 6, 4, 16, random);
   rig.bias[1] = kNoNumber;
   rig.bias[2] = -kNoNumber;
   rig.bias[4] = -std::numeric_limits<float>::infinity();
-  REQUIRE(rig.run({&emulator, 1, true}).ok());
+  REQUIRE(rig.run({&device, 1, true}).ok());
   CHECK(rig.ids[3] == 4);
   for (const int id : rig.ids) CHECK((id != 1 && id != 2));
 }
@@ -184,15 +182,15 @@ TEST_CASE("route: what is no number is the smallest of logits") {
 TEST_CASE("route: the same bits for every grid, and of a row whatever is beside it") {
   NIB_RANDOM(random);
   RouteRig rig(12, 64, 4, 320, random);
-  simt::Emulator first(random.seed);
+  DeviceUnderTest first(random.seed);
   REQUIRE(rig.run({&first, 1, true}).ok());
   const auto logits = rig.logits, weights = rig.weights;
   const auto ids = rig.ids;
   for (const int processors : {2, 3, 8, 11})
     for (const std::int64_t rows : {12, 2, 8}) {
       rig.rows = rows;
-      simt::Emulator emulator(random.bits());
-      REQUIRE(rig.run({&emulator, processors, true}).ok());
+      DeviceUnderTest device(random.bits());
+      REQUIRE(rig.run({&device, processors, true}).ok());
       CHECK(std::equal(rig.logits.begin(), rig.logits.end(), logits.begin()));
       CHECK(std::equal(rig.weights.begin(), rig.weights.end(), weights.begin()));
       CHECK(std::equal(rig.ids.begin(), rig.ids.end(), ids.begin()));
@@ -201,13 +199,13 @@ TEST_CASE("route: the same bits for every grid, and of a row whatever is beside 
 
 TEST_CASE("route: a dense layer") {
   NIB_RANDOM(random);
-  simt::Emulator emulator(1);
+  DeviceUnderTest device(1);
   for (const std::int64_t rows : {1, 7, 600}) {
     RouteRig rig(rows, 1, 1, 16, random);
     RouteArgs args = rig.arguments();
     args.weight = nullptr;
-    REQUIRE(cuda::route({&emulator, 2, true}, rig.scratch.context(), args).ok());
-    CHECK(rig.first == std::vector<std::int32_t>{0, static_cast<std::int32_t>(rows)});
+    REQUIRE(TestQueue{&device, 2, true}.run(cuda::route, rig.scratch.context(), args).ok());
+    CHECK(rig.first == DeviceVector<std::int32_t>{0, static_cast<std::int32_t>(rows)});
     for (std::size_t r = 0; r < static_cast<std::size_t>(rows); ++r) {
       CHECK(rig.row[r] == static_cast<int>(r));
       CHECK(rig.entry_of_row[r] == static_cast<int>(r));
@@ -218,14 +216,14 @@ TEST_CASE("route: a dense layer") {
 
 TEST_CASE("route: numbers that it does not take") {
   NIB_RANDOM(random);
-  simt::Emulator emulator(2);
+  DeviceUnderTest device(2);
   RouteRig rig(1, 32, 4, 64, random);
   const auto code = [&](std::int64_t rows, int experts, int chosen) {
     RouteArgs args = rig.arguments();
     args.rows = rows;
     args.experts = experts;
     args.experts_per_token = chosen;
-    return cuda::route({&emulator, 1, true}, rig.scratch.context(), args).code();
+    return TestQueue{&device, 1, true}.run(cuda::route, rig.scratch.context(), args).code();
   };
   CHECK(code(0, 32, 4) == Code::ok);
   CHECK(code(-1, 32, 4) == Code::argument);

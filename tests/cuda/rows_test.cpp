@@ -1,5 +1,5 @@
-// Rows between products on the emulator: norms near their definitions, heads normed and rotated, and every
-// byte of the pages that keys and values go to.
+// Rows between products: norms near their definitions, heads normed and rotated, and every byte of the pages
+// that keys and values go to.
 #include "attention_rig.hpp"
 
 namespace nib::test {
@@ -19,17 +19,17 @@ struct NormRig {
     for (std::int64_t i = 0; i < width; ++i) bias.push_back(normal(random));
   }
   // Rows `picked`, or all without.
-  std::vector<std::uint16_t> run(const std::vector<std::int32_t>& picked, simt::Emulator& emulator) {
+  DeviceVector<std::uint16_t> run(const DeviceVector<std::int32_t>& picked, DeviceUnderTest& device) {
     const auto count = picked.empty() ? rows : static_cast<std::int64_t>(picked.size());
-    std::vector<std::uint16_t> out(static_cast<std::size_t>(count * cuda::bf16_stride(width)), 0x7fff);
-    const Status status = cuda::norm_rows(
-        {&emulator, 2, true}, {x.data(),
-                               stride,
-                               picked.empty() ? nullptr : picked.data(),
-                               count,
-                               width,
-                               {weight.data(), 1e-5f, kind, kind == NormKind::layer ? bias.data() : nullptr},
-                               out.data()});
+    DeviceVector<std::uint16_t> out(static_cast<std::size_t>(count * cuda::bf16_stride(width)), 0x7fff);
+    const Status status = TestQueue{&device, 2, true}.run(
+        cuda::norm_rows, {x.data(),
+                          stride,
+                          picked.empty() ? nullptr : picked.data(),
+                          count,
+                          width,
+                          {weight.data(), 1e-5f, kind, kind == NormKind::layer ? bias.data() : nullptr},
+                          out.data()});
     CAPTURE(status.message());
     REQUIRE(status.ok());
     return out;
@@ -69,20 +69,20 @@ struct NormRig {
   std::int64_t rows, width, stride;
   NormKind kind;
   DeviceBuffer<float> x;
-  std::vector<float> weight, bias;
+  DeviceVector<float> weight, bias;
 };
 
 TEST_CASE("norms of rows: near their definitions, the same bits for a row wherever it stands") {
   const std::uint64_t seed = std::random_device{}();
   CAPTURE(seed);
   std::mt19937_64 random(seed);
-  simt::Emulator emulator(seed);
+  DeviceUnderTest device(seed);
   for (const NormKind kind : {NormKind::rms, NormKind::layer})
     for (const std::int64_t width : {1, 24, 64, 255, 257, 1000, 2880}) {
       if (kind == NormKind::layer && width == 1) continue;  // nothing but the epsilon
       CAPTURE(width);
       NormRig rig(3, width, kind, random);
-      const auto all = rig.run({}, emulator), some = rig.run({2, 0, 2, 1}, emulator);
+      const auto all = rig.run({}, device), some = rig.run({2, 0, 2, 1}, device);
       const auto stride = cuda::bf16_stride(width);
       for (std::int64_t r = 0; r < 3; ++r) rig.check(all.data() + r * stride, r);
       std::int64_t i = 0;
@@ -143,8 +143,8 @@ struct PlaceRig {
   float* row(DeviceBuffer<float>& buffer, std::size_t r) const {
     return buffer.data() + static_cast<std::int64_t>(r) * stride;
   }
-  void run(simt::Emulator& emulator, std::size_t first, std::size_t end) {
-    std::vector<KvRow> kv_rows;
+  void run(DeviceUnderTest& device, std::size_t first, std::size_t end) {
+    DeviceVector<KvRow> kv_rows;
     for (std::size_t r = first; r < end; ++r) kv_rows.push_back(sessions[rows[r].first].row(rows[r].second));
     QkvArgs args{};
     args.rows = static_cast<std::int64_t>(end - first);
@@ -159,7 +159,7 @@ struct PlaceRig {
     args.rotary = what.rotary;
     args.q_norm = what.norms ? q_norm.data() : nullptr;
     args.k_norm = what.norms ? k_norm.data() : nullptr;
-    const Status status = cuda::place_qkv({&emulator, 2, true}, args);
+    const Status status = TestQueue{&device, 2, true}.run(cuda::place_qkv, args);
     CAPTURE(status.message());
     REQUIRE(status.ok());
   }
@@ -171,7 +171,7 @@ struct PlaceRig {
     if (what.norms) {
       double squares = 0;
       for (const double each : x) squares += each * each;
-      const std::vector<float>& weight = head < what.heads ? q_norm : k_norm;
+      const DeviceVector<float>& weight = head < what.heads ? q_norm : k_norm;
       for (std::size_t d = 0; d < x.size(); ++d) x[d] *= weight[d] / std::sqrt(squares / what.dim + 1e-6);
     }
     const float* const got = row(after, r) + head * what.dim;
@@ -226,14 +226,14 @@ struct PlaceRig {
   std::vector<DevicePages> sessions;
   std::vector<std::pair<std::size_t, std::int64_t>> rows;  // session, position
   DeviceBuffer<float> before{0}, after{0};
-  std::vector<float> cos, sin, q_norm, k_norm;
+  DeviceVector<float> cos, sin, q_norm, k_norm;
 };
 
 TEST_CASE("heads of q and k are normed and rotated, keys and values go to their places and nowhere else") {
   const std::uint64_t seed = std::random_device{}();
   CAPTURE(seed);
   std::mt19937_64 random(seed);
-  simt::Emulator emulator(seed);
+  DeviceUnderTest device(seed);
   for (const KvFormat format : kKvFormatsKept)
     for (const PlaceCase what : {PlaceCase{8, 1, 64, 0, false, format},
                                  {4, 2, 24, 16, true, format},
@@ -245,7 +245,7 @@ TEST_CASE("heads of q and k are normed and rotated, keys and values go to their 
       PlaceRig rig(what, random);
       rig.after = rig.before;
       std::memcpy(rig.after.data(), rig.before.data(), static_cast<std::size_t>(rig.before.size) * 4);
-      rig.run(emulator, 0, rig.rows.size());
+      rig.run(device, 0, rig.rows.size());
       for (std::size_t r = 0; r < rig.rows.size(); ++r) {
         for (int head = 0; head < what.heads + what.kv_heads; ++head) rig.check_head(r, head);
         const int kept = (what.heads + what.kv_heads) * what.dim;  // values, and what lies behind them
@@ -257,7 +257,7 @@ TEST_CASE("heads of q and k are normed and rotated, keys and values go to their 
       DeviceBuffer<float> together = rig.after;
       std::memcpy(together.data(), rig.after.data(), static_cast<std::size_t>(rig.after.size) * 4);
       std::memcpy(rig.after.data(), rig.before.data(), static_cast<std::size_t>(rig.before.size) * 4);
-      for (std::size_t r = 0; r < rig.rows.size(); ++r) rig.run(emulator, r, r + 1);
+      for (std::size_t r = 0; r < rig.rows.size(); ++r) rig.run(device, r, r + 1);
       CHECK(std::memcmp(rig.after.data(), together.data(), static_cast<std::size_t>(rig.after.size) * 4) ==
             0);
       rig.check_pages();
@@ -266,7 +266,7 @@ TEST_CASE("heads of q and k are normed and rotated, keys and values go to their 
 
 TEST_CASE("heads whose numbers are tiny, or none, are kept as the processor keeps them") {
   std::mt19937_64 random(3);
-  simt::Emulator emulator(3);
+  DeviceUnderTest device(3);
   for (const KvFormat format : {KvFormat::int8, KvFormat::fp8})
     for (const float odd : {0.0f, 0x1p-101f, 0x1p-99f, INFINITY, NAN, 3e38f}) {
       PlaceRig rig({1, 1, 16, 0, false, format}, random);
@@ -276,7 +276,7 @@ TEST_CASE("heads whose numbers are tiny, or none, are kept as the processor keep
       }
       rig.after = rig.before;
       std::memcpy(rig.after.data(), rig.before.data(), static_cast<std::size_t>(rig.before.size) * 4);
-      rig.run(emulator, 0, rig.rows.size());
+      rig.run(device, 0, rig.rows.size());
       float scale;
       std::memcpy(&scale, rig.sessions[1].scale_place(63, 0, true), 4);
       CAPTURE(odd);
