@@ -191,7 +191,9 @@ struct DownAndAdd : DownOutputs<Tiles> {
       before = add_in_order(this->call.tile_counters + tile, 1);
       if (before + 1 == this->active.count) this->call.tile_counters[tile] = 0;
     }
-    return shuffle(before, 0) + 1 == this->active.count;
+    before = shuffle(before, 0);
+    sync_warp();  // and what is counted before what the lanes read
+    return before + 1 == this->active.count;
   }
 };
 
