@@ -67,10 +67,11 @@ NIB_DEVICE T shuffle_xor(T value, int lanes) {
   return __shfl_xor_sync(0xffff'ffffu, value, lanes);
 }
 
-// Kernels overlap (launch_list.hpp). Every thread of every kernel calls this, once at least: the kernel before
-// has ended then, and what it wrote is there; and the next one may begin, as soon as there is room for it.
-// Before that, nothing may be written, and nothing read that the kernel before has written. What the one before
-// that has written may be, by read_past_cache(), for it had ended when this one began; and so may weights.
+// Kernels overlap (launch_list.hpp). Every thread of every kernel calls this, once at least: the kernel
+// before has ended then, and what it wrote is there; and the next one may begin, as soon as there is room for
+// it. Before that, nothing may be written, and nothing read that the kernel before has written. What the one
+// before that has written may be, by read_past_cache(), for it had ended when this one began; and so may
+// weights.
 NIB_DEVICE void wait_for_kernel_before() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;\n griddepcontrol.launch_dependents;" ::: "memory");

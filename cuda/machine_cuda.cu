@@ -18,8 +18,8 @@ Status check_code(const DeviceFacts& facts) {
   const cudaError_t asked = cudaFuncGetAttributes(&attributes, empty_kernel);
   if (asked == cudaErrorNoKernelImageForDevice || asked == cudaErrorUnsupportedPtxVersion)
     return Status(Code::unsupported,
-                  concat(facts.name, ": this library has no kernels for compute capability ", facts.major, ".",
-                         facts.minor));
+                  concat(facts.name, ": this library has no kernels for compute capability ", facts.major,
+                         ".", facts.minor));
   return status_of(asked, "asking for kernels");
 }
 

@@ -38,10 +38,9 @@ class FailingProjection {
 
 TEST_CASE("a pass that fails leaves nothing to do on the device: its pages may go") {
   const FailingProjection failing;
-  ModelRig rig(kTalesFolder, {.numerics = Numerics::bf16,
-                              .rows = 8,
-                              .placement = all_there,
-                              .library = &failing.library()});
+  ModelRig rig(
+      kTalesFolder,
+      {.numerics = Numerics::bf16, .rows = 8, .placement = all_there, .library = &failing.library()});
   auto cache = rig.cache();
   REQUIRE(cache->extend(2).ok());
   const Status failed =
