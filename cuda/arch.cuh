@@ -67,10 +67,11 @@ NIB_DEVICE T shuffle_xor(T value, int lanes) {
   return __shfl_xor_sync(0xffff'ffffu, value, lanes);
 }
 
-// Kernels overlap (launch_list.hpp). Every thread of every kernel calls this, once at least: the kernel before
-// has ended then, and what it wrote is there; and the next one may begin, as soon as there is room for it. Before
-// that, nothing may be written, and nothing read that the kernel before has written. What the one before that has
-// written may be, for it had ended when this one began; and so may weights.
+// Kernels overlap (launch_list.hpp). Every thread of every kernel calls this, once at least: the kernel
+// before has ended then, and what it wrote is there; and the next one may begin, as soon as there is room for
+// it. Before that, nothing may be written, and nothing read that the kernel before has written. What the one
+// before that has written may be, by read_past_cache(), for it had ended when this one began; and so may
+// weights.
 NIB_DEVICE void wait_for_kernel_before() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;\n griddepcontrol.launch_dependents;" ::: "memory");
@@ -85,6 +86,10 @@ NIB_DEVICE std::int32_t add_in_order(std::int32_t* counter, std::int32_t amount)
   __threadfence();
   return before;
 }
+
+// A number in global memory, from the cache of all multiprocessors, not from this one's own: for what is read
+// before wait_for_kernel_before(), which rids the latter of numbers that were since written elsewhere.
+NIB_DEVICE std::int32_t read_past_cache(const std::int32_t* from) { return __ldcg(from); }
 
 // A place in shared memory, as copies in the background take it; kept in a register.
 struct SharedPlace {

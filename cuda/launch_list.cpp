@@ -1,45 +1,49 @@
 #include "launch_list.hpp"
 
+#include <array>
 #include <utility>
 
 namespace nib::inline v0::cuda {
 
 Status LaunchList::flush() {
   if (now_.kernels.empty()) return {};
-  if (!(now_ == before_)) {
-    forget_graph();
-    NIB_TRY(launch_each(now_));
-  } else {
-    if (!graph_) NIB_TRY(make_graph(now_));
-    NIB_TRY(status_of(cudaGraphLaunch(graph_, stream_), "launching a graph"));
-  }
+  const bool is_repeated = now_ == before_;
+  if (!is_repeated) forget_graph();
   std::swap(now_, before_);
-  now_.clear();
-  return {};
+  now_.clear();  // whatever happens: nothing is launched twice
+  // A graph takes memory of the device, and there may be none left: its kernels, one by one, need none.
+  if (is_repeated && !graph_ && graphs_work_) graphs_work_ = make_graph(before_).ok();
+  if (graph_) {
+    if (cudaGraphLaunch(graph_, stream_) == cudaSuccess) return {};
+    forget_graph();
+    graphs_work_ = false;
+  }
+  return launch_each(before_);
 }
 
 Status LaunchList::allow_shared_memory(const Kernel& kernel) {
-  if (!known_.insert(kernel.function).second) return {};
+  if (known_.contains(kernel.function)) return {};
   int device = 0, most = 0;
   NIB_TRY(status_of(cudaGetDevice(&device), "asking for the device"));
   NIB_TRY(status_of(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
                     "asking for shared memory"));
   cudaFuncAttributes attributes{};
   NIB_TRY(status_of(cudaFuncGetAttributes(&attributes, kernel.function), "asking about a kernel"));
-  return status_of(cudaFuncSetAttribute(kernel.function, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                        most - static_cast<int>(attributes.sharedSizeBytes)),
-                   "asking for shared memory");
+  NIB_TRY(status_of(cudaFuncSetAttribute(kernel.function, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                         most - static_cast<int>(attributes.sharedSizeBytes)),
+                    "asking for shared memory"));
+  known_.insert(kernel.function);
+  return {};
 }
 
 // Each kernel may begin while the one before it ends: it waits by itself where it needs what that one has
 // left (wait_for_kernel_before).
 Status LaunchList::launch_each(List& list) {
-  std::vector<void*> arguments;
+  std::array<void*, kMostArguments> arguments{};
   for (const Kernel& kernel : list.kernels) {
     NIB_TRY(allow_shared_memory(kernel));
-    arguments.clear();
     for (std::size_t i = 0; i < kernel.arguments; ++i)
-      arguments.push_back(list.bytes.data() + list.offsets[kernel.first_argument + i]);
+      arguments[i] = list.bytes.data() + list.offsets[kernel.first_argument + i];
     cudaLaunchAttribute early{};
     early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     early.val.programmaticStreamSerializationAllowed = 1;
@@ -60,9 +64,11 @@ Status LaunchList::make_graph(List& list) {
   const Status launched = launch_each(list);
   cudaGraph_t recorded = nullptr;
   const cudaError_t ended = cudaStreamEndCapture(stream_, &recorded);
+  if (!launched.ok() && recorded) cudaGraphDestroy(recorded);
   NIB_TRY(launched);
   NIB_TRY(status_of(ended, "recording a graph"));
   const cudaError_t made = cudaGraphInstantiate(&graph_, recorded, 0);
+  if (made != cudaSuccess) graph_ = nullptr;
   cudaGraphDestroy(recorded);
   return status_of(made, "making a graph");
 }

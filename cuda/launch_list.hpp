@@ -37,15 +37,18 @@ class LaunchList {
   void add(const void* kernel, int blocks, int threads, std::size_t shared_bytes,
            const Arguments&... arguments) {
     static_assert((std::is_trivially_copyable_v<Arguments> && ...));
-    now_.kernels.push_back(
-        {kernel, blocks, threads, shared_bytes, now_.offsets.size(), sizeof...(arguments)});
+    static_assert(sizeof...(arguments) <= kMostArguments);
+    const std::size_t first = now_.offsets.size();
     (now_.keep(arguments), ...);
+    // Last, so that where memory runs out there is no kernel without its arguments.
+    now_.kernels.push_back({kernel, blocks, threads, shared_bytes, first, sizeof...(arguments)});
   }
 
-  // To the device, in order. Errors: those of launches.
+  // To the device, in order. Errors: those of launches; what had not been launched then never will be.
   Status flush();
 
  private:
+  static constexpr std::size_t kMostArguments = 8;
   struct Kernel {
     const void* function;
     int blocks, threads;
@@ -84,7 +87,7 @@ class LaunchList {
   }
 
   cudaStream_t stream_ = nullptr;
-  bool overlaps_ = false;
+  bool overlaps_ = false, graphs_work_ = true;
   List now_, before_;
   cudaGraphExec_t graph_ = nullptr;        // of `before_`, or none
   std::unordered_set<const void*> known_;  // kernels that were told how much shared memory they may take

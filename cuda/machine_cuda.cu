@@ -1,5 +1,6 @@
 // Devices as the CUDA runtime has them.
 #include "device_queue.hpp"
+#include <nibble/base/concat.hpp>
 
 #include <cstring>
 #include <memory>
@@ -9,6 +10,18 @@ namespace {
 
 // Threads have a current device each.
 Status enter(const DeviceQueue& queue) { return status_of(cudaSetDevice(queue.index), "choosing a device"); }
+
+// Is there code for the device that is current? All kernels are there for the same ones as this.
+NIB_KERNEL void empty_kernel() {}
+Status check_code(const DeviceFacts& facts) {
+  cudaFuncAttributes attributes{};
+  const cudaError_t asked = cudaFuncGetAttributes(&attributes, empty_kernel);
+  if (asked == cudaErrorNoKernelImageForDevice || asked == cudaErrorUnsupportedPtxVersion)
+    return Status(Code::unsupported,
+                  concat(facts.name, ": this library has no kernels for compute capability ", facts.major,
+                         ".", facts.minor));
+  return status_of(asked, "asking for kernels");
+}
 
 // For what is to be done after all that was asked for.
 Status enter_behind(DeviceQueue& queue) {
@@ -48,6 +61,7 @@ Result<DeviceQueue*> open_queue(int index) {
   queue->processors = facts.processors;
   queue->tensor_cores = facts.major >= 8;
   NIB_TRY(enter(*queue));
+  NIB_TRY(check_code(facts));
   NIB_TRY(queue->launches.open(facts.major >= 9));
   queue->stream = &queue->launches;
   NIB_TRY(queue->ring.open());

@@ -25,7 +25,6 @@ struct ExpertMatrices {
 template <class Tiles>
 struct OfExperts {
   const ExpertMatrices<Tiles>& of;
-  const ExpertLists& lists;
   const ActiveExperts& active;
 
   NIB_DEVICE int tiles() const { return static_cast<int>(of.shape.tiles()); }
@@ -43,13 +42,13 @@ struct OfExperts {
   }
 
   NIB_DEVICE int matrices() const { return active.count; }
-  NIB_DEVICE int columns(int matrix) const { return entries(matrix * tiles()); }
-  NIB_DEVICE int first_entry(int item) const { return lists.first[expert(item)]; }
-  NIB_DEVICE int entries(int item) const { return lists.first[expert(item) + 1] - first_entry(item); }
+  NIB_DEVICE int columns(int matrix) const { return active.first[matrix + 1] - active.first[matrix]; }
+  NIB_DEVICE int first_entry(int item) const { return active.first[item / tiles()]; }
+  NIB_DEVICE int entries(int item) const { return columns(item / tiles()); }
   // The entry of column i, or where there are fewer that of the first.
   NIB_DEVICE int entry(int item, int i) const {
-    const int from = first_entry(item);
-    return from + i < lists.first[expert(item) + 1] ? from + i : from;
+    const int matrix = item / tiles(), from = active.first[matrix];
+    return from + i < active.first[matrix + 1] ? from + i : from;
   }
 };
 
@@ -70,7 +69,7 @@ struct GateUp : OfExperts<Tiles> {
   const Call& call;
 
   NIB_DEVICE GateUp(const Call& by, const ActiveExperts& found)
-      : OfExperts<Tiles>{by.matrices, by.lists, found}, call(by) {}
+      : OfExperts<Tiles>{by.matrices, found}, call(by) {}
 
   NIB_DEVICE const std::uint16_t* column(int item, int i) const {
     return call.x + call.lists.row[this->entry(item, i)] * call.x_stride;
@@ -145,7 +144,7 @@ struct DownOutputs : OfExperts<Tiles> {
   const Call& call;
 
   NIB_DEVICE DownOutputs(const Call& by, const ActiveExperts& found)
-      : OfExperts<Tiles>{by.matrices, by.lists, found}, call(by) {}
+      : OfExperts<Tiles>{by.matrices, found}, call(by) {}
 
   NIB_DEVICE const std::uint16_t* column(int item, int i) const {
     return call.hidden + this->entry(item, i) * call.hidden_stride;
@@ -191,7 +190,9 @@ struct DownAndAdd : DownOutputs<Tiles> {
       before = add_in_order(this->call.tile_counters + tile, 1);
       if (before + 1 == this->active.count) this->call.tile_counters[tile] = 0;
     }
-    return shuffle(before, 0) + 1 == this->active.count;
+    before = shuffle(before, 0);
+    sync_warp();  // and what is counted before what the lanes read
+    return before + 1 == this->active.count;
   }
 };
 

@@ -130,6 +130,7 @@ class Adder {
     }
     before = shuffle(before, 0);
     if (before + share != stripe_.slices) return false;
+    sync_warp();  // and what is counted before what the lanes read
     NIB_UNROLL_4
     for (int i = 0; i < stripe_.slices; ++i) sums_.add(place_[i * 32]);
     return true;

@@ -33,12 +33,9 @@ struct TilesProblem {
   NIB_DEVICE int tiles() const { return static_cast<int>((call.weight.strips() + 1) / 2); }
   NIB_DEVICE int matrices() const { return call.lists.first ? active.count : 1; }
   NIB_DEVICE int expert(int matrix) const { return call.lists.first ? active.id[matrix] : 0; }
-  NIB_DEVICE int first_entry(int matrix) const {
-    return call.lists.first ? call.lists.first[active.id[matrix]] : 0;
-  }
+  NIB_DEVICE int first_entry(int matrix) const { return call.lists.first ? active.first[matrix] : 0; }
   NIB_DEVICE int columns(int matrix) const {
-    if (!call.lists.first) return static_cast<int>(call.rows);
-    return call.lists.first[active.id[matrix] + 1] - call.lists.first[active.id[matrix]];
+    return call.lists.first ? active.first[matrix + 1] - active.first[matrix] : static_cast<int>(call.rows);
   }
   NIB_DEVICE const std::uint16_t* column(int entry) const {
     return call.x + (call.lists.row ? call.lists.row[entry] : entry) * call.x_stride;

@@ -94,6 +94,8 @@ inline std::int32_t add_in_order(std::int32_t* counter, std::int32_t amount) {
   return before;
 }
 
+inline std::int32_t read_past_cache(const std::int32_t* from) { return *from; }
+
 struct SharedPlace {
   Words4* words;
 };

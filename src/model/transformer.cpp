@@ -251,6 +251,13 @@ Status Transformer::compute_layer(std::uint32_t layer, std::int64_t rows, Worksp
 Status Transformer::forward(std::span<const BatchRow> batch, Workspace& workspace,
                             const Cancel* cancel) const {
   const FloatScope scope;
+  Status done = pass(batch, workspace, cancel);
+  // What was asked of a device before a pass ended early writes to pages that their session may now let go.
+  if (!done.ok() && placement_.uses_device()) static_cast<void>(device_->download(nullptr, nullptr, 0));
+  return done;
+}
+
+Status Transformer::pass(std::span<const BatchRow> batch, Workspace& workspace, const Cancel* cancel) const {
   const auto rows = static_cast<std::int64_t>(batch.size());
   NIB_TRY(timed(Op::embed, Place::host, [&] {
     embed(batch, workspace);

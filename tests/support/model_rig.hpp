@@ -98,8 +98,10 @@ class ModelRig {
     return all;
   }
 
+  // Of a pass alone, which may fail.
+  Status attempt(std::span<const BatchRow> batch) { return transformer_->forward(batch, workspace_); }
   void forward(std::span<const BatchRow> batch, std::vector<float>& logits) {
-    const Status done = transformer_->forward(batch, workspace_);
+    const Status done = attempt(batch);
     REQUIRE_MESSAGE(done.ok(), done.message());
     for (std::size_t i = 0; i < workspace_.picked.size(); ++i) {
       const float* row = workspace_.logits + static_cast<std::int64_t>(i) * transformer_->logit_stride();

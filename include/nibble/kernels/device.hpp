@@ -19,7 +19,7 @@ Status device_status(std::int32_t code, const DeviceMessage& message);
 // Everything but allocator() and pack() is for one thread at a time; what is asked for happens in order.
 class Device {
  public:
-  // Errors: argument (no such device), device_memory, device.
+  // Errors: argument (no such device), unsupported (no kernels for it), device_memory, device.
   static Result<std::unique_ptr<Device>> open(const DeviceLibrary& library, int index);
   ~Device();
   Device(const Device&) = delete;

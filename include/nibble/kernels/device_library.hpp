@@ -74,7 +74,8 @@ struct DeviceLibrary {
   // Device `index` of them. Errors: argument, device.
   std::int32_t (*describe)(std::int32_t index, DeviceFacts* out, DeviceMessage* message);
 
-  // Device `index`, to be closed. Errors: argument, device_memory, device.
+  // Device `index`, to be closed. Errors: argument, unsupported (no kernels for its compute capability),
+  // device_memory, device.
   std::int32_t (*open)(std::int32_t index, DeviceQueue** out, DeviceMessage* message);
   // Waits for what was asked of it. Its memory has been released before.
   void (*close)(DeviceQueue* queue);

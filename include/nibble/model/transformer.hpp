@@ -116,7 +116,7 @@ class Transformer {
   // Computes keys and values of all rows and logits of those that want them: the i-th such row's are
   // workspace.logits + i * logit_stride(), valid until the next call. The batch fits the workspace. Errors:
   // stopped (cancel is looked at before each layer), device; the caches are then as before, for advance() was
-  // not called.
+  // not called, and nothing of the pass is still to happen on the device.
   Status forward(std::span<const BatchRow> batch, Workspace& workspace, const Cancel* cancel = nullptr) const;
 
   // Logits of more rows of the batch that forward() computed last, `first` and those after it, at most
@@ -143,6 +143,7 @@ class Transformer {
   Status project(std::uint32_t layer, std::int64_t rows, Workspace& workspace) const;
   Status route(std::uint32_t layer, std::int64_t rows, Workspace& workspace) const;
   Status mix_experts(std::uint32_t layer, std::int64_t rows, Workspace& workspace) const;
+  Status pass(std::span<const BatchRow> batch, Workspace& workspace, const Cancel* cancel) const;
   Status compute_layer(std::uint32_t layer, std::int64_t rows, Workspace& workspace) const;
   Status head(Workspace& workspace) const;
   Norm norm(const float* weight, const float* bias) const;
