@@ -8,8 +8,48 @@
 namespace nib::inline v0::cuda {
 namespace {
 
-// Threads have a current device each.
-Status enter(const DeviceQueue& queue) { return status_of(cudaSetDevice(queue.index), "choosing a device"); }
+// Makes a device the current one of this thread, and at the end what was current before: the caller's program
+// may use CUDA, too. What was, is asked of the driver, which knows of threads that have none; cudaSetDevice
+// would wake up device 0 for those.
+class Entered {
+ public:
+  explicit Entered(int device)
+      : knows_(functions().get && functions().set && functions().get(&before_) == 0),
+        status_(status_of(cudaSetDevice(device), "choosing a device")) {}
+  ~Entered() {
+    if (knows_) functions().set(before_);
+  }
+  Entered(const Entered&) = delete;
+  Entered& operator=(const Entered&) = delete;
+  const Status& status() const { return status_; }
+
+ private:
+  struct Functions {
+    int (*get)(void** context) = nullptr;  // cuCtxGetCurrent
+    int (*set)(void* context) = nullptr;   // cuCtxSetCurrent
+  };
+  static const Functions& functions() {
+    static const Functions found = [] {
+      Functions out;
+      const auto find = [](const char* name, auto& function) {
+        void* address = nullptr;
+        cudaDriverEntryPointQueryResult result{};
+        if (cudaGetDriverEntryPointByVersion(name, &address, 12000, cudaEnableDefault, &result) ==
+                cudaSuccess &&
+            result == cudaDriverEntryPointSuccess)
+          std::memcpy(&function, &address, sizeof address);
+      };
+      find("cuCtxGetCurrent", out.get);
+      find("cuCtxSetCurrent", out.set);
+      return out;
+    }();
+    return found;
+  }
+
+  void* before_ = nullptr;
+  bool knows_;
+  Status status_;
+};
 
 // Is there code for the device that is current? All kernels are there for the same ones as this.
 NIB_KERNEL void empty_kernel() {}
@@ -23,10 +63,13 @@ Status check_code(const DeviceFacts& facts) {
   return status_of(asked, "asking for kernels");
 }
 
-// For what is to be done after all that was asked for.
-Status enter_behind(DeviceQueue& queue) {
-  NIB_TRY(enter(queue));
-  return queue.launches.flush();
+// For what is to be done on a device after all that was asked for.
+template <class Work>
+Status behind(DeviceQueue& queue, const Work& work) {
+  const Entered entered(queue.index);
+  NIB_TRY(entered.status());
+  NIB_TRY(queue.launches.flush());
+  return work(queue.launches.stream());
 }
 
 }  // namespace
@@ -60,7 +103,8 @@ Result<DeviceQueue*> open_queue(int index) {
   queue->index = index;
   queue->processors = facts.processors;
   queue->tensor_cores = facts.major >= 8;
-  NIB_TRY(enter(*queue));
+  const Entered entered(index);
+  NIB_TRY(entered.status());
   NIB_TRY(check_code(facts));
   NIB_TRY(queue->launches.open(facts.major >= 9));
   queue->stream = &queue->launches;
@@ -69,7 +113,8 @@ Result<DeviceQueue*> open_queue(int index) {
 }
 
 void close_queue(DeviceQueue* queue) {
-  if (cudaSetDevice(queue->index) == cudaSuccess) {
+  const Entered entered(queue->index);
+  if (entered.status().ok()) {
     queue->launches.close();
     queue->ring.close();
   }
@@ -77,47 +122,51 @@ void close_queue(DeviceQueue* queue) {
 }
 
 Result<std::uint64_t> free_memory(DeviceQueue& queue) {
-  NIB_TRY(enter(queue));
+  const Entered entered(queue.index);
+  NIB_TRY(entered.status());
   std::size_t free = 0, all = 0;
   NIB_TRY(status_of(cudaMemGetInfo(&free, &all), "asking for free memory"));
   return std::uint64_t{free};
 }
 
 void* allocate(DeviceQueue& queue, std::size_t bytes) {
+  const Entered entered(queue.index);
   void* pointer = nullptr;
-  if (!enter(queue).ok()) return nullptr;
+  if (!entered.status().ok()) return nullptr;
   if (cudaMalloc(&pointer, bytes) == cudaSuccess) return pointer;
   static_cast<void>(cudaGetLastError());  // it is told; a later call shall not find it
   return nullptr;
 }
 
 void release(DeviceQueue& queue, void* pointer) {
-  if (enter(queue).ok()) cudaFree(pointer);
+  const Entered entered(queue.index);
+  if (entered.status().ok()) cudaFree(pointer);
 }
 
 Status upload(DeviceQueue& queue, void* to, const void* from, std::size_t bytes) {
-  NIB_TRY(enter_behind(queue));
-  return queue.ring.send(to, from, bytes, queue.launches.stream());
+  return behind(queue, [&](cudaStream_t stream) { return queue.ring.send(to, from, bytes, stream); });
 }
 
 Status download(DeviceQueue& queue, void* to, const void* from, std::size_t bytes) {
-  NIB_TRY(enter_behind(queue));
-  const cudaStream_t stream = queue.launches.stream();
-  if (bytes > 0)
-    NIB_TRY(status_of(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream),
-                      "copying from the device"));
-  return status_of(cudaStreamSynchronize(stream), "waiting for the device");
+  return behind(queue, [&](cudaStream_t stream) -> Status {
+    if (bytes > 0)
+      NIB_TRY(status_of(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream),
+                        "copying from the device"));
+    return status_of(cudaStreamSynchronize(stream), "waiting for the device");
+  });
 }
 
 Status copy(DeviceQueue& queue, void* to, const void* from, std::size_t bytes) {
-  NIB_TRY(enter_behind(queue));
-  return status_of(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, queue.launches.stream()),
-                   "copying on the device");
+  return behind(queue, [&](cudaStream_t stream) {
+    return status_of(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream),
+                     "copying on the device");
+  });
 }
 
 Status clear(DeviceQueue& queue, void* to, std::size_t bytes) {
-  NIB_TRY(enter_behind(queue));
-  return status_of(cudaMemsetAsync(to, 0, bytes, queue.launches.stream()), "clearing memory of the device");
+  return behind(queue, [&](cudaStream_t stream) {
+    return status_of(cudaMemsetAsync(to, 0, bytes, stream), "clearing memory of the device");
+  });
 }
 
 }  // namespace nib::inline v0::cuda
