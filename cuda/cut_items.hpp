@@ -7,6 +7,7 @@
 #include <nibble/base/status.hpp>
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 
 namespace nib::inline v0::cuda {
@@ -20,9 +21,11 @@ struct CutItems {
   std::int32_t* counters;  // [blocks]
 };
 
-// Blocks of a kernel of which a multiprocessor holds so many.
-inline int blocks_of(const Queue& queue, int that_fit) {
-  return std::min(queue.processors * that_fit, kMostBlocks);
+// Blocks of a kernel of which a multiprocessor has registers for so many, and each of which takes so much
+// shared memory, and the system one KiB more. All of them work at once.
+inline int blocks_of(const Queue& queue, int that_fit, std::size_t shared_bytes) {
+  const int by_memory = queue.shared_bytes / static_cast<int>(shared_bytes + 1024);
+  return std::min(queue.processors * std::clamp(by_memory, 1, that_fit), kMostBlocks);
 }
 
 // For so many blocks and slices of a tile, behind `other_counters` that the kernel has beside. Errors:

@@ -106,6 +106,9 @@ Result<DeviceQueue*> open_queue(int index) {
   const Entered entered(index);
   NIB_TRY(entered.status());
   NIB_TRY(check_code(facts));
+  NIB_TRY(status_of(
+      cudaDeviceGetAttribute(&queue->shared_bytes, cudaDevAttrMaxSharedMemoryPerMultiprocessor, index),
+      "asking for shared memory"));
   NIB_TRY(queue->launches.open(facts.major >= 9));
   queue->stream = &queue->launches;
   NIB_TRY(queue->ring.open());

@@ -13,8 +13,9 @@ namespace nib::inline v0::cuda {
 
 struct Queue {
   Stream stream;
-  int processors;     // multiprocessors
-  bool tensor_cores;  // of bf16: sm_80 and later
+  int processors;                // multiprocessors
+  bool tensor_cores;             // of bf16: sm_80 and later
+  int shared_bytes = 228 << 10;  // of a multiprocessor
 };
 
 // Inputs of products are rows of bf16 that begin at multiples of `bf16_stride`, with zeros beyond their

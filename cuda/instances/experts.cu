@@ -117,7 +117,7 @@ template <class Math, template <class> class Problem>
 Status launch_striped(const Experts& op, const typename ProblemOf<Math, Problem>::Call& call,
                       std::int64_t tile_counters) {
   static_assert(sizeof(StripedExperts<Math>) <= Math::kMostShared);
-  const int blocks = blocks_of(op.queue, Math::kBlocksThatFit);
+  const int blocks = blocks_of(op.queue, Math::kBlocksThatFit, sizeof(StripedExperts<Math>));
   NIB_ASSIGN(const CutItems cut,
              cut_items(Scratch(op.context), blocks, call.matrices.shape.slices(), tile_counters));
   return launch(experts_kernel<Math, Problem>, {blocks, kStripeThreads, sizeof(StripedExperts<Math>)},

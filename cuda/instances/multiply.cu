@@ -80,7 +80,7 @@ Status launch_dense(const Queue& queue, const OpContext& context, const Multiply
   if (call.rows > kColumns)
     return launch(multiply_grouped_kernel<Math>,
                   {queue.processors, kStripeThreads, sizeof(GroupedShared<Math>)}, queue.stream, dense);
-  const int blocks = blocks_of(queue, Math::kBlocksThatFit);
+  const int blocks = blocks_of(queue, Math::kBlocksThatFit, sizeof(StripeShared<Math>));
   NIB_ASSIGN(const CutItems cut, cut_items(Scratch(context), blocks, dense.tiles_of.slices()));
   return launch(multiply_kernel<Math>, {blocks, kStripeThreads, sizeof(StripeShared<Math>)}, queue.stream,
                 dense, cut);
