@@ -109,19 +109,37 @@ def way_around(code):
     return [mnemonic(code[i][1]) for i in min(ways, key=len)] if ways else []
 
 
+def printed(*command):
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{command[0]}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def memories(text):
+    """Yields (architecture, name, bytes of local memory of a thread), of every kernel."""
+    architecture, name = None, None
+    for line in text.splitlines():
+        if match := re.match(r"arch = (sm_\w+)", line):
+            architecture = match[1]
+        elif match := re.match(r"\s*Function (\S+):", line):
+            name = match[1]
+        elif name and (match := re.search(r"STACK:(\d+).*LOCAL:(\d+)", line)):
+            yield architecture, name, int(match[1]) + int(match[2])
+            name = None
+
+
 def main():
     cuobjdump, library = sys.argv[1:]
-    listing = subprocess.run([cuobjdump, "-sass", library], capture_output=True, text=True)
-    if listing.returncode != 0:
-        sys.exit(f"{cuobjdump}: {listing.stderr.strip()}")
-    text = listing.stdout
     wrong, seen, architectures, kernels = [], set(), set(), 0
-    for architecture, name, lines in functions(text):
+    for architecture, name, local in memories(printed(cuobjdump, "--dump-resource-usage", library)):
         architectures.add(architecture)
         kernels += 1
-        spills = sum(" STL" in line or " LDL" in line for line in lines)
-        if spills:
-            wrong.append(f"{architecture}: {name} has {spills} instructions on local memory")
+        if local:
+            wrong.append(f"{architecture}: {name} takes {local} bytes of local memory")
+    if not kernels:
+        wrong.append(f"{library}: no kernels were found")
+    for architecture, name, lines in functions(printed(cuobjdump, "-sass", "-arch", ARCHITECTURE, library)):
         for part in KERNELS:
             if architecture != ARCHITECTURE or not re.search(part, name):
                 continue

@@ -33,7 +33,8 @@ bool same_bits(std::span<const float> a, std::span<const float> b) {
 }
 
 TEST_CASE(
-    "tales: a row's bits depend on its placement, not on how the prompt is cut, nor on other sessions") {
+    "slow: tales: a row's bits depend on its placement, not on how the prompt is cut, nor on other "
+    "sessions") {
   const auto prompt = random_prompt(40, 4000), other = random_prompt(9, 3000);
   for (auto* placement : {all_there, experts_here, zigzag}) {
     ModelRig whole(kTalesFolder, options_of(placement, 64));
@@ -81,7 +82,7 @@ TEST_CASE("tales: device and processor agree to a tolerance, and choose the same
   }
 }
 
-TEST_CASE("tales: going back across a window and on again gives the same bits") {
+TEST_CASE("slow: tales: going back across a window and on again gives the same bits") {
   const auto prompt = random_prompt(200, 4000);
   ModelRig rig(kTalesFolder, options_of(all_there, 64));
   auto cache = rig.cache();
