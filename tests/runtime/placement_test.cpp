@@ -226,13 +226,15 @@ TEST_CASE(
   CHECK(first->step()->log_probability == alone->step()->log_probability);
 }
 
-TEST_CASE("placement: loading that is stopped gives the device's memory back") {
+// What were left on the device a leak checker finds: the emulated one's memory is the host's.
+TEST_CASE("placement: loading that is stopped half way says so, and the model opens afterwards") {
   const auto runtime = emulated();
   const auto stop_late = [](void*, const Progress& progress) {
     return progress.done * 2 > progress.total ? 1 : 0;
   };
   const auto model = Model::open(runtime, kTales, {.device_layers = 99, .progress = {stop_late, nullptr}});
   CHECK(model.status().code() == Code::stopped);
+  CHECK(Model::open(runtime, kTales, {.device_layers = 99}).ok());
 }
 
 }  // namespace
