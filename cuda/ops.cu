@@ -10,17 +10,23 @@ namespace {
 std::uint16_t* as_bf16(float* rows) { return reinterpret_cast<std::uint16_t*>(rows); }
 const std::uint16_t* as_bf16(const float* rows) { return reinterpret_cast<const std::uint16_t*>(rows); }
 
+// Rows of x, or those that are picked, normed for the products that follow.
+Status norm_for_products(DeviceQueue& queue, const float* x, const std::int32_t* picked, std::int64_t rows,
+                         std::int64_t width, const Norm& norm, float* normed) {
+  return norm_rows(queue, {.x = x,
+                           .x_stride = row_stride(width),
+                           .picked = picked,
+                           .rows = rows,
+                           .width = width,
+                           .norm = norm,
+                           .out = as_bf16(normed)});
+}
+
 }  // namespace
 
 Status run_qkv(DeviceQueue& queue, const OpContext& context, const QkvArgs& args) {
   const std::int64_t hidden = args.weight->k;
-  NIB_TRY(norm_rows(queue, {.x = args.x,
-                            .x_stride = row_stride(hidden),
-                            .picked = nullptr,
-                            .rows = args.rows,
-                            .width = hidden,
-                            .norm = args.norm,
-                            .out = as_bf16(args.normed)}));
+  NIB_TRY(norm_for_products(queue, args.x, nullptr, args.rows, hidden, args.norm, args.normed));
   const std::int64_t width = std::int64_t{args.heads + 2 * args.kv.kv_heads} * args.kv.head_dim;
   std::int64_t column = 0;
   for (const PackedWeight* part = args.weight; part < args.weight + args.parts; ++part) {
@@ -55,13 +61,7 @@ Status run_project(DeviceQueue& queue, const OpContext& context, const ProjectAr
 
 Status run_route(DeviceQueue& queue, const OpContext& context, const RouteArgs& args) {
   const std::int64_t hidden = args.weight ? args.weight->k : args.width;
-  NIB_TRY(norm_rows(queue, {.x = args.x,
-                            .x_stride = row_stride(hidden),
-                            .picked = nullptr,
-                            .rows = args.rows,
-                            .width = hidden,
-                            .norm = args.norm,
-                            .out = as_bf16(args.normed)}));
+  NIB_TRY(norm_for_products(queue, args.x, nullptr, args.rows, hidden, args.norm, args.normed));
   return route(queue, context, args);
 }
 
@@ -70,13 +70,7 @@ Status run_experts(DeviceQueue& queue, const OpContext& context, const ExpertsAr
 }
 
 Status run_head(DeviceQueue& queue, const OpContext& context, const HeadArgs& args) {
-  NIB_TRY(norm_rows(queue, {.x = args.x,
-                            .x_stride = row_stride(args.weight->k),
-                            .picked = args.picked,
-                            .rows = args.count,
-                            .width = args.weight->k,
-                            .norm = args.norm,
-                            .out = as_bf16(args.normed)}));
+  NIB_TRY(norm_for_products(queue, args.x, args.picked, args.count, args.weight->k, args.norm, args.normed));
   return multiply(queue, context,
                   {.weight = args.weight,
                    .x = as_bf16(args.normed),

@@ -63,8 +63,24 @@ TileRows rows_of_tile(DeviceRows order, std::int64_t tile, std::int64_t rows) {
   return out;
 }
 
-// Of all groups, or of those that hold anything but zeros.
-ScaleExtent extent_of(const PackedWeight& weight, bool zeros_count) {
+// The largest scale of any group, whatever it holds; no less, where lines have more than scales in them.
+// Every part asks, so that it has to take little time: lines as they lie.
+int largest_scale(const PackedWeight& weight) {
+  std::byte most[64] = {};
+  for (std::int64_t strip = 0; strip < weight.strips(); ++strip)
+    for (std::int64_t t = 0; t < tiles_of_row(weight); ++t) {
+      const SourceTile tile(weight, strip, t);
+      const std::int64_t lines = ceil_div(tile.k / kScaleGroup * kStripRows, std::int64_t{64});
+      for (std::int64_t line = tile.code_lines; line < tile.code_lines + lines; ++line) {
+        const std::byte* const scales = tile.first + static_cast<std::size_t>(line) * tile.stride;
+        for (int i = 0; i < 64; ++i) most[i] = std::max(most[i], scales[i]);
+      }
+    }
+  return std::to_integer<int>(*std::max_element(most, most + 64));
+}
+
+// Of the groups that hold anything but zeros.
+ScaleExtent extent_of(const PackedWeight& weight) {
   ScaleExtent extent;
   for (std::int64_t strip = 0; strip < weight.strips(); ++strip)
     for (std::int64_t t = 0; t < tiles_of_row(weight); ++t) {
@@ -72,7 +88,7 @@ ScaleExtent extent_of(const PackedWeight& weight, bool zeros_count) {
       const std::int64_t lanes = std::min(kStripRows, weight.rows - strip * kStripRows);
       for (std::int64_t group = 0; group < tile.k / kScaleGroup; ++group)
         for (std::int64_t lane = 0; lane < lanes; ++lane)
-          extent.see(tile.scale(group, lane), !zeros_count && tile.all_zeros(group, lane));
+          extent.see(tile.scale(group, lane), tile.all_zeros(group, lane));
     }
   return extent;
 }
@@ -80,9 +96,8 @@ ScaleExtent extent_of(const PackedWeight& weight, bool zeros_count) {
 // What all scales are lowered by. Those of trained weights are not, which a look at the scales alone can
 // tell.
 Result<int> lowered_by(const PackedWeight& weight) {
-  auto lowered = extent_of(weight, true).lowered_by();
-  if (lowered.ok() && lowered.value() == 0) return lowered;
-  return extent_of(weight, false).lowered_by();
+  if (largest_scale(weight) <= kMostScale) return 0;
+  return extent_of(weight).lowered_by();
 }
 
 // One row of a tile; `to`: its row in the matrix that the device holds.

@@ -1,4 +1,5 @@
 // The activations of a forward pass on a device.
+#include "take_routing.hpp"
 #include <nibble/model/transformer.hpp>
 
 #include <algorithm>
@@ -24,12 +25,7 @@ void DeviceWorkspace::carve(const ModelConfig& config, std::int64_t rows, std::i
   take(qkv, rows * row_stride(config.qkv_rows()));
   take(attention, bf16_floats(rows, std::int64_t{config.heads} * config.head_dim));
   take(router_logits, rows * row_stride(config.experts));
-  take(routing.row, entries);
-  take(routing.weight, entries);
-  take(routing.first, config.experts + 1);
-  take(routing.entry_of_row, entries);
-  take(routing.chosen, entries);
-  take(routing.chosen_weight, entries);
+  take_routing(routing, config, rows, take);
   take(expert_outputs, entries * row_stride(config.hidden));
   take(logits, logit_rows * row_stride(config.vocabulary));
   take(packed_inner, bf16_floats(entries, config.expert_width) * std::int64_t{sizeof(float)});

@@ -1,3 +1,4 @@
+#include "take_routing.hpp"
 #include <nibble/model/transformer.hpp>
 
 #include <algorithm>
@@ -22,12 +23,7 @@ void Workspace::carve(const ModelConfig& config, int threads, Take&& take) {
   take(cos, rows * config.head_dim / 2);
   take(sin, rows * config.head_dim / 2);
   take(router_logits, rows * row_stride(config.experts));
-  take(routing.row, entries);
-  take(routing.weight, entries);
-  take(routing.first, config.experts + 1);
-  take(routing.entry_of_row, entries);
-  take(routing.chosen, entries);
-  take(routing.chosen_weight, entries);
+  take_routing(routing, config, rows, take);
   take(expert_outputs, entries * hidden);
   take(logits, logit_rows * row_stride(config.vocabulary));
   take(packed, std::max({packed_bytes(entries, hidden), packed_bytes(rows, heads_width),

@@ -32,12 +32,11 @@ class Penalty {
       : logits_(logits), replaced_(scratch.replaced) {
     replaced_.clear();
     if (penalty == 1.0f) return;
-    scratch.ids.assign(history.begin(), history.end());
-    std::sort(scratch.ids.begin(), scratch.ids.end());
-    scratch.ids.erase(std::unique(scratch.ids.begin(), scratch.ids.end()), scratch.ids.end());
-    replaced_.reserve(scratch.ids.size());
-    for (const Token id : scratch.ids) {
-      if (id >= logits.size()) break;
+    const std::span<float> seen = scratch.weights;  // not in use yet
+    std::fill(seen.begin(), seen.end(), 0.0f);
+    for (const Token id : history) {
+      if (id >= logits.size() || seen[id] != 0) continue;
+      seen[id] = 1;
       float& logit = logits_[id];
       replaced_.emplace_back(id, logit);
       logit = logit > 0 ? logit / penalty : logit * penalty;
