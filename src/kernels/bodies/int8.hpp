@@ -34,6 +34,7 @@ struct Int8Format {
   static constexpr int kRuns = static_cast<int>(kInt8Group) / kRun;  // in a group
   static constexpr int kRunOctets = kGroupOctets / kRuns;
   static constexpr bool kMinima = requires(Steps steps) { steps.minimum; };
+  static constexpr bool kDecodes = code_plane_bytes(tile_info(Id), kOctet) < 2 * 64;  // more than one load does
   static Steps steps(const Tile& tile, int octet) { return Steps::open(tile, octet); }
   struct Octet {
     typename Sums::Codes even, odd;
@@ -100,57 +101,75 @@ template <class A, int W>
 
 // ---- direct: 1..4 rows
 
-// One group of a strip, of which `octets` exist.
-template <class D, int W>
-[[gnu::always_inline]] inline void direct_group(typename D::Arch::F (&acc)[W], const Tile& tile, int group,
-                                                int octets, InputGroup<W> x) {
+// One group of each of T strips, of which `octets` exist.
+template <class D, int T, int W>
+[[gnu::always_inline]] inline void direct_groups(typename D::Arch::F (*acc)[W], const Tile* tile, int group,
+                                                 int octets, InputGroup<W> x) {
   using A = typename D::Arch;
   using Sums = typename D::Sums;
 #pragma GCC unroll 2
   for (int run = 0; run < D::kRuns; ++run) {
-    Sums sums[W];
-    Offset<Sums> offset;
-    for (Sums& sum : sums) sum = Sums::zero();
+    Sums sums[T][W];
+    Offset<Sums> offset[T];
+    for (auto& row : sums)
+      for (Sums& sum : row) sum = Sums::zero();
     const int first = run * D::kRunOctets;
 #pragma GCC unroll 4
     for (int o = first; o < first + D::kRunOctets; ++o) {
       if (o >= octets) break;
-      const auto codes = D::open(tile, group + o);
-      offset.add(codes.even);
-      offset.add(codes.odd);
 #pragma GCC unroll 4
-      for (int r = 0; r < W; ++r) {
-        sums[r].add(x.step(2 * o, r), codes.even);
-        sums[r].add(x.step(2 * o + 1, r), codes.odd);
+      for (int s = 0; s < T; ++s) {
+        const auto codes = D::open(tile[s], group + o);
+        offset[s].add(codes.even);
+        offset[s].add(codes.odd);
+#pragma GCC unroll 4
+        for (int r = 0; r < W; ++r) {
+          sums[s][r].add(x.step(2 * o, r), codes.even);
+          sums[s][r].add(x.step(2 * o + 1, r), codes.odd);
+        }
       }
     }
-    const Sums too_much = offset.sums();
-    for (Sums& sum : sums) sum = sum.less(too_much);
-    add_run<A, W>(acc, sums, D::steps(tile, group + std::min(first, octets - 1)).step(), x);
+#pragma GCC unroll 4
+    for (int s = 0; s < T; ++s) {
+      const Sums too_much = offset[s].sums();
+      for (Sums& sum : sums[s]) sum = sum.less(too_much);
+      add_run<A, W>(acc[s], sums[s], D::steps(tile[s], group + std::min(first, octets - 1)).step(), x);
+    }
   }
-  if constexpr (D::kMinima) add_minimum<A, W>(acc, D::steps(tile, group).minimum, x);
+  if constexpr (D::kMinima)
+#pragma GCC unroll 4
+    for (int s = 0; s < T; ++s) add_minimum<A, W>(acc[s], D::steps(tile[s], group).minimum, x);
 }
 
-// All strips of a call, W rows.
+// All strips of a call, W rows. Codes of a byte are read faster than they could be decoded: strips go
+// together, in the order of memory, as far as the registers hold their sums.
 template <class D, int W>
 void direct_int8(const MatmulCall& call) {
   using A = typename D::Arch;
+  constexpr int kTogether = D::kDecodes ? 1 : std::clamp(A::kDirectStrips / 4 / W, 1, 4);
   const auto strips = static_cast<int>(call.strip_end - call.strip_begin);
   typename A::F acc[kGroupStrips][W];
   for (auto& row : acc)
     for (auto& sum : row) sum = A::set(0.0f);
   const Tiles<D> tiles(*call.weight, call.strip_begin);
-  Ahead ahead(tiles, strips);
+  Ahead<!D::kDecodes> ahead(tiles, strips);
   InputGroup<W> x{static_cast<const std::uint32_t*>(call.x)};
   for (std::int64_t t = 0; t < tiles.count(); ++t) {
     Tile tile[kGroupStrips];
     for (int s = 0; s < strips; ++s) tile[s] = tiles.at(s, t);
     const int octets = tiles.octets(t);
-    for (int group = 0; group < octets; group += kGroupOctets, x.at += kGroupDwords * W)
-      for (int s = 0; s < strips; ++s) {
-        ahead.ask(kGroupOctets);
-        direct_group<D, W>(acc[s], tile[s], group, octets - group, x);
+    for (int group = 0; group < octets; group += kGroupOctets, x.at += kGroupDwords * W) {
+      int s = 0;
+      for (; s + kTogether <= strips; s += kTogether) {
+        ahead.ask(kTogether * kGroupOctets);
+        direct_groups<D, kTogether, W>(acc + s, tile + s, group, octets - group, x);
       }
+      if constexpr (kTogether > 1)
+        for (; s < strips; ++s) {
+          ahead.ask(kGroupOctets);
+          direct_groups<D, 1, W>(acc + s, tile + s, group, octets - group, x);
+        }
+    }
   }
   for (int s = 0; s < strips; ++s)
     for (int r = 0; r < W; ++r) store_sum<A>(call.out + r * call.out_stride + s * kStripRows, acc[s][r]);
@@ -249,7 +268,7 @@ void panel_int8(const MatmulCall& call, std::int64_t strip, float* out) {
   const Tiles<D> tiles(*call.weight, strip);
   const std::int64_t row_groups = ceil_div(call.weight->k_padded(), kInt8Group);
   const RowBlocks blocks(call.rows, A::kByteRows);
-  Ahead ahead(tiles, S);
+  Ahead<> ahead(tiles, S);
   for (std::int64_t begin = 0; begin < tiles.count(); begin += kPanelTiles) {
     const std::int64_t end = std::min(begin + kPanelTiles, tiles.count());
     int groups = 0;

@@ -25,7 +25,8 @@
 namespace nib::inline v0::cpu {
 
 inline constexpr std::size_t kPanelBytes = 16 * 1024;
-inline constexpr std::size_t kPrefetchAhead = 8192;  // bytes; between 4 and 32 KiB it makes no difference
+// In bytes, where decoding is the work: between 4 and 32 KiB it makes no difference.
+inline constexpr std::size_t kPrefetchAhead = 8192;
 
 // What a chain may leave in memory: a sum of zero is positive (canonical.hpp).
 template <class A>
@@ -34,7 +35,9 @@ void store_sum(float* out, typename A::F sum) {
 }
 
 // Asks for the weights of a group of strips before they are read, in the order of memory whatever the order
-// of reading: the hardware follows such a stream beyond what it was asked for, and no other.
+// of reading: the hardware follows such a stream beyond what it was asked for, and no other. Into the first
+// level where decoding is the work; where reading is, into the second.
+template <bool kSecondLevel = false>
 class Ahead {
  public:
   // `strips` of the group's strips are read.
@@ -46,13 +49,28 @@ class Ahead {
   // As much as goes by while `octets` octets are read.
   [[gnu::always_inline]] void ask(int octets) {
     due_ += octet_ * static_cast<std::size_t>(octets);
-    for (; next_ < due_; next_ += 64) __builtin_prefetch(next_);
+    for (; next_ < due_; next_ += 64) __builtin_prefetch(next_, 0, kSecondLevel ? 2 : 3);
   }
 
  private:
   std::size_t octet_;
   const std::byte *next_, *due_;
 };
+
+// Where reading is the work, loads run far ahead of what waits for them, in the order of memory, and the
+// hardware follows that best when little is asked of it: lines that are soon due, into the second level only,
+// a few at a time. (Weights of bf16 at one row, two cores of a Zen 4 whose memory reads at 62 GB/s: 61 so, 41
+// with the strips of an octet one after the other and asked for as above, 51 in order and asked for so.)
+inline constexpr int kLinesAhead = 16;  // of each strip
+template <class D>
+[[gnu::always_inline]] inline void ask_for_line(const Tile* tile, int strips, int octet, int step) {
+  constexpr int kLines = static_cast<int>(code_plane_bytes(tile_info(D::kFormat), kOctet) / 64);
+  constexpr int kStepsOfLine = D::kSteps / kLines;
+  if (step % kStepsOfLine != 0) return;
+#pragma GCC unroll 4
+  for (int s = 0; s < strips; ++s)
+    __builtin_prefetch(tile[s].line(tile[s].codes, octet * kLines + step / kStepsOfLine + kLinesAhead), 0, 2);
+}
 
 // ---- direct: 1..4 rows
 
@@ -65,70 +83,68 @@ struct Octets {
   decltype(D::open(Tile(), 0)) of[T];
 };
 
-// One tile of each of I strips from `first` on, W rows, octet after octet: T strips step by step in turn,
-// then the next T. units: the scales that sums are counted in, of decoders that rescale.
-template <class D, int I, int T, int W>
+// One tile of each of T strips from `first` on, W rows, octet after octet, step by step in turn. units: the
+// scales that sums are counted in, of decoders that rescale.
+template <class D, int T, int W>
 [[gnu::always_inline]] inline void direct_tiles(const Tiles<D>& tiles, int first, std::int64_t t,
                                                 const typename D::X* x, typename D::Arch::F (*sums)[W],
-                                                const std::byte** units, Ahead& ahead) {
+                                                const std::byte** units, Ahead<>& ahead) {
   using A = typename D::Arch;
-  typename A::F acc[I][W];
-  Tile tile[I];
+  typename A::F acc[T][W];
+  Tile tile[T];
 #pragma GCC unroll 4
-  for (int s = 0; s < I; ++s) {
+  for (int s = 0; s < T; ++s) {
     tile[s] = tiles.at(first + s, t);
 #pragma GCC unroll 4
     for (int r = 0; r < W; ++r) acc[s][r] = sums[s][r];
   }
   const int octets = tiles.octets(t);
   for (int o = 0; o < octets; ++o, x += D::kSteps * W) {
-    ahead.ask(I);
+    if constexpr (D::kDecodes) ahead.ask(T);
 #pragma GCC unroll 4
-    for (int next = 0; next < I; next += T) {
+    for (int s = 0; s < T; ++s) {
+      if constexpr (D::kRescales)
+        if (const std::byte* unit = D::scales(tile[s], o); unit != units[s]) {
+          const auto ratio = A::e8m0_ratio(units[s], unit);
 #pragma GCC unroll 4
-      for (int s = next; s < next + T; ++s) {
-        if constexpr (D::kRescales)
-          if (const std::byte* unit = D::scales(tile[s], o); unit != units[s]) {
-            const auto ratio = A::e8m0_ratio(units[s], unit);
-#pragma GCC unroll 4
-            for (auto& sum : acc[s]) sum = A::mul(sum, ratio);
-            units[s] = unit;
-          }
-      }
-      const Octets<D, T> octet(tile + next, o, std::make_index_sequence<T>());
-#pragma GCC unroll 8
-      for (int j = 0; j < D::kSteps; ++j)
-#pragma GCC unroll 4
-        for (int s = 0; s < T; ++s) {
-          const auto w = octet.of[s].step(j);
-#pragma GCC unroll 4
-          for (int r = 0; r < W; ++r) acc[next + s][r] = D::mac(acc[next + s][r], w, x[j * W + r]);
+          for (auto& sum : acc[s]) sum = A::mul(sum, ratio);
+          units[s] = unit;
         }
+    }
+    const Octets<D, T> octet(tile, o, std::make_index_sequence<T>());
+#pragma GCC unroll 8
+    for (int j = 0; j < D::kSteps; ++j) {
+      if constexpr (!D::kDecodes) ask_for_line<D>(tile, T, o, j);
+#pragma GCC unroll 4
+      for (int s = 0; s < T; ++s) {
+        const auto w = octet.of[s].step(j);
+#pragma GCC unroll 4
+        for (int r = 0; r < W; ++r) acc[s][r] = D::mac(acc[s][r], w, x[j * W + r]);
+      }
     }
   }
 #pragma GCC unroll 4
-  for (int s = 0; s < I; ++s)
+  for (int s = 0; s < T; ++s)
 #pragma GCC unroll 4
     for (int r = 0; r < W; ++r) sums[s][r] = acc[s][r];
 }
 
 // The strips of a call, W rows. Reads each tile once, from its beginning to its end.
 //
-// Where reading is the work, all strips go together, so that as many lines as can be are on their way. Where
-// decoding is, a sum that waits for its last addition holds up what could be decoded: some strips are added
-// to in turn, as many as the registers hold with their codes.
+// Where reading is the work, all strips go together, step by step. Where decoding is, a sum that waits for
+// its last addition holds up what could be decoded: some strips are added to in turn, as many as the
+// registers hold with their codes.
 template <class D, int W>
 void direct(const MatmulCall& call) {
   using A = typename D::Arch;
   constexpr int kMost = W > 1 && !D::kStripsOfRows ? 1 : std::clamp(A::kDirectStrips / W, 1, 4);
-  constexpr int kInTurn = D::kDecodes ? std::clamp(A::kChains / W, 1, kMost) : 1;
-  constexpr int kTogether = D::kDecodes ? kInTurn : kMost;
+  constexpr int kTogether = D::kDecodes ? std::clamp(A::kChains / W, 1, kMost) : kMost;
   const auto strips = static_cast<int>(call.strip_end - call.strip_begin);
   typename A::F sums[kGroupStrips][W];
   for (auto& row : sums)
     for (auto& sum : row) sum = A::set(0.0f);
   const Tiles<D> tiles(*call.weight, call.strip_begin);
-  Ahead ahead(tiles, strips);
+  Ahead<> ahead(tiles, strips);
   const std::byte* units[kGroupStrips] = {};
   if constexpr (D::kRescales)
     for (int s = 0; s < strips; ++s) units[s] = D::scales(tiles.at(s, 0), 0);
@@ -136,9 +152,9 @@ void direct(const MatmulCall& call) {
   for (std::int64_t t = 0; t < tiles.count(); ++t, x += kTileK / kOctet * D::kSteps * W) {
     int s = 0;
     for (; s + kTogether <= strips; s += kTogether)
-      direct_tiles<D, kTogether, kInTurn, W>(tiles, s, t, x, sums + s, units + s, ahead);
+      direct_tiles<D, kTogether, W>(tiles, s, t, x, sums + s, units + s, ahead);
     if constexpr (kTogether > 1)
-      for (; s < strips; ++s) direct_tiles<D, 1, 1, W>(tiles, s, t, x, sums + s, units + s, ahead);
+      for (; s < strips; ++s) direct_tiles<D, 1, W>(tiles, s, t, x, sums + s, units + s, ahead);
   }
   if constexpr (D::kRescales)
     for (int s = 0; s < strips; ++s)
@@ -192,7 +208,7 @@ constexpr auto micro_table(std::integer_sequence<int, W...>) {
 // Tiles [begin, end) of S strips, decoded: [octets][steps][S].
 template <class D, int S>
 void decode_panel(const Tiles<D>& tiles, std::int64_t begin, std::int64_t end, typename D::W* panel,
-                  Ahead& ahead) {
+                  Ahead<>& ahead) {
   for (std::int64_t t = begin; t < end; ++t) {
     const int octets = tiles.octets(t);
     for (int s = 0; s < S; ++s) {
@@ -221,7 +237,7 @@ void panel_strips(const MatmulCall& call, std::int64_t strip, float* out) {
   const Tiles<D> tiles(weight, strip);
   const std::int64_t row_steps = weight.k_padded() / kOctet * D::kSteps;
   const RowBlocks blocks(call.rows, kBlock);
-  Ahead ahead(tiles, S);
+  Ahead<> ahead(tiles, S);
   for (std::int64_t begin = 0; begin < tiles.count(); begin += kPanelTiles) {
     const std::int64_t end = std::min(begin + kPanelTiles, tiles.count());
     decode_panel<D, S>(tiles, begin, end, panel, ahead);
