@@ -12,6 +12,7 @@
 
 #include <cstdio>
 #include <cstring>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -23,7 +24,8 @@ using namespace nib;
 
 constexpr std::int64_t kRows = 2880, kK = 2880;  // of one expert of gpt-oss
 constexpr std::size_t kWeightBytes = std::size_t{512} << 20;
-constexpr const char* kLayoutNames[] = {"/floats", "/pairs", "/bytes"};         // by ActivationLayout
+// By ActivationLayout.
+constexpr const char* kLayoutNames[] = {"/floats", "/pairs", "/bytes", "/sums_of_floats", "/sums_of_pairs"};
 constexpr const char* kScaleNames[] = {"/narrow_scales", "/usual_scales", ""};  // by ScaleRange
 
 // Bytes that are weights of ordinary size in this format, whatever the order: 0x7b is two codes of MXFP4 and
@@ -97,10 +99,12 @@ int main(int argc, char** argv) {
     // By ActivationLayout.
     double peaks[] = {measure_dot_rate(*runtime, *info.backend, Numerics::f32, 0.2),
                       measure_dot_rate(*runtime, *info.backend, Numerics::bf16, 0.2),
-                      measure_dot_rate(*runtime, *info.backend, Numerics::int8, 0.2)};
+                      measure_dot_rate(*runtime, *info.backend, Numerics::int8, 0.2), 0, 0};
+    peaks[3] = peaks[0];
+    peaks[4] = peaks[1];
     std::printf("%s multiplies %.1f GFLOP/s in f32, %.1f in bf16, %.1f in int8\n", info.name.c_str(),
                 peaks[0] * 1e-9, peaks[1] * 1e-9, peaks[2] * 1e-9);
-    for (const std::size_t layout : {0, 1, 2})  // for roofline.py
+    for (std::size_t layout = 0; layout < std::size(peaks); ++layout)  // for roofline.py
       benchmark::AddCustomContext(info.name + kLayoutNames[layout], std::to_string(peaks[layout] * 1e-9));
     for (const MatmulKernel& kernel : info.backend->kernels) {
       const auto layout = static_cast<std::size_t>(kernel.x);

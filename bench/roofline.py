@@ -19,7 +19,13 @@ import subprocess
 import sys
 import tempfile
 
-LAYOUTS = {"floats": ("f32", "#4c78a8"), "pairs": ("bf16", "#f58518"), "bytes": ("int8", "#54a24b")}
+LAYOUTS = {
+    "floats": ("f32", "#4c78a8"),
+    "pairs": ("bf16", "#f58518"),
+    "bytes": ("int8", "#54a24b"),
+    "sums_of_floats": ("f32, sums by groups", "#72b7b2"),
+    "sums_of_pairs": ("bf16, sums by groups", "#e45756"),
+}
 
 
 class Machine:

@@ -32,7 +32,8 @@ bool whole_groups(const PackedWeight& shape) {
 }
 
 bool takes(ActivationLayout x, const PackedWeight& shape, Numerics numerics) {
-  if (x == ActivationLayout::bytes) return numerics == Numerics::int8 && whole_groups(shape);
+  if (x == ActivationLayout::bytes && numerics != Numerics::int8) return false;
+  if (group_dwords(x) > 0) return rounds_to_bf16(numerics) && whole_groups(shape);
   return x == ActivationLayout::floats || rounds_to_bf16(numerics);
 }
 

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstring>
 #include <optional>
+#include <set>
 #include <utility>
 
 namespace nib::inline v0 {
@@ -65,16 +66,19 @@ class WeightLoader {
   }
 
   // The numerics under which the kernels of matrices that share packed activations want them in one layout:
-  // bytes where all can take them, else those of f32.
+  // groups of one kind where all can take them, else those of f32. (On every processor the same.)
   Numerics shared_numerics(std::initializer_list<std::span<const Matrix>> lists) const {
+    std::set<ActivationLayout> layouts;
     std::size_t count = 0;
-    bool bytes = numerics_ == Numerics::int8;
     for (const std::span<const Matrix> list : lists)
-      for (const Matrix& m : list) {
-        count += m.exists();
-        bytes = bytes && (!m.exists() || takes_bytes(backend_, m));
-      }
-    return count == 1 || bytes ? numerics_ : Numerics::f32;
+      for (const Matrix& m : list)
+        if (m.exists()) {
+          const MatmulKernel* kernel = find_kernel(backend_, m.shape(), numerics_, ScaleRange::any);
+          layouts.insert(kernel ? kernel->x : ActivationLayout::floats);
+          ++count;
+        }
+    return count == 1 || (layouts.size() == 1 && group_dwords(*layouts.begin()) > 0) ? numerics_
+                                                                                     : Numerics::f32;
   }
 
   static bool takes_bytes(const Backend& backend, const Matrix& m) {

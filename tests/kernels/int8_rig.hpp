@@ -43,6 +43,10 @@ inline std::vector<OneField> one_fields(Format format) {
     case Format::llm_int8:
     case Format::mxint8:
       return {{0, format_info(format).code_bytes, 1}};
+    case Format::fp8_e4m3:
+      return {{0, 1, 0x38}};
+    case Format::fp8_e5m2:
+      return {{0, 1, 0x3c}};
     default:
       return {};
   }
@@ -50,16 +54,22 @@ inline std::vector<OneField> one_fields(Format format) {
 inline bool has_minima(Format format) {
   return format == Format::q4_1 || format == Format::q5_1 || format == Format::q4_k || format == Format::q5_k;
 }
-inline bool is_whole_numbers(Format format) { return !one_fields(format).empty(); }
+inline bool is_fp8(Format format) { return format == Format::fp8_e4m3 || format == Format::fp8_e5m2; }
+inline bool is_whole_numbers(Format format) { return !one_fields(format).empty() && !is_fp8(format); }
+// Whether bf16 numerics multiply the sums of its codes by its scales: those are no powers of two.
+inline bool has_sums(Format format) {
+  const Format tiles = tile_format(format);
+  return !one_fields(format).empty() && tiles != Format::mxfp4 && tiles != Format::mxint8;
+}
 // Inputs that share a sum.
-inline int int8_run(Format format) {
+inline int run_of(Format format) {
   const Format tiles = tile_format(format);
   return tiles == Format::nvfp4 || tiles == Format::q6_k ? 16 : 32;
 }
 
-// [rows][k] each.
-struct WholeNumbers {
-  explicit WholeNumbers(const Encoded& w) {
+// [rows][k] each: codes are whole numbers, or those of FP8.
+struct CodesAndSteps {
+  explicit CodesAndSteps(const Encoded& w) {
     const auto copy = [&](bool ones, bool plain_scales) {
       Encoded c = w;
       const FormatInfo& info = format_info(w.format);
@@ -93,7 +103,9 @@ struct WholeNumbers {
     steps = copy(true, false);
     codes.resize(plain.size());
     for (std::size_t i = 0; i < plain.size(); ++i)
-      codes[i] = one[i] == 0 ? 0 : static_cast<int>(std::lround(plain[i] / one[i]));
+      codes[i] = is_fp8(w.format) ? plain[i]
+                 : one[i] == 0    ? 0
+                                  : static_cast<float>(std::lround(plain[i] / one[i]));
     if (tile_format(w.format) == Format::mxfp4)
       for (std::int64_t row = 0; row < w.rows; ++row)
         fill_zero_groups(w.k, static_cast<std::size_t>(row * w.k));
@@ -103,8 +115,8 @@ struct WholeNumbers {
       store_little_endian<std::uint16_t>(0, zeros.codes.data() + at);
     minima = zeros.decoded();
   }
-  std::vector<int> codes;
-  std::vector<float> steps, minima;
+  std::vector<float> codes, steps, minima;
+  StepsInt8 at(std::size_t i) const { return {steps[i], minima.empty() ? 0.0f : minima[i]}; }
 
  private:
   // As packing does (pack.hpp): a group of zeros has the scale of the one before it that is none, the first
@@ -114,7 +126,7 @@ struct WholeNumbers {
     const auto groups = static_cast<std::size_t>(k / 32);
     const auto zeros = [&](std::size_t g) {
       return std::all_of(codes.data() + row + g * 32, codes.data() + row + g * 32 + 32,
-                         [](int code) { return code == 0; });
+                         [](float code) { return code == 0; });
     };
     for (std::size_t g = groups; g-- > 0;)
       if (!zeros(g)) carried = steps[row + g * 32];
@@ -125,20 +137,39 @@ struct WholeNumbers {
   }
 };
 
-// W x of int8 numerics in canonical order: [rows of x][rows of w].
+// W x in canonical order, [rows of x][rows of w]: of int8 numerics, and of bf16 ones by sums of codes.
 inline std::vector<float> product_int8(const Encoded& w, const Rows& x) {
-  const WholeNumbers whole(w);
+  const CodesAndSteps whole(w);
   std::vector<float> out;
   for (std::int64_t i = 0; i < x.rows; ++i)
     for (std::int64_t n = 0; n < w.rows; ++n) {
       const auto at = [&](std::int64_t k) { return static_cast<std::size_t>(n * w.k + k); };
       out.push_back(chain_int8(
-          w.k, int8_run(w.format), has_minima(w.format), x.row(i),
-          [&](std::int64_t k) { return whole.codes[at(k)]; },
-          [&](std::int64_t k) {
-            return StepsInt8{whole.steps[at(k)], whole.minima.empty() ? 0.0f : whole.minima[at(k)]};
-          }));
+          w.k, run_of(w.format), has_minima(w.format), x.row(i),
+          [&](std::int64_t k) { return static_cast<int>(whole.codes[at(k)]); },
+          [&](std::int64_t k) { return whole.at(at(k)); }));
     }
+  return out;
+}
+inline std::vector<float> product_sums(const Encoded& w, const Rows& x) {
+  const CodesAndSteps found(w);
+  const float unit = is_fp8(w.format) ? 1.0f : kSumUnit;
+  std::vector<float> out, rounded(static_cast<std::size_t>(w.k));
+  for (std::int64_t i = 0; i < x.rows; ++i) {
+    for (std::int64_t k = 0; k < w.k; ++k)
+      rounded[static_cast<std::size_t>(k)] = activation_bf16(x.row(i)[k]);
+    for (std::int64_t n = 0; n < w.rows; ++n) {
+      const auto at = [&](std::int64_t k) { return static_cast<std::size_t>(n * w.k + k); };
+      out.push_back(chain_sums(
+          w.k, run_of(w.format), has_minima(w.format),
+          [&](std::int64_t k) { return found.codes[at(k)] * unit; },
+          [&](std::int64_t k) {
+            const StepsInt8 steps = found.at(at(k));
+            return StepsInt8{mul_canonical(steps.step, 1 / unit), steps.minimum};
+          },
+          [&](std::int64_t k) { return rounded[static_cast<std::size_t>(k)]; }));
+    }
+  }
   return out;
 }
 

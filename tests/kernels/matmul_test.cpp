@@ -54,7 +54,7 @@ void check_kernel(const Problem& p, const MatmulKernel& kernel, Numerics numeric
 void check_problem(const Problem& p, Random& random, std::span<const std::int64_t> row_counts = kRows) {
   for (const Numerics numerics : kAllNumerics) {
     CAPTURE(std::string(numerics_name(numerics)));
-    std::vector<float> expected;
+    std::vector<float> expected, sums;
     {
       const FloatScope scope;
       if (numerics != Numerics::int8)
@@ -63,6 +63,7 @@ void check_problem(const Problem& p, Random& random, std::span<const std::int64_
         expected = product_int8(p.w, p.x);
       else
         continue;
+      if (numerics == Numerics::bf16 && has_sums(p.w.format)) sums = product_sums(p.w, p.x);
     }
     for (const Backend* backend : present_backends()) {
       CAPTURE(std::string(backend->name));
@@ -73,12 +74,15 @@ void check_problem(const Problem& p, Random& random, std::span<const std::int64_
         if ((kernel.x == ActivationLayout::bytes) != (numerics == Numerics::int8)) continue;
         if (kernel.x == ActivationLayout::pairs && numerics != Numerics::bf16) continue;
         if (kernel.scales < p.packed.findings.scales) continue;
-        if (numerics == Numerics::int8 &&
-            find_kernel(*backend, p.packed.shape, numerics, kernel.scales) != &kernel)
+        const bool by_groups = group_dwords(kernel.x) > 0;
+        if (by_groups && find_kernel(*backend, p.packed.shape, numerics, kernel.scales) != &kernel)
           continue;  // scales that do not fit its groups
+        const bool is_sums = by_groups && numerics == Numerics::bf16;
+        CHECK((!is_sums || !sums.empty()));
         ++kernels;
         for (const std::int64_t rows : row_counts)
-          if (rows <= p.x.rows) check_kernel(p, kernel, numerics, rows, 1 + random.below(4), expected);
+          if (rows <= p.x.rows)
+            check_kernel(p, kernel, numerics, rows, 1 + random.below(4), is_sums ? sums : expected);
       }
       CHECK((kernels > 0 || numerics == Numerics::int8));
     }
@@ -351,7 +355,7 @@ TEST_CASE("matmul: the chain of int8 is as close to the sum in double as its inp
         format, 3, 40, length, random, Scales::usual,
         [&] { return random.normal() * (random.chance(1) ? 50.0f : 1.0f); }, length);
     const std::vector<float> chain = product_int8(p.w, p.x);
-    const WholeNumbers whole(p.w);
+    const CodesAndSteps whole(p.w);
     std::vector<double> row(static_cast<std::size_t>(length));
     for (std::int64_t n = 0; n < p.w.rows; ++n) {
       decode_row(p.w.view(), n, row.data());
@@ -378,6 +382,43 @@ TEST_CASE("matmul: the chain of int8 is as close to the sum in double as its inp
   }
 }
 
+// Inputs are rounded to bf16 beforehand, codes and products of a run are exact but for the roundings of its
+// sum; then those of the step, and of the chain.
+TEST_CASE("matmul: the chain of sums is as close to the sum in double as its roundings are") {
+  NIB_RANDOM(random);
+  for (const Format format : stored_formats(true)) {
+    if (!has_sums(format)) continue;
+    CAPTURE(std::string(format_name(format)));
+    const std::int64_t length = format_info(format).group == 256 ? 2816 : 2880;
+    const Problem p(
+        format, 3, 40, length, random, Scales::usual,
+        [&] { return activation_bf16(random.normal() * (random.chance(1) ? 50.0f : 1.0f)); }, length);
+    const std::vector<float> chain = product_sums(p.w, p.x);
+    const CodesAndSteps found(p.w);
+    std::vector<double> row(static_cast<std::size_t>(length));
+    for (std::int64_t n = 0; n < p.w.rows; ++n) {
+      decode_row(p.w.view(), n, row.data());
+      for (std::int64_t i = 0; i < p.x.rows; ++i) {
+        double exact = 0, magnitude = 0;
+        for (std::int64_t k = 0; k < length; ++k) {
+          const StepsInt8 steps = found.at(static_cast<std::size_t>(n * length + k));
+          const double code = static_cast<double>(found.codes[static_cast<std::size_t>(n * length + k)]);
+          const double x = static_cast<double>(p.x.row(i)[k]);
+          exact += row[static_cast<std::size_t>(k)] * x;
+          magnitude += (std::abs(code * static_cast<double>(steps.step)) +
+                        std::abs(static_cast<double>(steps.minimum))) *
+                       std::abs(x);
+        }
+        // A term meets the additions of its run (up to 32), of the runs and minima after it, and the
+        // roundings of its step (up to three) and, in the decoded weight, of two more.
+        const double roundings = (32 + static_cast<double>(length / 16 * 2) + 5) * 0x1p-24;
+        const double got = static_cast<double>(chain[static_cast<std::size_t>(i * p.w.rows + n)]);
+        CHECK(std::abs(got - exact) <= roundings * magnitude + static_cast<double>(length) * 0x1p-100);
+      }
+    }
+  }
+}
+
 TEST_CASE("kernels: every format has one under all numerics, and scales meet only those that take them") {
   for (const Backend* backend : present_backends()) {
     CAPTURE(std::string(backend->name));
@@ -394,10 +435,12 @@ TEST_CASE("kernels: every format has one under all numerics, and scales meet onl
             REQUIRE(kernel);
             CHECK(kernel->weight == (shape.tiled() ? shape.format : Format::none));
             CHECK(kernel->scales >= scales);
-            const bool whole = shape.tiled() && is_whole_numbers(info.format) &&
-                               (run == 64 || !tile_info(shape.format).shared);
-            CHECK((kernel->x == ActivationLayout::bytes) == (whole && numerics == Numerics::int8));
-            if ((scales == ScaleRange::any || numerics == Numerics::f32) && numerics != Numerics::int8)
+            const bool grouped = shape.tiled() && (run == 64 || !tile_info(shape.format).shared);
+            const bool bytes = grouped && is_whole_numbers(info.format) && numerics == Numerics::int8;
+            const bool sums = grouped && has_sums(info.format) && rounds_to_bf16(numerics) && !bytes;
+            CHECK((kernel->x == ActivationLayout::bytes) == bytes);
+            CHECK((group_dwords(kernel->x) > 0) == (bytes || sums));
+            if ((scales == ScaleRange::any || numerics == Numerics::f32) && !bytes && !sums)
               CHECK(kernel->x == ActivationLayout::floats);
           }
   }

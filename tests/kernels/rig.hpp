@@ -370,14 +370,16 @@ inline Bytes pack_activations(const MatmulKernel& kernel, Numerics numerics, con
   };
   // Blocks as even as can be, the longer ones first.
   const std::int64_t blocks = (rows + kernel.block_rows - 1) / kernel.block_rows;
+  const bool by_groups = group_dwords(kernel.x) > 0;
   for (std::int64_t block = 0, last = 0, b = 0; b < blocks; block = last, ++b) {
     last = block + rows / blocks + (b < rows % blocks ? 1 : 0);
     if (kernel.x == ActivationLayout::bytes) {
       to = pack_byte_groups(x, begin + block, begin + last, to);
       continue;
     }
-    for (std::int64_t octet = 0; octet < padded; octet += kOctet) {
-      if (kernel.x == ActivationLayout::floats) {
+    for (std::int64_t octet = 0; octet < (by_groups ? round_up(padded, kInt8Group) : padded);
+         octet += kOctet) {
+      if (kernel.x == ActivationLayout::floats || kernel.x == ActivationLayout::group_floats) {
         for (const int k : {4, 0, 5, 1, 6, 2, 7, 3})
           for (std::int64_t row = block; row < last; ++row, to += 4) {
             const float v = value(row, octet + k);
@@ -391,6 +393,13 @@ inline Bytes pack_activations(const MatmulKernel& kernel, Numerics numerics, con
             std::memcpy(to, pair, 4);
           }
       }
+      if (by_groups && octet % kInt8Group == kInt8Group - kOctet)
+        for (std::int64_t row = block; row < last; ++row, to += 4) {
+          float inputs[kInt8Group];
+          for (int i = 0; i < kInt8Group; ++i) inputs[i] = value(row, octet + kOctet - kInt8Group + i);
+          const float sum = sum_of_group(inputs, kInt8Group);
+          std::memcpy(to, &sum, 4);
+        }
     }
   }
   return out;

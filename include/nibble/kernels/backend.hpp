@@ -25,19 +25,27 @@ enum class ActivationLayout : std::uint8_t {
   // bytes q + 128 a step, 2 steps an octet: of even k, of odd k, lowest first; then the scale; then its
   // scaled_sum.
   bytes,
+  // For each group of 32 inputs (zeros past the last), rounded to bf16: as floats or as pairs, then their sum
+  // (sum_of_group).
+  group_floats,
+  group_pairs,
 };
-inline constexpr std::int64_t kGroupDwords = 10;  // of a row and a group, in bytes
+// Of a row and a group of 32; 0: it has no groups.
+constexpr int group_dwords(ActivationLayout layout) {
+  if (layout == ActivationLayout::bytes) return 8 + 2;
+  if (layout == ActivationLayout::group_floats) return 32 + 1;
+  return layout == ActivationLayout::group_pairs ? 16 + 1 : 0;
+}
 // Bytes that one row of k_padded inputs takes.
 constexpr std::size_t activation_bytes(ActivationLayout layout, std::int64_t k_padded) {
-  if (layout == ActivationLayout::bytes)
-    return static_cast<std::size_t>(ceil_div(k_padded, kInt8Group) * kGroupDwords) * 4;
+  if (const int dwords = group_dwords(layout))
+    return static_cast<std::size_t>(ceil_div(k_padded, kInt8Group) * dwords) * 4;
   return static_cast<std::size_t>(k_padded) * (layout == ActivationLayout::floats ? 4 : 2);
 }
 
 // The same in whatever layout takes most.
 constexpr std::size_t most_activation_bytes(std::int64_t k_padded) {
-  return std::max(activation_bytes(ActivationLayout::floats, k_padded),
-                  activation_bytes(ActivationLayout::bytes, k_padded));
+  return activation_bytes(ActivationLayout::group_floats, k_padded);
 }
 
 // Rows of activations in blocks of at most `most`, as even as can be, the longer ones first: the few sums of
@@ -67,8 +75,8 @@ class RowBlocks {
 
 // out[row][16 * (strip - strip_begin) + lane] = sum over k of W[16 * strip + lane][k] * x[row][k], in
 // canonical order, for all rows and the strips [strip_begin, strip_end) of one group of four. Same bits for
-// every number of rows and every cut into strips. The order is that of chain_canonical, or where activations
-// are bytes that of chain_int8.
+// every number of rows and every cut into strips. The order is that of chain_canonical, where activations are
+// bytes that of chain_int8, where they are other groups that of chain_sums.
 struct MatmulCall {
   const PackedWeight* weight;
   std::int64_t strip_begin, strip_end;

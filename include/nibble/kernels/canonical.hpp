@@ -149,4 +149,41 @@ constexpr float chain_int8(std::int64_t k, int run, bool minima, const float* x,
   return sum + 0.0f;
 }
 
+// ---- sums by groups: bf16 numerics of codes whose scales bf16 does not hold
+
+// A whole number counts so much in a sum, and its step as much less.
+inline constexpr float kSumUnit = 0x1p24f;
+
+// The sum of 32 inputs (zeros past the last), a tree: those 16 apart first, neighbours last.
+constexpr float sum_of_group(const float* x, std::int64_t count) {
+  float sums[kInt8Group] = {};
+  for (std::int64_t i = 0; i < count; ++i) sums[i] = x[i];
+  for (int width = 16; width > 0; width /= 2)
+    for (int i = 0; i < width; ++i) sums[i] += sums[i + width];
+  return sums[0];
+}
+
+// One output of a matrix product: for each run of `run` inputs (32 or 16) the chain of its codes and inputs,
+// times the run's step, added to the chain over runs; then, where the format has minima, the minimum times
+// the sum of the group's 32 inputs. `codes(k)` gives a f32, `steps(k)` those of the run that begins at k,
+// `x(k)` a rounded input.
+template <class Codes, class Steps, class X>
+constexpr float chain_sums(std::int64_t k, int run, bool minima, Codes&& codes, Steps&& steps, X&& x) {
+  float sum = 0;
+  for (std::int64_t group = 0; group < k; group += kInt8Group) {
+    const std::int64_t end = k - group < kInt8Group ? k : group + kInt8Group;
+    for (std::int64_t first = group; first < end; first += run) {
+      const float of_run = chain_canonical(
+          end - first < run ? end - first : run, [&](std::int64_t i) { return codes(first + i); },
+          [&](std::int64_t i) { return x(first + i); });
+      sum = fma_canonical(of_run, steps(first).step, sum);
+    }
+    if (!minima) continue;
+    float inputs[kInt8Group] = {};
+    for (std::int64_t i = group; i < end; ++i) inputs[i - group] = x(i);
+    sum = fma_canonical(steps(group).minimum, sum_of_group(inputs, end - group), sum);
+  }
+  return sum + 0.0f;
+}
+
 }  // namespace nib::inline v0

@@ -242,13 +242,16 @@ struct OctetBytes {
 template <int Bias, int High = 0>
 struct Integers {
   static constexpr float kUnit = 0x1p-24f;
+  static constexpr int kCount = 16 << High;
+  static constexpr int number(int code) { return code - Bias; }
   template <class A>
   struct Octet {
     OctetBytes<A> bytes;
     constexpr typename A::F level(int s) const { return bytes.byte24(s); }
   };
+  // The codes themselves.
   template <class A>
-  static constexpr Octet<A> open(const Tile& tile, int octet) {
+  static constexpr OctetBytes<A> stored(const Tile& tile, int octet) {
     auto bytes = OctetBytes<A>::of_nibbles(tile, octet);
     if constexpr (High > 0) {
       constexpr int kOctets = 4 / High;  // that share a dword of high bits
@@ -258,6 +261,11 @@ struct Integers {
       bytes.even = A::joined(bytes.even, A::shifted_left(A::keep(bits, kMask), 4));
       bytes.odd = A::joined(bytes.odd, A::shifted_left(A::keep(A::shifted_right(bits, High), kMask), 4));
     }
+    return bytes;
+  }
+  template <class A>
+  static constexpr Octet<A> open(const Tile& tile, int octet) {
+    auto bytes = stored<A>(tile, octet);
     if constexpr (Bias != 0) {
       bytes.even = A::bytes_less(bytes.even, Bias);
       bytes.odd = A::bytes_less(bytes.odd, Bias);
@@ -270,14 +278,20 @@ struct Integers {
 template <const std::int8_t (&Levels)[16], int Parts>
 struct IntegerTable {
   static constexpr float kUnit = 0x1p-24f / Parts;
+  static constexpr int kCount = 16;
+  static constexpr int number(int code) { return Levels[code]; }
   template <class A>
   struct Octet {
     OctetBytes<A> bytes;
     constexpr typename A::F level(int s) const { return bytes.byte24(s); }
   };
   template <class A>
+  static constexpr OctetBytes<A> stored(const Tile& tile, int octet) {
+    return OctetBytes<A>::of_nibbles(tile, octet);
+  }
+  template <class A>
   static constexpr Octet<A> open(const Tile& tile, int octet) {
-    const auto codes = OctetBytes<A>::of_nibbles(tile, octet);
+    const auto codes = stored<A>(tile, octet);
     return {{A::template looked_up<Levels>(codes.even), A::template looked_up<Levels>(codes.odd)}};
   }
 };

@@ -35,22 +35,43 @@ typename A::F activation_rounded(typename A::F x) {
   return A::round_bf16(A::if_less(x, tiny, A::if_less(minus_tiny, x, zero, x), x));
 }
 
+// Eight inputs in the order of steps, as floats or as pairs, `width` dwords apart; returns what follows.
+inline std::uint32_t* pack_octet(const float* in, bool pairs, std::uint32_t* out, int width) {
+  if (pairs)
+    for (int s = 0; s < 4; ++s, out += width)
+      *out = to_bf16(in[s]).bits | static_cast<std::uint32_t>(to_bf16(in[s + 4]).bits) << 16;
+  else
+    for (const int k : kChainOrder) {
+      *out = std::bit_cast<std::uint32_t>(in[k]);
+      out += width;
+    }
+  return out;
+}
+
 // Sixteen inputs from `at` on, a multiple of sixteen, as floats or pairs.
 template <class A>
 void pack16(const PackedRow& to, bool round, typename A::F x, std::int64_t at) {
   alignas(64) float lanes[16];
   A::store(lanes, round ? activation_rounded<A>(x) : x);
-  for (std::int64_t octet = 0; octet < 16 && at + octet < to.k_padded; octet += kOctet) {
-    const float* in = lanes + octet;
-    if (to.layout == ActivationLayout::floats) {
-      float* out = reinterpret_cast<float*>(to.block) + (at + octet) * to.width + to.row;
-      for (int s = 0; s < 8; ++s) out[s * to.width] = in[kChainOrder[s]];
-    } else {
-      std::uint32_t* out = reinterpret_cast<std::uint32_t*>(to.block) + (at + octet) / 2 * to.width + to.row;
-      for (int s = 0; s < 4; ++s)
-        out[s * to.width] = to_bf16(in[s]).bits | static_cast<std::uint32_t>(to_bf16(in[s + 4]).bits) << 16;
-    }
-  }
+  const bool pairs = to.layout == ActivationLayout::pairs;
+  std::uint32_t* out = reinterpret_cast<std::uint32_t*>(to.block) + (pairs ? at / 2 : at) * to.width + to.row;
+  for (std::int64_t octet = 0; octet < 16 && at + octet < to.k_padded; octet += kOctet)
+    out = pack_octet(lanes + octet, pairs, out, to.width);
+}
+
+// A group of 32 inputs as floats or pairs with their sum (sum_of_group in canonical.hpp).
+template <class A>
+void pack_group(const PackedRow& to, typename A::F low, typename A::F high, std::int64_t at) {
+  low = activation_rounded<A>(low);
+  high = activation_rounded<A>(high);
+  alignas(64) float lanes[kInt8Group];
+  A::store(lanes, low);
+  A::store(lanes + 16, high);
+  std::uint32_t* out = reinterpret_cast<std::uint32_t*>(to.block) +
+                       at / kInt8Group * group_dwords(to.layout) * to.width + to.row;
+  for (std::int64_t octet = 0; octet < kInt8Group; octet += kOctet)
+    out = pack_octet(lanes + octet, to.layout == ActivationLayout::group_pairs, out, to.width);
+  *out = std::bit_cast<std::uint32_t>(A::sum(A::add(low, high)));
 }
 
 // A group of 32 inputs as bytes: group_int8 (canonical.hpp), the sums and maxima of which are exact.
@@ -75,8 +96,8 @@ void pack32(const PackedRow& to, typename A::F low, typename A::F high, std::int
   alignas(64) std::uint32_t bits[kInt8Group];
   A::store(reinterpret_cast<float*>(bits), A::add(A::mul(low, factor), round));
   A::store(reinterpret_cast<float*>(bits + 16), A::add(A::mul(high, factor), round));
-  std::uint32_t* out =
-      reinterpret_cast<std::uint32_t*>(to.block) + at / kInt8Group * kGroupDwords * to.width + to.row;
+  std::uint32_t* out = reinterpret_cast<std::uint32_t*>(to.block) +
+                       at / kInt8Group * group_dwords(to.layout) * to.width + to.row;
   std::uint32_t sum = 0;
   for (const std::uint32_t* octet = bits; octet < bits + kInt8Group; octet += kOctet)
     for (int odd = 0; odd < 2; ++odd, out += to.width) {
@@ -98,7 +119,11 @@ void pack32(const PackedRow& to, typename A::F low, typename A::F high, std::int
 template <class A>
 void pack_inputs(const PackedRow& to, Numerics numerics, const typename A::F (&x)[2], bool both,
                  std::int64_t at) {
-  if (to.layout == ActivationLayout::bytes) return pack32<A>(to, x[0], both ? x[1] : A::set(0.0f), at);
+  if (group_dwords(to.layout) > 0) {
+    const auto high = both ? x[1] : A::set(0.0f);
+    return to.layout == ActivationLayout::bytes ? pack32<A>(to, x[0], high, at)
+                                                : pack_group<A>(to, x[0], high, at);
+  }
   pack16<A>(to, rounds_to_bf16(numerics), x[0], at);
   if (both) pack16<A>(to, rounds_to_bf16(numerics), x[1], at + 16);
 }

@@ -5,6 +5,7 @@
 #include "int8.hpp"
 #include "layer.hpp"
 #include "matmul.hpp"
+#include "sums.hpp"
 #include "vocabulary.hpp"
 #include <nibble/kernels/backend.hpp>
 
@@ -17,20 +18,30 @@
 
 namespace nib::inline v0::cpu {
 
-// The kernels of an instruction set, in order of preference: D of its own, then those that all have.
+template <class... D>
+struct TileKernels {
+  static constexpr std::array list = {kernel<D>()...};
+};
+template <class... D>
+struct GroupKernels {
+  static constexpr std::array list = {group_kernel<D>()...};
+};
+template <std::size_t... N>
+constexpr auto joined(const std::array<MatmulKernel, N>&... lists) {
+  std::array<MatmulKernel, (N + ...)> all{};
+  auto* to = all.data();
+  ((to = std::copy(lists.begin(), lists.end(), to)), ...);
+  return all;
+}
+
+// The kernels of an instruction set, in order of preference: D of its own before those that all have.
 template <class A, class... D>
 struct Kernels {
-  template <class... Made>
-  struct With {
-    template <class... Bytes>
-    struct And {
-      static constexpr MatmulKernel list[] = {
-          int8_kernel<Bytes>()..., kernel<D>()...,         kernel<Mxfp4Floats<A>>(), kernel<Bf16Floats<A>>(),
-          kernel<F16Floats<A>>(),  kernel<F32Floats<A>>(), kernel<Made>()...,        record_kernel<A>()};
-    };
-  };
-  static constexpr std::span<const MatmulKernel> all =
-      Int8Formats<A, ScaledFormats<A, With>::template And>::list;
+  static constexpr auto list =
+      joined(Int8Formats<A, GroupKernels>::list, SumFormats<A, GroupKernels>::list,
+             TileKernels<D..., Mxfp4Floats<A>, Bf16Floats<A>, F16Floats<A>, F32Floats<A>>::list,
+             ScaledFormats<A, TileKernels>::list, std::array{record_kernel<A>()});
+  static constexpr std::span<const MatmulKernel> all = list;
 };
 
 // The same, each exactly (exact.hpp).

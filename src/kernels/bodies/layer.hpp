@@ -346,9 +346,9 @@ void experts(const OpContext& context, const ExpertsArgs& args) {
 
   const int per_unit = is_gated(args.activation) ? 2 : 1;  // strips that make one strip of units
   const std::int64_t up_strips = up_shape.strips() * (args.up ? 2 : 1);
-  // Inputs in bytes are rounded by 32: two strips of units.
-  const bool bytes = down_shape.kernel->x == ActivationLayout::bytes;
-  const ExpertDeal<A> up_deal(routing, args.experts, up_strips, per_unit * (bytes ? 2 : 1));
+  // Inputs in groups are packed by 32: two strips of units.
+  const bool by_groups = group_dwords(down_shape.kernel->x) > 0;
+  const ExpertDeal<A> up_deal(routing, args.experts, up_strips, per_unit * (by_groups ? 2 : 1));
   context.pool->run([&](int index, int count) {  // gate, up, activation
     up_deal.for_each(index, count, [&](int e, Range strips) {
       const std::int64_t rows = entry_rows(e);

@@ -42,9 +42,9 @@ class Ahead {
  public:
   // `strips` of the group's strips are read.
   template <class D>
-  [[gnu::always_inline]] Ahead(const Tiles<D>& tiles, int strips)
+  [[gnu::always_inline]] Ahead(const Tiles<D>& tiles, int strips, std::size_t distance = kPrefetchAhead)
       : octet_(tiles.stride() / static_cast<std::size_t>(kTileK / kOctet * strips)),
-        next_(tiles.at(0, 0).codes + kPrefetchAhead),
+        next_(tiles.at(0, 0).codes + distance),
         due_(next_) {}
   // As much as goes by while `octets` octets are read.
   [[gnu::always_inline]] void ask(int octets) {
@@ -206,15 +206,15 @@ constexpr auto micro_table(std::integer_sequence<int, W...>) {
 }
 
 // Tiles [begin, end) of S strips, decoded: [octets][steps][S].
-template <class D, int S>
+template <class D, int S, class Ahead>
 void decode_panel(const Tiles<D>& tiles, std::int64_t begin, std::int64_t end, typename D::W* panel,
-                  Ahead<>& ahead) {
+                  Ahead& ahead) {
   for (std::int64_t t = begin; t < end; ++t) {
     const int octets = tiles.octets(t);
     for (int s = 0; s < S; ++s) {
       const Tile tile = tiles.at(s, t);
       for (int o = 0; o < octets; ++o) {
-        ahead.ask(1);
+        if constexpr (D::kDecodes) ahead.ask(1);
         const auto octet = D::open(tile, o);
 #pragma GCC unroll 8
         for (int j = 0; j < D::kSteps; ++j) panel[(o * D::kSteps + j) * S + s] = octet.step(j);
@@ -237,7 +237,10 @@ void panel_strips(const MatmulCall& call, std::int64_t strip, float* out) {
   const Tiles<D> tiles(weight, strip);
   const std::int64_t row_steps = weight.k_padded() / kOctet * D::kSteps;
   const RowBlocks blocks(call.rows, kBlock);
-  Ahead<> ahead(tiles, S);
+  // Weights that are only read fill a panel with as many bytes as it has: the next one's come meanwhile.
+  constexpr bool kWhole = !D::kDecodes;
+  const std::size_t panel_bytes = static_cast<std::size_t>(kPanelTiles) * tiles.stride();
+  Ahead<kWhole> ahead(tiles, S, kWhole ? panel_bytes : kPrefetchAhead);
   for (std::int64_t begin = 0; begin < tiles.count(); begin += kPanelTiles) {
     const std::int64_t end = std::min(begin + kPanelTiles, tiles.count());
     decode_panel<D, S>(tiles, begin, end, panel, ahead);
@@ -245,6 +248,9 @@ void panel_strips(const MatmulCall& call, std::int64_t strip, float* out) {
     const auto steps = static_cast<int>(std::min(end * kTileK / kOctet * D::kSteps, row_steps) - first);
     for (int b = 0; b < blocks.count(); ++b) {
       const Range rows = blocks[b];
+      constexpr int kPanelOctets = static_cast<int>(kPanelTiles * kTileK / kOctet) * S;
+      if constexpr (kWhole)
+        ahead.ask(kPanelOctets * (b + 1) / blocks.count() - kPanelOctets * b / blocks.count());
       const auto* x =
           static_cast<const typename D::X*>(call.x) + rows.begin * row_steps + first * rows.size();
       kMicro[static_cast<std::size_t>(rows.size() - 1)](panel, steps, x, out + rows.begin * call.out_stride,

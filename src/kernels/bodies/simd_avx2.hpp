@@ -246,6 +246,8 @@ struct Avx2 {
   };
   static constexpr int kByteRows = 4;
   static constexpr int kByteStrips = 1;
+  static constexpr int kGroupRows = 6;  // of a sum each, in 12 of 16 registers; chains lie in memory
+  static constexpr int kGroupStrips = 1;
 
  private:
   static F of_integers(P p) { return {_mm256_cvtepi32_ps(p.lo), _mm256_cvtepi32_ps(p.hi)}; }

@@ -106,6 +106,22 @@ struct Avx512 {
     const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(levels));
     return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(table), p);
   }
+  // Of the words whose numbers stand in the low byte of each word of `index`; bits above those are ignored.
+  template <const auto& table>
+  static P words(P index) {
+    constexpr std::size_t kCount = table.size();
+    static_assert(kCount == 16 || kCount == 32 || kCount == 64);
+    if constexpr (kCount == 16) {
+      const P twice =
+          _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(table.data())));
+      return _mm512_permutexvar_epi16(index, twice);
+    } else if constexpr (kCount == 32) {
+      return _mm512_permutexvar_epi16(index, _mm512_loadu_si512(table.data()));
+    } else {
+      return _mm512_permutex2var_epi16(_mm512_loadu_si512(table.data()), index,
+                                       _mm512_loadu_si512(table.data() + 32));
+    }
+  }
   static F of_integers(P p) {
 #if defined(NIB_EMULATE_AVX512)
     std::int32_t integers[16];
@@ -226,6 +242,8 @@ struct Avx512 {
   using WideSums = ByteSums<false>;
   static constexpr int kByteRows = 6;  // two strips: 12 sums and 12 floats of 32 registers
   static constexpr int kByteStrips = 2;
+  static constexpr int kGroupRows = 6;  // the same, of sums.hpp
+  static constexpr int kGroupStrips = 2;
 
  private:
   static F pair(__m256 low, __m256 high) {

@@ -217,6 +217,8 @@ struct Neon {
   using WideSums = ByteSums;
   static constexpr int kByteRows = 6;
   static constexpr int kByteStrips = 1;
+  static constexpr int kGroupRows = 6;  // of a sum each, in 24 of 32 registers; chains lie in memory
+  static constexpr int kGroupStrips = 1;
 
   struct Exact;
   // Whether some result of `work` was flushed to zero: the processor remembers it. All that is computed is to

@@ -187,6 +187,8 @@ struct Scalar {
   using WideSums = ByteSums;
   static constexpr int kByteRows = 4;
   static constexpr int kByteStrips = 1;
+  static constexpr int kGroupRows = 4;  // as in a block
+  static constexpr int kGroupStrips = 1;
 
  private:
   // Under FloatScope conversions flush subnormals themselves. A double sum that is no midpoint of two floats
