@@ -26,6 +26,18 @@
 
 namespace nib::inline v0::cuda {
 
+// The two ways to compute products (bodies/slice.cuh), and which of them there is code of for the device that
+// is compiled for: with tensor cores, where it has those of bf16; without them where it has not, and where
+// tests compare both.
+#if defined(__CUDA_ARCH__)
+inline constexpr bool kHasTensorCode = __CUDA_ARCH__ >= 800;
+inline constexpr bool kHasSimtCode = __CUDA_ARCH__ < 800 || __CUDA_ARCH__ == 800 || __CUDA_ARCH__ == 900;
+#else
+inline constexpr bool kHasTensorCode = true, kHasSimtCode = true;
+#endif
+// What a kernel does where it has no code.
+NIB_DEVICE void fail_without_code() { __trap(); }
+
 // Sixteen bytes: the widest load of a thread.
 struct alignas(16) Words4 {
   std::uint32_t at[4];
@@ -130,6 +142,14 @@ NIB_DEVICE void wait_for_copies() {
 #endif
 }
 
+// x & mask | with. In one instruction, which has room for one constant, and keeps the other in a register;
+// the compiler would take two.
+NIB_DEVICE std::uint32_t masked_with(std::uint32_t x, std::uint32_t mask, std::uint32_t with) {
+  std::uint32_t out = 0;
+  asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(out) : "r"(x), "r"(mask), "r"(with));
+  return out;
+}
+
 // Byte i of a word, 0 the lowest.
 NIB_DEVICE std::uint32_t byte_of(std::uint32_t word, int i) { return __byte_perm(word, 0, 0x4440u | i); }
 
@@ -155,6 +175,27 @@ NIB_DEVICE std::uint32_t multiply_bf16x2(std::uint32_t a, std::uint32_t b) {
   __trap();  // no bf16 here
 #endif
   return product;
+}
+
+// Two differences of bf16 that bf16 holds.
+NIB_DEVICE std::uint32_t subtract_bf16x2(std::uint32_t a, std::uint32_t b) {
+  std::uint32_t difference = 0;
+#if __CUDA_ARCH__ >= 800
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(difference) : "r"(b), "r"(0xbf80'bf80u), "r"(a));  // b times -1
+#else
+  __trap();                                                                                  // no bf16 here
+#endif
+  return difference;
+}
+
+// The lower (half 0) or upper f16 of a pair.
+NIB_DEVICE float f16_of(std::uint32_t pair, int half) {
+  float value = 0;
+  if (half == 0)
+    asm("{.reg .b16 low, high; mov.b32 {low, high}, %1; cvt.f32.f16 %0, low;}" : "=f"(value) : "r"(pair));
+  else
+    asm("{.reg .b16 low, high; mov.b32 {low, high}, %1; cvt.f32.f16 %0, high;}" : "=f"(value) : "r"(pair));
+  return value;
 }
 
 // d[16][8] += a[16][16] b[16][8] of bf16, in f32, by the tensor core. With group = lane / 4, in_group = lane

@@ -2,6 +2,7 @@
 
 #include "bf16_tiles.hpp"
 #include "mxfp4_tiles.hpp"
+#include "scaled_tiles.hpp"
 #include <nibble/base/concat.hpp>
 #include <nibble/base/pool.hpp>
 #include <nibble/formats/e8m0.hpp>
@@ -10,6 +11,7 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 namespace nib::inline v0::cuda {
 namespace {
@@ -31,11 +33,28 @@ struct SourceTile {
     std::memcpy(&out, first + static_cast<std::size_t>(line) * stride + lane * 4, sizeof out);
     return out;
   }
+  // Of codes of four bits and of bytes: those of an octet's inputs, in order.
+  std::array<std::uint8_t, kOctet> codes(const TileInfo& info, std::int64_t octet, std::int64_t lane) const {
+    std::array<std::uint8_t, kOctet> out{};
+    for (int i = 0; i < kOctet; ++i) {
+      std::uint8_t& code = out[static_cast<std::size_t>(info.in_steps ? chain_offset(i) : i)];
+      if (info.bits == 4)
+        code = dword(octet, lane) >> 4 * i & 15;
+      else if (info.in_steps)
+        code = std::to_integer<std::uint8_t>(line(octet * 2 + i / 4)[i % 4 * kStripRows + lane]);
+      else
+        code = static_cast<std::uint8_t>(dword(octet * 2 + i % 2, lane) >> i / 2 * 8);
+    }
+    return out;
+  }
+  const std::byte* line(std::int64_t number) const {
+    return first + static_cast<std::size_t>(number) * stride;
+  }
+  // Byte `offset` of the scales.
+  const std::byte* scales(std::int64_t offset) const { return line(code_lines + offset / 64) + offset % 64; }
   // Of MXFP4: of inputs 32 group .. + 31 of the tile.
   int scale(std::int64_t group, std::int64_t lane) const {
-    const std::int64_t byte = group * kStripRows + lane;
-    const std::byte* const line = first + static_cast<std::size_t>(code_lines + byte / 64) * stride;
-    return std::to_integer<int>(line[byte % 64]);
+    return std::to_integer<int>(*scales(group * kStripRows + lane));
   }
   bool all_zeros(std::int64_t group, std::int64_t lane) const {
     std::uint32_t any = 0;
@@ -102,7 +121,7 @@ Result<int> lowered_by(const PackedWeight& weight) {
 
 // One row of a tile; `to`: its row in the matrix that the device holds.
 void pack_mxfp4_row(const PackedWeight& weight, const Mxfp4Tiles& tiles, std::int64_t from, std::int64_t to,
-                    int lowered_by, std::byte* out) {
+                    std::byte* out, int lowered_by) {
   const std::int64_t lane = from % kStripRows;
   for (std::int64_t t = 0; t < tiles_of_row(weight); ++t) {
     const SourceTile tile(weight, from / kStripRows, t);
@@ -136,6 +155,54 @@ void pack_bf16_row(const PackedWeight& weight, const Bf16Tiles& tiles, std::int6
       put(pair, i);
       put(pair >> 16, i + 4);
     }
+  }
+}
+
+// The codes of a row of a tile; whether all of them are numbers.
+template <class Codec, class Tiles>
+bool pack_codes(const PackedWeight& weight, const SourceTile& tile, const Tiles& tiles, std::int64_t lane,
+                std::int64_t to, std::int64_t first_input, std::byte* out) {
+  bool holds = true;
+  for (std::int64_t octet = 0; octet * kOctet < tile.k; ++octet) {
+    const auto codes = tile.codes(tile_info(weight.format), octet, lane);
+    for (std::int64_t i = 0; i < kOctet; i += Codec::kCodes) {
+      const std::uint32_t word = Codec::word(codes.data() + i);
+      std::memcpy(out + code_word_offset(tiles, to, first_input + octet * kOctet + i), &word, sizeof word);
+    }
+    for (const std::uint8_t code : codes) holds = holds && Codec::holds(code);
+  }
+  return holds;
+}
+
+// A row of a format that has a f16 for each 32 inputs.
+template <class Codec, class Tiles>
+void pack_row_of_halves(const PackedWeight& weight, const Tiles& tiles, std::int64_t from, std::int64_t to,
+                        std::byte* out) {
+  const std::int64_t lane = from % kStripRows;
+  for (std::int64_t t = 0; t < tiles_of_row(weight); ++t) {
+    const SourceTile tile(weight, from / kStripRows, t);
+    pack_codes<Codec>(weight, tile, tiles, lane, to, t * kTileK, out);
+    for (std::int64_t group = 0; group < tile.k / 32; ++group)
+      std::memcpy(out + scale_offset(tiles, to, t * (kTileK / 32) + group, 2),
+                  tile.scales((group * kStripRows + lane) * 2), 2);
+  }
+}
+
+// And of one that has a f32 for the row or for each so many tiles of it. What is no number in eight bits
+// makes none of its scale, and so of all products, as it would itself.
+template <class Codec>
+void pack_row_of_runs(const PackedWeight& weight, const ByteTiles& tiles, std::int64_t from, std::int64_t to,
+                      std::byte* out) {
+  static_assert(ByteTiles::kSliceDepth == kTileK);
+  const std::int64_t strip = from / kStripRows, lane = from % kStripRows;
+  for (std::int64_t t = 0; t < tiles_of_row(weight); ++t) {
+    const SourceTile tile(weight, strip, t);
+    const std::byte* const scales = weight.run() ? tile.scales(0) : weight.data + weight.header_offset(strip);
+    float scale = 0;
+    std::memcpy(&scale, scales + lane * 4, sizeof scale);
+    if (!pack_codes<Codec>(weight, tile, tiles, lane, to, t * kTileK, out))
+      scale = std::numeric_limits<float>::quiet_NaN();
+    std::memcpy(out + scale_offset(tiles, to, t, sizeof scale), &scale, sizeof scale);
   }
 }
 
@@ -184,35 +251,52 @@ Status pack(const PackedWeight& weight, DeviceRows rows, std::byte* out, int ind
   const Range part = split(ceil_div(weight.rows, std::int64_t{kTileRows}), index, count);
   std::byte* const tiles_at = out + kDeviceHeaderBytes;
   float factor = 1;
+  std::size_t bytes = 0;  // of all tiles
+  const auto pack_by = [&](const auto& tiles, const auto& pack_row) {
+    bytes = static_cast<std::size_t>(tiles.bytes());
+    pack_tiles(tiles, rows, part, tiles_at,
+               [&](std::int64_t from, std::int64_t to) { pack_row(weight, tiles, from, to, tiles_at); });
+  };
   switch (device_form(weight)) {
     case DeviceForm::mxfp4: {
       const auto lowered = lowered_by(weight);
       if (!lowered.ok()) return lowered.status();
       factor = std::ldexp(1.0f, lowered.value());
-      const Mxfp4Tiles tiles{weight.rows, weight.k};
-      pack_tiles(tiles, rows, part, tiles_at, [&](std::int64_t from, std::int64_t to) {
-        pack_mxfp4_row(weight, tiles, from, to, lowered.value(), tiles_at);
-      });
+      pack_by(Mxfp4Tiles{weight.rows, weight.k},
+              [&](const auto&... row) { pack_mxfp4_row(row..., lowered.value()); });
       break;
     }
-    case DeviceForm::bf16: {
-      const Bf16Tiles tiles{weight.rows, weight.k};
-      pack_tiles(tiles, rows, part, tiles_at, [&](std::int64_t from, std::int64_t to) {
-        pack_bf16_row(weight, tiles, from, to, tiles_at);
-      });
+    case DeviceForm::bf16:
+      pack_by(Bf16Tiles{weight.rows, weight.k}, pack_bf16_row);
       break;
-    }
+    case DeviceForm::q4_0:
+      pack_by(Q4Tiles{weight.rows, weight.k}, pack_row_of_halves<NibblesLess8, Q4Tiles>);
+      break;
+    case DeviceForm::q8_0:
+      pack_by(Q8Tiles{weight.rows, weight.k}, pack_row_of_halves<SignedBytes, Q8Tiles>);
+      break;
+    case DeviceForm::int8:
+      if (weight.format == Format::llm_int8) factor = 1.0f / 127.0f;
+      pack_by(ByteTiles{weight.rows, weight.k}, pack_row_of_runs<SignedBytes>);
+      break;
+    case DeviceForm::fp8_e4m3:
+      pack_by(ByteTiles{weight.rows, weight.k}, pack_row_of_runs<E4M3Bytes>);
+      break;
+    case DeviceForm::fp8_e5m2:
+      pack_by(ByteTiles{weight.rows, weight.k}, pack_row_of_runs<E5M2Bytes>);
+      break;
     case DeviceForm::tiles: {
       const Range mine = split(static_cast<std::int64_t>(weight.bytes()), index, count);
       std::memcpy(tiles_at + mine.begin, weight.data + mine.begin, static_cast<std::size_t>(mine.size()));
-      const std::size_t end = kDeviceHeaderBytes + weight.bytes();
-      if (index == count - 1) std::memset(out + end, 0, device_bytes(weight) - end);
+      bytes = weight.bytes();
       break;
     }
     case DeviceForm::none:
       return Status(Code::unsupported, concat("the device has no kernel for ", format_name(weight.format),
                                               " of ", weight.rows, " x ", weight.k));
   }
+  const std::size_t end = kDeviceHeaderBytes + bytes;
+  if (index == count - 1) std::memset(out + end, 0, device_bytes(weight) - end);
   if (index == 0) write_header(out, factor);
   return {};
 }

@@ -6,7 +6,11 @@
 //   Line line(slice, lane)                        what a lane needs of the line of scales,
 //   Block block(slice, block, lane)               and of a block
 //   factors(out, line, block, number, half)       of these, the first factors of both products of half a
-//   block floats(upper, lower, slice, block, half, lane)  the same of the lane's two rows as f32
+//                                                 block
+//   floats(upper, lower, slice, block, half, lane)  the weights of the lane's two rows as f32
+// and where the factors lack a scale:
+//   kRun                                          inputs that share one: half a block, or a slice
+//   RowScales scales(line, number, half)          those of the lane's two rows
 #pragma once
 
 #include "../arch.cuh"
@@ -25,11 +29,20 @@ inline constexpr int kHalfBlock = kBlockDepth / 2;
 constexpr int row_of_element(int lane, int i) { return lane / 4 + 8 * (i / 2); }
 constexpr int column_of_element(int lane, int i) { return 2 * (lane % 4) + i % 2; }
 
+// Weights whose factors lack a scale for each so many inputs.
+template <class W, int inputs>
+inline constexpr bool kScaledEach = [] {
+  if constexpr (requires { W::kRun; }) return W::kRun == inputs;
+  return false;
+}();
+
 // Tensor cores of sm_80 and later: weights are the first factor, unpacked in registers; columns the second.
-// One chain of sums through the slice.
+// One chain of sums through the slice, or through the inputs that share a scale; then the sum of these times
+// their scales, one after the other.
 template <class W>
 struct TensorMath {
   using Weights = W;
+  static constexpr bool kHasCode = kHasTensorCode;
   static constexpr int kMostShared = 99 * 1024;  // what a block may take on sm_86, sm_89 and sm_120
   static constexpr int kStages = 4;              // of the ring that slices are copied into
   static constexpr int kBlocksThatFit = 2;       // on a multiprocessor
@@ -61,11 +74,24 @@ struct TensorMath {
         NIB_UNROLL
         for (int wide = 0; wide < kWide; ++wide) {
           const Words4 x = load(wide, block, half);
-          multiply_tile(sums[wide], weights[0], {x.at[0], x.at[1]});
-          multiply_tile(sums[wide], weights[1], {x.at[2], x.at[3]});
+          if constexpr (kScaledEach<W, kHalfBlock>) {
+            float unscaled[4] = {};
+            multiply_tile(unscaled, weights[0], {x.at[0], x.at[1]});
+            multiply_tile(unscaled, weights[1], {x.at[2], x.at[3]});
+            add_scaled(sums[wide], unscaled, W::scales(line, block, half));
+          } else {
+            multiply_tile(sums[wide], weights[0], {x.at[0], x.at[1]});
+            multiply_tile(sums[wide], weights[1], {x.at[2], x.at[3]});
+          }
         }
       }
     }
+  }
+
+  template <class Scales>
+  NIB_DEVICE static void add_scaled(float (&sums)[4], const float (&unscaled)[4], const Scales& by) {
+    for (int i = 0; i < 4; ++i)
+      sums[i] = fused_multiply_add(unscaled[i], i < 2 ? by.upper : by.lower, sums[i]);
   }
 
   template <int kWide, class Load>
@@ -81,6 +107,12 @@ struct TensorMath {
     } else {
       for (int block = 0; block < blocks; ++block)
         multiply_blocks<1, kWide>(sums, slice, line, block, load, lane);
+    }
+    if constexpr (kScaledEach<W, W::Tiles::kSliceDepth>) {
+      const auto by = W::scales(line, 0, 0);
+      NIB_UNROLL
+      for (int wide = 0; wide < kWide; ++wide)
+        for (int i = 0; i < 4; ++i) sums[wide][i] *= i < 2 ? by.upper : by.lower;
     }
   }
 
@@ -116,6 +148,7 @@ struct TensorMath {
 template <class W>
 struct SimtMath {
   using Weights = W;
+  static constexpr bool kHasCode = kHasSimtCode;
   static constexpr int kMostShared = 64 * 1024;  // on sm_75
   static constexpr int kStages = 2;
   static constexpr int kBlocksThatFit = 1;

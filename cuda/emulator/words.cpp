@@ -103,6 +103,12 @@ std::uint32_t multiply_bf16x2(std::uint32_t a, std::uint32_t b) {
   return low | std::uint32_t{narrow_to_bf16(widen(a >> 16) * widen(b >> 16))} << 16;
 }
 
+std::uint32_t subtract_bf16x2(std::uint32_t a, std::uint32_t b) {
+  const auto difference = [](std::uint32_t x, std::uint32_t y) { return widen(x) - widen(y); };
+  const std::uint32_t low = narrow_to_bf16(difference(a & 0xffff, b & 0xffff));
+  return low | std::uint32_t{narrow_to_bf16(difference(a >> 16, b >> 16))} << 16;
+}
+
 void multiply_tile(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2],
                    simt::Place where) {
   const Tile tile{a, b, d};

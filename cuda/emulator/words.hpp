@@ -18,6 +18,9 @@
 
 namespace nib::inline v0::cuda {
 
+inline constexpr bool kHasTensorCode = true, kHasSimtCode = true;
+inline void fail_without_code() {}
+
 struct alignas(16) Words4 {
   std::uint32_t at[4];
 };
@@ -111,6 +114,9 @@ void wait_for_copies() {
   simt::Emulator::current().wait_for_copies(groups_that_may_remain);
 }
 
+inline std::uint32_t masked_with(std::uint32_t x, std::uint32_t mask, std::uint32_t with) {
+  return (x & mask) | with;
+}
 inline std::uint32_t byte_of(std::uint32_t word, int i) { return word >> 8 * i & 0xff; }
 
 inline float fused_multiply_add(float a, float b, float c) { return std::fma(a, b, c); }
@@ -121,6 +127,11 @@ inline float error_complement(float x) { return std::erfc(x); }
 inline std::uint16_t round_to_bf16(float x) { return to_bf16(x).bits; }
 
 std::uint32_t multiply_bf16x2(std::uint32_t a, std::uint32_t b);
+std::uint32_t subtract_bf16x2(std::uint32_t a, std::uint32_t b);
+
+inline float f16_of(std::uint32_t pair, int half) {
+  return to_float(f16{static_cast<std::uint16_t>(pair >> 16 * half)});
+}
 
 void multiply_tile(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2],
                    simt::Place where = simt::Place::here());

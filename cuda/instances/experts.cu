@@ -1,6 +1,5 @@
 #include "../bodies/experts.cuh"
-#include "../bodies/weights_bf16.cuh"
-#include "../bodies/weights_mxfp4.cuh"
+#include "../bodies/forms.cuh"
 #include "../multiply.hpp"
 #include "../tiles.hpp"
 #include <nibble/base/concat.hpp>
@@ -29,18 +28,26 @@ template <class Math, template <class> class Problem>
 NIB_KERNEL void NIB_FITS(kStripeThreads, Math::kBlocksThatFit)
     experts_kernel(typename ProblemOf<Math, Problem>::Call call, CutItems cut) {
   if constexpr (ProblemOf<Math, Problem>::kChosenJustNow) wait_for_kernel_before();
-  auto& shared = shared_memory<StripedExperts<Math>>();
-  find_active(shared.active, call.lists);
-  multiply_stripes<Math>(ProblemOf<Math, Problem>(call, shared.active), cut, shared.stripes);
+  if constexpr (Math::kHasCode) {
+    auto& shared = shared_memory<StripedExperts<Math>>();
+    find_active(shared.active, call.lists);
+    multiply_stripes<Math>(ProblemOf<Math, Problem>(call, shared.active), cut, shared.stripes);
+  } else {
+    fail_without_code();
+  }
 }
 
 template <class Math, template <class> class Problem>
 NIB_KERNEL void NIB_FITS(kStripeThreads, 1)
     experts_grouped_kernel(typename ProblemOf<Math, Problem>::Call call) {
   wait_for_kernel_before();
-  auto& shared = shared_memory<GroupedExperts<Math>>();
-  find_active(shared.active, call.lists);
-  multiply_grouped<Math>(ProblemOf<Math, Problem>(call, shared.active), shared.grouped);
+  if constexpr (Math::kHasCode) {
+    auto& shared = shared_memory<GroupedExperts<Math>>();
+    find_active(shared.active, call.lists);
+    multiply_grouped<Math>(ProblemOf<Math, Problem>(call, shared.active), shared.grouped);
+  } else {
+    fail_without_code();
+  }
 }
 
 NIB_KERNEL void NIB_FITS(kStripeThreads, 1) combine_kernel(Combine call, std::int64_t width) {
@@ -227,28 +234,12 @@ Status experts(const Queue& queue, const OpContext& context, const ExpertsArgs& 
   if (op.hidden.stride > op.hidden.units)
     NIB_TRY(launch(clear_beyond_kernel, {queue.processors, kStripeThreads, 0}, queue.stream, op.hidden,
                    op.entries()));
-  switch (up_form) {
-    case DeviceForm::mxfp4:
-      NIB_TRY(queue.tensor_cores ? launch_gate_up<TensorMath<Mxfp4Weights>>(op)
-                                 : launch_gate_up<SimtMath<Mxfp4Weights>>(op));
-      break;
-    case DeviceForm::bf16:
-      NIB_TRY(queue.tensor_cores ? launch_gate_up<TensorMath<Bf16Weights>>(op)
-                                 : launch_gate_up<SimtMath<Bf16Weights>>(op));
-      break;
-    default:
-      NIB_TRY(launch_gate_up_of_tiles(op));
-  }
-  switch (down_form) {
-    case DeviceForm::mxfp4:
-      return queue.tensor_cores ? launch_down<TensorMath<Mxfp4Weights>>(op)
-                                : launch_down<SimtMath<Mxfp4Weights>>(op);
-    case DeviceForm::bf16:
-      return queue.tensor_cores ? launch_down<TensorMath<Bf16Weights>>(op)
-                                : launch_down<SimtMath<Bf16Weights>>(op);
-    default:
-      return launch_down_of_tiles(op);
-  }
+  NIB_TRY(run_by_form(
+      up_form, queue.tensor_cores, [&]<class Math>() { return launch_gate_up<Math>(op); },
+      [&] { return launch_gate_up_of_tiles(op); }));
+  return run_by_form(
+      down_form, queue.tensor_cores, [&]<class Math>() { return launch_down<Math>(op); },
+      [&] { return launch_down_of_tiles(op); });
 }
 
 }  // namespace nib::inline v0::cuda

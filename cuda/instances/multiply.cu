@@ -1,6 +1,5 @@
+#include "../bodies/forms.cuh"
 #include "../bodies/grouped.cuh"
-#include "../bodies/weights_bf16.cuh"
-#include "../bodies/weights_mxfp4.cuh"
 #include "../multiply.hpp"
 #include "../tiles.hpp"
 #include <nibble/base/concat.hpp>
@@ -54,13 +53,19 @@ using DenseOf = Dense<typename Math::Weights::Tiles>;
 template <class Math>
 NIB_KERNEL void NIB_FITS(kStripeThreads, Math::kBlocksThatFit)
     multiply_kernel(DenseOf<Math> call, CutItems cut) {
-  multiply_stripes<Math>(call, cut, shared_memory<StripeShared<Math>>());
+  if constexpr (Math::kHasCode)
+    multiply_stripes<Math>(call, cut, shared_memory<StripeShared<Math>>());
+  else
+    fail_without_code();
 }
 
 template <class Math>
 NIB_KERNEL void NIB_FITS(kStripeThreads, 1) multiply_grouped_kernel(DenseOf<Math> call) {
   wait_for_kernel_before();
-  multiply_grouped<Math>(call, shared_memory<GroupedShared<Math>>());
+  if constexpr (Math::kHasCode)
+    multiply_grouped<Math>(call, shared_memory<GroupedShared<Math>>());
+  else
+    fail_without_code();
 }
 
 template <class Math>
@@ -86,42 +91,33 @@ Status launch_dense(const Queue& queue, const OpContext& context, const Multiply
                 dense, cut);
 }
 
-template <class Weights>
-Status launch_dense_by(const Queue& queue, const OpContext& context, const Multiply& call) {
-  return queue.tensor_cores ? launch_dense<TensorMath<Weights>>(queue, context, call)
-                            : launch_dense<SimtMath<Weights>>(queue, context, call);
-}
-
 }  // namespace
 
 Status multiply(const Queue& queue, const OpContext& context, const Multiply& call) {
   if (call.rows < 0 || call.rows > std::numeric_limits<int>::max())
     return Status(Code::argument, concat("rows: found ", call.rows));
   if (call.rows == 0) return {};
-  switch (device_form(*call.weight)) {
-    case DeviceForm::mxfp4:
-      return launch_dense_by<Mxfp4Weights>(queue, context, call);
-    case DeviceForm::bf16:
-      return launch_dense_by<Bf16Weights>(queue, context, call);
-    case DeviceForm::tiles:
-      return multiply_tiles(queue, {.weight = *call.weight,
-                                    .distance = 0,
-                                    .lists = {},
-                                    .rows = call.rows,
-                                    .x = call.x,
-                                    .x_stride = call.x_stride,
-                                    .bias = call.bias,
-                                    .bias_stride = 0,
-                                    .entry_weight = nullptr,
-                                    .out = call.out,
-                                    .out_stride = call.out_stride,
-                                    .add = call.add,
-                                    .hidden = {}});
-    case DeviceForm::none:
-      break;
-  }
-  return Status(Code::unsupported, concat("the device has no kernel for ", format_name(call.weight->format),
-                                          " of ", call.weight->rows, " x ", call.weight->k));
+  const DeviceForm form = device_form(*call.weight);
+  if (form == DeviceForm::none)
+    return Status(Code::unsupported, concat("the device has no kernel for ", format_name(call.weight->format),
+                                            " of ", call.weight->rows, " x ", call.weight->k));
+  return run_by_form(
+      form, queue.tensor_cores, [&]<class Math>() { return launch_dense<Math>(queue, context, call); },
+      [&] {
+        return multiply_tiles(queue, {.weight = *call.weight,
+                                      .distance = 0,
+                                      .lists = {},
+                                      .rows = call.rows,
+                                      .x = call.x,
+                                      .x_stride = call.x_stride,
+                                      .bias = call.bias,
+                                      .bias_stride = 0,
+                                      .entry_weight = nullptr,
+                                      .out = call.out,
+                                      .out_stride = call.out_stride,
+                                      .add = call.add,
+                                      .hidden = {}});
+      });
 }
 
 }  // namespace nib::inline v0::cuda

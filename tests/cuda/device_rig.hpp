@@ -135,15 +135,39 @@ struct DeviceScratch {
 // Of forms for tensor cores: sums run through slices, by tensor products of 16 inputs or by four chains. In a
 // tensor product each of 17 addends loses less than 2^-24 of the largest, and its sum 2^-23 of itself; all of
 // these are at most the magnitude of the slice. In a chain an addition loses 2^-24 of the sum. Then slices
-// are added up, and the factor is exact. Of tiles: a chain of at most 128, the sums of tiles, and what a
-// weight is off, whose formula rounds at most five times. What lies below the least normal f32 is lost in
-// all.
+// are added up, and the factor is exact. Of codes with scales the same is said of the inputs that share one;
+// these sums times their scales are added up with one rounding each. Chains have weights instead, which a f32
+// scale rounds once; and the factor of LLM.int8 is off by one and its product by another. Of tiles: a chain
+// of at most 128, the sums of tiles, and what a weight is off, whose formula rounds at most five times. What
+// lies below the least normal f32 is lost in all.
+template <class Tiles>
+double slice_roundings(const PackedWeight& weight, int products, int scaled_sums) {
+  const double chain = Tiles::kSliceDepth / 4 + 2;
+  return std::max(products * 19.0 + scaled_sums, chain) + Tiles{weight.rows, weight.k}.slices() + 1;
+}
 inline double sum_bound(const ReferenceDot& dot, const PackedWeight& weight) {
-  double roundings = 128 + static_cast<double>(ceil_div(weight.k, kTileK)) + 5;
-  if (device_form(weight) == DeviceForm::mxfp4)
-    roundings = 16 * 19 + Mxfp4Tiles{weight.rows, weight.k}.slices() + 1;
-  if (device_form(weight) == DeviceForm::bf16)
-    roundings = 4 * 19 + Bf16Tiles{weight.rows, weight.k}.slices() + 1;
+  double roundings = 0;
+  switch (device_form(weight)) {
+    case DeviceForm::mxfp4:
+      roundings = slice_roundings<Mxfp4Tiles>(weight, 16, 0);
+      break;
+    case DeviceForm::bf16:
+      roundings = slice_roundings<Bf16Tiles>(weight, 4, 0);
+      break;
+    case DeviceForm::q4_0:
+      roundings = slice_roundings<Q4Tiles>(weight, 2, 8);
+      break;
+    case DeviceForm::q8_0:
+      roundings = slice_roundings<Q8Tiles>(weight, 2, 4);
+      break;
+    case DeviceForm::int8:
+    case DeviceForm::fp8_e4m3:
+    case DeviceForm::fp8_e5m2:
+      roundings = slice_roundings<ByteTiles>(weight, 8, 1) + 3;
+      break;
+    default:
+      roundings = 128 + static_cast<double>(ceil_div(weight.k, kTileK)) + 5;
+  }
   return roundings * 0x1p-24 * dot.magnitude * 1.001 + static_cast<double>(weight.k) * 0x1p-145;
 }
 

@@ -116,9 +116,11 @@ constexpr Activation kActivations[] = {Activation::clamped_swiglu, Activation::s
 TEST_CASE("experts: every form and activation against double") {
   NIB_RANDOM(random);
   DeviceUnderTest device(random.seed);
-  constexpr ExpertLayer::Formats kForms[] = {{Format::mxfp4, Format::mxfp4}, {Format::bf16, Format::bf16},
-                                             {Format::q8_0, Format::q4_1},   {Format::mxfp4, Format::bf16},
-                                             {Format::nf4, Format::mxfp4},   {Format::bf16, Format::f16}};
+  constexpr ExpertLayer::Formats kForms[] = {
+      {Format::mxfp4, Format::mxfp4},   {Format::bf16, Format::bf16},        {Format::q5_0, Format::q4_1},
+      {Format::mxfp4, Format::bf16},    {Format::nf4, Format::mxfp4},        {Format::bf16, Format::f16},
+      {Format::q4_0, Format::q8_0},     {Format::q8_0, Format::q4_0},        {Format::int8, Format::fp8_e4m3},
+      {Format::fp8_e4m3, Format::int8}, {Format::fp8_e5m2, Format::fp8_e5m2}};
   for (const ExpertLayer::Formats formats : kForms)
     for (const Activation activation : kActivations)
       for (const bool many : {false, true}) {
@@ -172,9 +174,16 @@ TEST_CASE("experts: every row of a prompt gets the bits that it gets alone, for 
     ExpertLayer::Formats formats;
     bool tensor_cores;
   };
-  constexpr Format kM = Format::mxfp4, kB = Format::bf16, kT = Format::q5_0;
-  for (const Way way :
-       {Way{{kM, kM}, true}, {{kM, kM}, false}, {{kB, kB}, true}, {{kB, kM}, false}, {{kT, kT}, true}}) {
+  constexpr Format kM = Format::mxfp4, kB = Format::bf16, kT = Format::q5_0, k4 = Format::q4_0,
+                   k8 = Format::q8_0, kI = Format::int8, kF = Format::fp8_e4m3;
+  for (const Way way : {Way{{kM, kM}, true},
+                        {{kM, kM}, false},
+                        {{kB, kB}, true},
+                        {{kB, kM}, false},
+                        {{kT, kT}, true},
+                        {{k4, k8}, true},
+                        {{k8, k4}, false},
+                        {{kF, kI}, true}}) {
     const int count = 1 + random.below(8), chosen = 1 + random.below(std::min(count, 4));
     const std::int64_t rows = 40, width = 32 * (1 + random.below(10)), units = 32 * (1 + random.below(10));
     CAPTURE(format_name(way.formats.gate_up));

@@ -87,6 +87,17 @@ TEST_CASE("multiply: every format that has tiles against exact products") {
     }
 }
 
+// One format of each form that has tiles for tensor cores, and both of that of int8.
+constexpr Format kForms[] = {Format::mxfp4, Format::bf16,     Format::q4_0,     Format::q8_0,
+                             Format::int8,  Format::llm_int8, Format::fp8_e4m3, Format::fp8_e5m2};
+
+// Inputs that share a scale, where the tensor says it, so that the matrix has such tiles.
+std::int64_t random_run_of_form(Format format, std::int64_t k, Random& random) {
+  if (format_info(format).scales != nib::Scales::shared) return 0;
+  const std::int64_t run = 128 * (1 + random.below(3));
+  return run > k || random.chance(40) ? k : run;
+}
+
 TEST_CASE("multiply: ragged shapes of the forms for tensor cores") {
   NIB_RANDOM(random);
   DeviceUnderTest device(random.seed);
@@ -103,10 +114,12 @@ TEST_CASE("multiply: ragged shapes of the forms for tensor cores") {
                             {130, 320, 9},
                             {16, 64, 70},
                             {300, 96, 33}})
-    for (const Format format : {Format::mxfp4, Format::bf16})
+    for (const Format format : kForms)
       for (const bool tensor_cores : {true, false}) {
-        const DeviceMatrices w(format, 1, shape.out, shape.k, random, DeviceRows::consecutive, 0,
-                               Scales::narrow);
+        const bool is_mxfp4 = format == Format::mxfp4;
+        const DeviceMatrices w(format, 1, shape.out, shape.k, random, DeviceRows::consecutive,
+                               random_run_of_form(format, shape.k, random),
+                               is_mxfp4 ? Scales::narrow : Scales::usual);
         check_product(w, DeviceInputs(shape.rows, shape.k, random), shape.rows, tensor_cores, random, device);
       }
 }
@@ -115,8 +128,11 @@ struct Ways {
   Format format;
   bool tensor_cores;
 };
-constexpr Ways kWays[] = {{Format::mxfp4, true}, {Format::mxfp4, false}, {Format::bf16, true},
-                          {Format::bf16, false}, {Format::q4_k, true},   {Format::f16, false}};
+constexpr Ways kWays[] = {{Format::mxfp4, true}, {Format::mxfp4, false},   {Format::bf16, true},
+                          {Format::bf16, false}, {Format::q4_0, true},     {Format::q4_0, false},
+                          {Format::q8_0, true},  {Format::q8_0, false},    {Format::int8, true},
+                          {Format::int8, false}, {Format::fp8_e4m3, true}, {Format::fp8_e5m2, true},
+                          {Format::q4_k, true},  {Format::f16, false}};
 
 TEST_CASE("multiply: the same bits for every number of rows, grid and order of threads") {
   NIB_RANDOM(random);
@@ -125,7 +141,8 @@ TEST_CASE("multiply: the same bits for every number of rows, grid and order of t
     CAPTURE(format_name(way.format));
     CAPTURE(way.tensor_cores);
     const std::int64_t k = way.format == Format::q4_k ? 768 : 480 + 32 * random.below(20), out = 40;
-    const DeviceMatrices w(way.format, 1, out, k, random);
+    const DeviceMatrices w(way.format, 1, out, k, random, DeviceRows::consecutive,
+                           random_run_of_form(way.format, k, random));
     const DeviceInputs x(kRows, k, random);
     DeviceUnderTest device(random.seed);
     const Product all = multiply(w.shape(), x, 0, kRows, {&device, 3, way.tensor_cores});
@@ -163,7 +180,8 @@ TEST_CASE("multiply: no warp is overtaken where it must not be") {
   for (const Ways way : kWays) {
     CAPTURE(format_name(way.format));
     const std::int64_t k = way.format == Format::q4_k ? 1280 : 1376, out = 48, rows = 2 + 8 * random.below(2);
-    const DeviceMatrices w(way.format, 1, out, k, random);
+    const DeviceMatrices w(way.format, 1, out, k, random, DeviceRows::consecutive,
+                           random_run_of_form(way.format, k, random));
     const DeviceInputs x(rows, k, random);
     DeviceUnderTest device(random.seed);
     const Product once = multiply(w.shape(), x, 0, rows, {&device, 1, way.tensor_cores});
@@ -194,6 +212,24 @@ TEST_CASE("multiply: large and small scales of MXFP4; an infinity of one row sta
         if (std::fabs(dot.value) < 0x1p127) CHECK(std::fabs(product.row(0)[i] - dot.value) <= bound);
         CHECK(!std::isfinite(product.row(1)[i]));
       }
+    }
+}
+
+TEST_CASE("multiply: a code that is no number makes none of the products of its row, and of no other") {
+  NIB_RANDOM(random);
+  DeviceUnderTest device(random.seed);
+  for (const auto& [format, code] : {std::pair{Format::fp8_e4m3, 0x7f},
+                                     {Format::fp8_e4m3, 0xff},
+                                     {Format::fp8_e5m2, 0x7c},
+                                     {Format::fp8_e5m2, 0xfe}})
+    for (const bool tensor_cores : {true, false}) {
+      DeviceMatrices w(format, 1, 16, 300, random);
+      w.encoded[0].codes[5 * 300 + 140] = static_cast<std::byte>(code);
+      w.pack(random);
+      const DeviceInputs x(2, 300, random);
+      const Product product = multiply(w.shape(), x, 0, 2, {&device, 2, tensor_cores});
+      for (std::int64_t r = 0; r < 2; ++r)
+        for (std::int64_t i = 0; i < 16; ++i) CHECK(std::isnan(product.row(r)[i]) == (i == 5));
     }
 }
 

@@ -23,9 +23,59 @@ float header_of(const PackedWeight& weight) {
   return factor;
 }
 
-// As the comments at the top of mxfp4_tiles.hpp and bf16_tiles.hpp tell it: loads and selects by lane,
-// independently of the functions of offsets.
+// As the comments at the top of the headers of tiles tell it: loads and selects by lane, independently of the
+// functions of offsets. Of 16 rows x 64 inputs in `bytes`, after `line` bytes for each `blocks` of them.
+struct Geometry {
+  std::int64_t line, bytes, blocks;
+  std::int64_t slice_at(const PackedWeight& weight, std::int64_t row, std::int64_t i) const {
+    const std::int64_t in_row = (weight.k + 63) / 64, slices = (in_row + blocks - 1) / blocks;
+    return row / 16 * (slices * line + in_row * bytes) + i / (64 * blocks) * (line + blocks * bytes);
+  }
+};
+
+// Four bits: word 2 half + below of a lane; its codes 2 j and 2 j + 1 are nibbles j and j + 4.
+double q4_0_by_lanes(const PackedWeight& weight, std::int64_t row, std::int64_t i) {
+  const std::byte* const slice = weight.data + 128 + Geometry{256, 512, 4}.slice_at(weight, row, i);
+  const std::int64_t group = row % 8, below = row % 16 / 8, lane = group * 4 + i % 32 / 8, half = i % 64 / 32;
+  std::uint32_t word = 0;
+  std::memcpy(&word, slice + 256 + i % 256 / 64 * 512 + lane * 16 + half * 8 + below * 4, 4);
+  f16 scale;
+  std::memcpy(&scale, slice + group * 32 + below * 16 + i % 256 / 32 * 2, 2);
+  const std::int64_t nibble = i % 8 / 2 + i % 2 * 4;
+  return (static_cast<double>(word >> 4 * nibble & 15) - 8) * double{to_float(scale)};
+}
+
+// Eight bits: load `half`, words 2 below and 2 below + 1 with four codes each; 2 j and 2 j + 1 are bytes j
+// and j + 2, of floats 1 - j and 3 - j.
+double bytes_by_lanes(const PackedWeight& weight, std::int64_t row, std::int64_t i) {
+  const bool q8_0 = weight.format == Format::q8_0;
+  const std::int64_t line = q8_0 ? 128 : 64;
+  const std::byte* const slice = weight.data + 128 + Geometry{line, 1024, 2}.slice_at(weight, row, i);
+  const std::int64_t group = row % 8, below = row % 16 / 8, lane = group * 4 + i % 32 / 8, half = i % 64 / 32;
+  const bool is_float = weight.format == Format::fp8_e4m3 || weight.format == Format::fp8_e5m2;
+  const std::int64_t j = i % 4 / 2, byte = (is_float ? 1 - j : j) + i % 2 * 2;
+  const std::byte code =
+      slice[line + i % 128 / 64 * 1024 + half * 512 + lane * 16 + below * 8 + i % 8 / 4 * 4 + byte];
+  float scale = 0;
+  if (q8_0) {
+    f16 stored;
+    std::memcpy(&stored, slice + group * 16 + below * 8 + i % 128 / 32 * 2, 2);
+    scale = to_float(stored);
+  } else {
+    std::memcpy(&scale, slice + group * 8 + below * 4, 4);
+  }
+  const auto bits = std::to_integer<std::uint8_t>(code);
+  double number = static_cast<std::int8_t>(bits);
+  if (weight.format == Format::fp8_e4m3) number = double{E4M3::decode(bits)};
+  if (weight.format == Format::fp8_e5m2) number = double{E5M2::decode(bits)};
+  // LLM.int8: and divided by 127, which is the matrix's factor.
+  return weight.format == Format::llm_int8 ? double{static_cast<float>(number * scale) * header_of(weight)}
+                                           : double{static_cast<float>(number * scale)};
+}
+
 double weight_by_lanes(const PackedWeight& weight, std::int64_t row, std::int64_t i) {
+  if (weight.format == Format::q4_0) return q4_0_by_lanes(weight, row, i);
+  if (weight.format != Format::mxfp4 && weight.format != Format::bf16) return bytes_by_lanes(weight, row, i);
   const std::int64_t tile = row / 16, group = row % 8, in_group = i % 32 / 8, half = i % 64 / 32;
   const bool below = row % 16 >= 8;
   const std::byte* const tiles = weight.data + 128;
@@ -51,7 +101,8 @@ double weight_by_lanes(const PackedWeight& weight, std::int64_t row, std::int64_
 
 TEST_CASE("pack: every weight comes back, in both orders of rows, and beyond them are zeros") {
   NIB_RANDOM(random);
-  for (const Format format : {Format::mxfp4, Format::gguf_mxfp4, Format::bf16})
+  for (const Format format : {Format::mxfp4, Format::gguf_mxfp4, Format::bf16, Format::q4_0, Format::q8_0,
+                              Format::int8, Format::llm_int8, Format::fp8_e4m3, Format::fp8_e5m2})
     for (const DeviceRows order : {DeviceRows::consecutive, DeviceRows::gate_up})
       for (const std::int64_t k :
            {std::int64_t{32}, std::int64_t{2880}, std::int64_t{32} * (1 + random.below(20))}) {
@@ -61,7 +112,12 @@ TEST_CASE("pack: every weight comes back, in both orders of rows, and beyond the
         CAPTURE((order == DeviceRows::gate_up));
         CAPTURE(rows);
         CAPTURE(k);
-        const DeviceMatrices w(format, 1, rows, k, random, order, 0, Scales::narrow);
+        const bool shared = format_info(format).scales == nib::Scales::shared;
+        const std::int64_t run = shared && k > 128 && random.chance(50) ? 128 : 0;
+        CAPTURE(run);
+        const bool is_mxfp4 = format == Format::mxfp4;
+        const DeviceMatrices w(format, 1, rows, k, random, order, run,
+                               is_mxfp4 ? Scales::narrow : Scales::usual);
         REQUIRE(w.shape().rows == rows);
         const std::vector<float> wanted = w.encoded[0].decoded();
         for (std::int64_t row = 0; row < (rows + 15) / 16 * 16; ++row)

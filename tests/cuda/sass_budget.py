@@ -2,9 +2,10 @@
 """sass_budget.py CUOBJDUMP LIBRARY: what the compiler made of the kernels, for every architecture of the library.
 
 No kernel may keep anything in local memory. The inner loop of each kernel named below has a budget of instructions for a
-weight: at the bandwidth of an H200 (4.3 TB/s, 4.25 bits a weight, 132 multiprocessors at 1.755 GHz) 34.9 weights come in
-for a clock and multiprocessor, whose 128 lanes then have 3.67 instructions for each of them, and whose 64 lanes of the
-integer unit 1.83. What is counted is the shortest way around the loop that both asks for a whole slice and multiplies one.
+weight: at the bandwidth of an H200 (4.3 TB/s, 132 multiprocessors at 1.755 GHz) 148.5 bits come in for a clock and
+multiprocessor, whose 128 lanes then have 0.862 instructions for each of them, and whose 64 lanes of the integer unit 0.431:
+3.67 and 1.83 for a weight of 4.25 bits. What is counted is the shortest way around the loop that both asks for a whole slice
+and multiplies one.
 """
 import collections
 import heapq
@@ -12,13 +13,15 @@ import re
 import subprocess
 import sys
 
-SLICE_WEIGHTS = 16 * 256 // 32  # of a lane
 ARCHITECTURE = "sm_90"
-ALLOWED = 3.67, 1.83  # instructions, and those of the integer unit, for a weight
+ALLOWED = 128 / 148.5, 64 / 148.5  # instructions, and those of the integer unit, for a bit
 # Of these. The rest is for the sums between slices, which this way leaves out; and of the integer unit's
 # budget for the compiler, which gives shifts to it or to the multipliers as it likes.
 BUDGET = 0.85, 0.9
-KERNELS = ["multiply_kernel.*Mxfp4", "experts_kernel.*Mxfp4.*GateUp", "experts_kernel.*Mxfp4.*DownAndAdd"]  # patterns of their names
+KERNELS = ["multiply_kernel.*{}", "experts_kernel.*{}.*GateUp", "experts_kernel.*{}.*DownAndAdd"]
+# What their names have of the weights, inputs of a slice, bits of a weight with its scale.
+WEIGHTS = [("Mxfp4", 256, 4.25), ("NibblesLess8", 256, 4.5), ("SignedBytes.*ScalesOfHalves", 128, 8.5),
+           ("SignedBytes.*ScalesOfSlices", 128, 8.25), ("FloatBytes", 128, 8.25)]
 INTEGER = {"LOP3", "SHF", "PRMT", "ISETP", "SEL", "LEA", "IADD3", "VIADD", "MOV", "PLOP3"}
 
 
@@ -132,6 +135,7 @@ def memories(text):
 def main():
     cuobjdump, library = sys.argv[1:]
     wrong, seen, architectures, kernels = [], set(), set(), 0
+    budgets = [(kernel.format(name), inputs, bits) for kernel in KERNELS for name, inputs, bits in WEIGHTS]
     for architecture, name, local in memories(printed(cuobjdump, "--dump-resource-usage", library)):
         architectures.add(architecture)
         kernels += 1
@@ -140,21 +144,23 @@ def main():
     if not kernels:
         wrong.append(f"{library}: no kernels were found")
     for architecture, name, lines in functions(printed(cuobjdump, "-sass", "-arch", ARCHITECTURE, library)):
-        for part in KERNELS:
+        for part, inputs, bits in budgets:
             if architecture != ARCHITECTURE or not re.search(part, name):
                 continue
             way = way_around(instructions(lines))
             if not way:  # the arithmetic of older devices
                 continue
             seen.add(part)
-            used = len(way) / SLICE_WEIGHTS, sum(each in INTEGER for each in way) / SLICE_WEIGHTS
-            if way.count("HMMA") != SLICE_WEIGHTS // 8:
-                wrong.append(f"{name}: {way.count('HMMA')} tensor products in its loop, expected {SLICE_WEIGHTS // 8}")
-            print(f"{part}: {used[0]:.2f} instructions for a weight, of them {used[1]:.2f} of the integer unit; "
-                  f"bandwidth allows {ALLOWED[0]} and {ALLOWED[1]}, the budget is {BUDGET[0]:.0%} and {BUDGET[1]:.0%} of that")
-            if any(one > share * most for one, share, most in zip(used, BUDGET, ALLOWED)):
+            weights = 16 * inputs // 32  # of a lane in a slice
+            used = len(way) / weights, sum(each in INTEGER for each in way) / weights
+            allowed = [each * bits for each in ALLOWED]
+            if way.count("HMMA") != weights // 8:
+                wrong.append(f"{name}: {way.count('HMMA')} tensor products in its loop, expected {weights // 8}")
+            print(f"{part}: {used[0]:.2f} instructions for a weight, of them {used[1]:.2f} of the integer unit; bandwidth "
+                  f"allows {allowed[0]:.2f} and {allowed[1]:.2f}, the budget is {BUDGET[0]:.0%} and {BUDGET[1]:.0%} of that")
+            if any(one > share * most for one, share, most in zip(used, BUDGET, allowed)):
                 wrong.append(f"{name}: over its budget")
-    wrong += [f"no kernel {part} for {ARCHITECTURE} was found" for part in sorted(set(KERNELS) - seen)]
+    wrong += [f"no kernel {part} for {ARCHITECTURE} was found" for part in sorted({each[0] for each in budgets} - seen)]
     print(f"{kernels} kernels for {', '.join(sorted(architectures))}")
     print("\n".join(wrong))
     return 1 if wrong else 0

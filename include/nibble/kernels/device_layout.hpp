@@ -16,13 +16,36 @@ enum class DeviceForm : std::uint8_t {
   none,   // not at all: it has no kernel for it
   mxfp4,  // tiles for tensor cores, of 16 rows x 256 inputs (cuda/mxfp4_tiles.hpp)
   bf16,   // tiles for tensor cores, of 16 rows x 64 inputs (cuda/bf16_tiles.hpp)
-  tiles,  // the processor's own order, for one kernel of all formats that have tiles there
+  // Tiles for tensor cores, of 16 rows x 256 inputs of 4 bits or 128 of 8 (cuda/scaled_tiles.hpp), with
+  q4_0,      // a f16 for each 32 inputs
+  q8_0,      // the same
+  int8,      // a f32 for each 128 inputs; that of LLM.int8, too
+  fp8_e4m3,  // the same
+  fp8_e5m2,  // the same
+  tiles,     // the processor's own order, for one kernel of all formats that have tiles there
 };
 constexpr DeviceForm device_form(const PackedWeight& shape) {
   if (!shape.tiled()) return DeviceForm::none;
-  if (shape.format == Format::mxfp4) return DeviceForm::mxfp4;
-  if (shape.format == Format::bf16) return DeviceForm::bf16;
-  return DeviceForm::tiles;
+  const bool whole_tiles = shape.run() % kTileK == 0;  // share a scale
+  switch (shape.format) {
+    case Format::mxfp4:
+      return DeviceForm::mxfp4;
+    case Format::bf16:
+      return DeviceForm::bf16;
+    case Format::q4_0:
+      return DeviceForm::q4_0;
+    case Format::q8_0:
+      return DeviceForm::q8_0;
+    case Format::int8:
+    case Format::llm_int8:
+      return whole_tiles ? DeviceForm::int8 : DeviceForm::tiles;
+    case Format::fp8_e4m3:
+      return whole_tiles ? DeviceForm::fp8_e4m3 : DeviceForm::tiles;
+    case Format::fp8_e5m2:
+      return whole_tiles ? DeviceForm::fp8_e5m2 : DeviceForm::tiles;
+    default:
+      return DeviceForm::tiles;
+  }
 }
 
 // Before the tiles of every matrix: a line that begins with a f32, the factor of all of its products.
@@ -58,14 +81,30 @@ struct TensorTiles {
 };
 using Mxfp4Tiles = TensorTiles<128, kTileRows * kBlockDepth / 2, 4>;
 using Bf16Tiles = TensorTiles<0, kTileRows * kBlockDepth * 2, 1>;
+using Q4Tiles = TensorTiles<256, kTileRows * kBlockDepth / 2, 4>;
+using Q8Tiles = TensorTiles<128, kTileRows * kBlockDepth, 2>;
+using ByteTiles = TensorTiles<64, kTileRows * kBlockDepth, 2>;
 
 // Bytes of a matrix, a multiple of 128; 0 for one that has no form.
+template <class Tiles>
+constexpr std::size_t device_bytes_of(const PackedWeight& shape) {
+  const auto bytes = static_cast<std::size_t>(Tiles{shape.rows, shape.k}.bytes());
+  return kDeviceHeaderBytes + round_up(bytes, kDeviceHeaderBytes);
+}
 constexpr std::size_t device_bytes(const PackedWeight& shape) {
   switch (device_form(shape)) {
     case DeviceForm::mxfp4:
-      return kDeviceHeaderBytes + static_cast<std::size_t>(Mxfp4Tiles{shape.rows, shape.k}.bytes());
+      return device_bytes_of<Mxfp4Tiles>(shape);
     case DeviceForm::bf16:
-      return kDeviceHeaderBytes + static_cast<std::size_t>(Bf16Tiles{shape.rows, shape.k}.bytes());
+      return device_bytes_of<Bf16Tiles>(shape);
+    case DeviceForm::q4_0:
+      return device_bytes_of<Q4Tiles>(shape);
+    case DeviceForm::q8_0:
+      return device_bytes_of<Q8Tiles>(shape);
+    case DeviceForm::int8:
+    case DeviceForm::fp8_e4m3:
+    case DeviceForm::fp8_e5m2:
+      return device_bytes_of<ByteTiles>(shape);
     case DeviceForm::tiles:
       return kDeviceHeaderBytes + round_up(shape.bytes(), kDeviceHeaderBytes);
     case DeviceForm::none:
