@@ -122,6 +122,23 @@ struct Avx512 {
                                        _mm512_loadu_si512(table.data() + 32));
     }
   }
+  // Thirty-two codes of a sign and seven bits, those of the upper halves first, as pairs; `table` has the
+  // words of codes without sign.
+  template <const auto& table>
+  static P signed_words(const void* from) {
+    static_assert(table.size() == 128);
+    alignas(64) static constexpr std::uint16_t kPlaces[32] = {16, 0,  17, 1,  18, 2,  19, 3,  20, 4,  21,
+                                                              5,  22, 6,  23, 7,  24, 8,  25, 9,  26, 10,
+                                                              27, 11, 28, 12, 29, 13, 30, 14, 31, 15};
+    const P bytes = _mm512_cvtepu8_epi16(_mm256_loadu_si256(static_cast<const __m256i*>(from)));
+    const P codes = _mm512_permutexvar_epi16(_mm512_load_si512(kPlaces), bytes);
+    const auto quarter = [](int i) { return _mm512_loadu_si512(table.data() + 32 * i); };
+    const P below = _mm512_permutex2var_epi16(quarter(0), codes, quarter(1));
+    const P above = _mm512_permutex2var_epi16(quarter(2), codes, quarter(3));
+    const P word = _mm512_mask_mov_epi16(below, _mm512_test_epi16_mask(codes, _mm512_set1_epi16(64)), above);
+    const P sign = _mm512_and_si512(_mm512_slli_epi16(codes, 8), _mm512_set1_epi16(INT16_MIN));
+    return _mm512_or_si512(word, sign);
+  }
   static F of_integers(P p) {
 #if defined(NIB_EMULATE_AVX512)
     std::int32_t integers[16];

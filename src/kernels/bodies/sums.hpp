@@ -6,6 +6,7 @@
 #pragma once
 
 #include "groups.hpp"
+#include <nibble/formats/small_floats.hpp>
 
 #include <array>
 #include <bit>
@@ -82,6 +83,26 @@ requires(A::kPairDot&& requires { Codes::kCount; }) struct Levels<A, Codes> {
     }
   };
   static Octet open(const Tile& tile, int octet) { return {Codes::template stored<A>(tile, octet)}; }
+};
+
+// Codes of FP8 without their sign, as bf16.
+template <bool kIsE4M3>
+inline constexpr auto kFp8Words = [] {
+  std::array<std::uint16_t, 128> words{};
+  for (std::uint8_t code = 0; code < 128; ++code)
+    words[code] = to_bf16(kIsE4M3 ? E4M3::decode(code) : E5M2::decode(code)).bits;
+  return words;
+}();
+template <class A, bool kIsE4M3>
+requires(A::kPairDot) struct Levels<A, FloatBytes<kIsE4M3>> {
+  using Sums = PairSums<A>;
+  struct Octet {
+    Lines lines;
+    [[gnu::always_inline]] typename A::P step(int s) const {
+      return A::template signed_words<kFp8Words<kIsE4M3>>(lines[s / 2] + s % 2 * 32);
+    }
+  };
+  static Octet open(const Tile& tile, int octet) { return {Lines(tile, octet * 2)}; }
 };
 
 // One for all whose panels are alike.
