@@ -5,6 +5,7 @@
 // three fields, which keep their places for ever, and calls nothing unless they are exactly its own.
 #pragma once
 
+#include <nibble/kernels/device_logits.hpp>
 #include <nibble/kernels/ops.hpp>
 #include <nibble/version.hpp>
 
@@ -14,7 +15,7 @@
 namespace nib::inline v0 {
 
 // Grows with every change of this file, and of anything that both sides take to be the same.
-inline constexpr std::uint32_t kDeviceInterface = 2;
+inline constexpr std::uint32_t kDeviceInterface = 3;
 // Major, minor and patch of this nibble, three digits each.
 inline constexpr std::uint32_t kDeviceVersion =
     NIBBLE_VERSION_MAJOR * 1'000'000 + NIBBLE_VERSION_MINOR * 1'000 + NIBBLE_VERSION_PATCH;
@@ -59,6 +60,7 @@ struct DeviceOps {
   DeviceOp<RouteArgs> route;
   DeviceOp<ExpertsArgs> experts;
   DeviceOp<HeadArgs> head;
+  DeviceOp<DigestArgs> digest;  // of logits; needs no scratch
 };
 
 // All functions return a Code as its number, and unless it is Code::ok fill in the message and leave the
