@@ -54,12 +54,15 @@ Result<HostLogits> HostLogits::make(const Backend& backend, std::span<const floa
 }
 
 LogitView::Found HostLogits::find_from(float least, std::vector<Candidate>& out) {
-  for (std::size_t block = 0; block < scratch_.maxima.size(); ++block) {
-    if (scratch_.maxima[block] < least) continue;  // most of them
-    const std::size_t begin = block * kLogitBlock, end = std::min(begin + kLogitBlock, logits_.size());
+  // By themselves, or they would be read again after each that is found.
+  const std::span<const float> logits = logits_, weights = scratch_.weights, maxima = scratch_.maxima;
+  const float largest = scale.largest;
+  for (std::size_t block = 0; block < maxima.size(); ++block) {
+    if (maxima[block] < least) continue;  // most of them
+    const std::size_t begin = block * kLogitBlock, end = std::min(begin + kLogitBlock, logits.size());
     for (std::size_t id = begin; id < end; ++id)
-      if (logits_[id] >= least && logits_[id] <= scale.largest)
-        out.push_back({static_cast<Token>(id), logits_[id], scratch_.weights[id]});
+      if (logits[id] >= least && logits[id] <= largest)
+        out.push_back({static_cast<Token>(id), logits[id], weights[id]});
   }
   return Found::all;
 }
