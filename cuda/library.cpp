@@ -48,8 +48,9 @@ std::int32_t move_bytes(DeviceQueue* queue, void* to, const void* from, std::siz
 }
 
 constexpr DeviceOps kOps = {
-    run<QkvArgs, run_qkv>,     run<AttentionArgs, run_attention>, run<ProjectArgs, run_project>,
-    run<RouteArgs, run_route>, run<ExpertsArgs, run_experts>,     run<HeadArgs, run_head>,
+    run<QkvArgs, run_qkv>,       run<AttentionArgs, run_attention>, run<ProjectArgs, run_project>,
+    run<RouteArgs, run_route>,   run<ExpertsArgs, run_experts>,     run<HeadArgs, run_head>,
+    run<DigestArgs, run_digest>,
 };
 
 }  // namespace

@@ -31,5 +31,6 @@ Status run_project(DeviceQueue& queue, const OpContext& context, const ProjectAr
 Status run_route(DeviceQueue& queue, const OpContext& context, const RouteArgs& args);
 Status run_experts(DeviceQueue& queue, const OpContext& context, const ExpertsArgs& args);
 Status run_head(DeviceQueue& queue, const OpContext& context, const HeadArgs& args);
+Status run_digest(DeviceQueue& queue, const OpContext& context, const DigestArgs& args);
 
 }  // namespace nib::inline v0::cuda

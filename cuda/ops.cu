@@ -1,5 +1,6 @@
-// The six ops, made of products and of what is done to rows between them.
+// The ops, made of products and of what is done to rows between them.
 #include "device_queue.hpp"
+#include "logits.hpp"
 #include "multiply.hpp"
 #include "rows.hpp"
 
@@ -79,6 +80,10 @@ Status run_head(DeviceQueue& queue, const OpContext& context, const HeadArgs& ar
                    .bias = nullptr,
                    .out = args.logits,
                    .out_stride = row_stride(args.weight->rows)});
+}
+
+Status run_digest(DeviceQueue& queue, const OpContext&, const DigestArgs& args) {
+  return digest_logits(queue, args);
 }
 
 }  // namespace nib::inline v0::cuda

@@ -29,9 +29,11 @@ TokenAccount account_of(const Speed& speed, std::span<const ExplainItem> explain
   account.token = *std::min_element(speed.seconds.begin(), speed.seconds.end()) / speed.tokens;
   for (std::size_t op = 0; op < kOpNames.size(); ++op) {
     const OpTimes::Entry& entry = speed.ops.of[op];
+    const bool is_sampling = op == static_cast<std::size_t>(Op::sample);
+    if (is_sampling && entry.calls == 0) continue;  // the processor does it, between passes
     TokenAccount::Line line{
         kOpNames[op], static_cast<double>(entry.phases) / speed.tokens, 0, {}, entry.seconds / speed.tokens};
-    bool on_device = false;
+    bool on_device = is_sampling;
     for (const ExplainItem& item : explained)
       if (item.op == line.op) {
         line.bytes += item.decode_bytes;

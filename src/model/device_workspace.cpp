@@ -28,6 +28,7 @@ void DeviceWorkspace::carve(const ModelConfig& config, std::int64_t rows, std::i
   take_routing(routing, config, rows, take);
   take(expert_outputs, entries * row_stride(config.hidden));
   take(logits, logit_rows * row_stride(config.vocabulary));
+  digests.carve(config.vocabulary, logit_rows, take);
   take(packed_inner, bf16_floats(entries, config.expert_width) * std::int64_t{sizeof(float)});
   const DeviceLimits limits{rows,
                             logit_rows,

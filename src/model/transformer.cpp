@@ -220,12 +220,12 @@ Status Transformer::mix_experts(std::uint32_t layer, std::int64_t rows, Workspac
   return {};
 }
 
-// Logits of the picked rows, for the host.
+// Logits of the picked rows, where the head is.
 Status Transformer::head(Workspace& workspace) const {
   const Place place = placement_.head;
   const Activations& with = activations(place, workspace);
   const auto count = static_cast<std::int64_t>(workspace.picked.size());
-  NIB_TRY(run<HeadArgs>(
+  return run<HeadArgs>(
       Op::head, place, &Ops::head, &DeviceOps::head, workspace,
       {.x = with.x,
        .picked = place == Place::device ? workspace.on_device->picked() : workspace.picked.data(),
@@ -233,10 +233,23 @@ Status Transformer::head(Workspace& workspace) const {
        .norm = norm(weights_.final_norm, weights_.final_norm_bias),
        .weight = &weights_.head,
        .normed = with.normed,
-       .logits = with.logits}));
-  if (place == Place::host) return {};
-  return device_->download(workspace.logits, with.logits,
-                           static_cast<std::size_t>(count * logit_stride()) * sizeof(float));
+       .logits = with.logits});
+}
+
+// For the host.
+Status Transformer::bring_logits(Workspace& workspace) const {
+  if (placement_.head == Place::host) return {};
+  const std::size_t floats = workspace.picked.size() * static_cast<std::size_t>(logit_stride());
+  return device_->download(workspace.logits, workspace.on_device->logits, floats * sizeof(float));
+}
+
+// Or what the device tells of them.
+Status Transformer::digest(Workspace& workspace) const {
+  DeviceWorkspace& there = *workspace.on_device;
+  return timed(Op::sample, Place::device, [&]() -> Status {
+    NIB_TRY(there.digests.digest(*device_, there.logits));
+    return there.digests.fetch(*device_);
+  });
 }
 
 Status Transformer::compute_layer(std::uint32_t layer, std::int64_t rows, Workspace& workspace) const {
@@ -248,28 +261,34 @@ Status Transformer::compute_layer(std::uint32_t layer, std::int64_t rows, Worksp
   return mix_experts(layer, rows, workspace);
 }
 
-Status Transformer::forward(std::span<const BatchRow> batch, Workspace& workspace,
-                            const Cancel* cancel) const {
+Status Transformer::forward(std::span<const BatchRow> batch, Workspace& workspace, const Cancel* cancel,
+                            std::span<const DrawnRow> drawn) const {
   const FloatScope scope;
-  Status done = pass(batch, workspace, cancel);
+  Status done = pass(batch, workspace, cancel, drawn);
   // What was asked of a device before a pass ended early writes to pages that their session may now let go.
   if (!done.ok() && placement_.uses_device()) static_cast<void>(device_->download(nullptr, nullptr, 0));
   return done;
 }
 
-Status Transformer::pass(std::span<const BatchRow> batch, Workspace& workspace, const Cancel* cancel) const {
+Status Transformer::pass(std::span<const BatchRow> batch, Workspace& workspace, const Cancel* cancel,
+                         std::span<const DrawnRow> drawn) const {
   const auto rows = static_cast<std::int64_t>(batch.size());
+  const bool stays = !drawn.empty() && placement_.head == Place::device;
   NIB_TRY(timed(Op::embed, Place::host, [&] {
     embed(batch, workspace);
     x_was_written(Place::host, workspace);
     return place(batch, workspace);
   }));
+  if (stays) NIB_TRY(workspace.on_device->digests.expect(*device_, drawn));
   for (std::uint32_t layer = 0; layer < config_.layers; ++layer) {
     if (cancel && cancel->triggered()) return Status(Code::stopped, "the computation was cancelled");
     NIB_TRY(compute_layer(layer, rows, workspace));
   }
   NIB_TRY(bring_x(placement_.head, rows, workspace));
-  if (!workspace.picked.empty()) return head(workspace);
+  if (!workspace.picked.empty()) {
+    NIB_TRY(head(workspace));
+    return stays ? digest(workspace) : bring_logits(workspace);
+  }
   // What went wrong on a device is found where something comes back from it.
   return placement_.uses_device() ? device_->download(nullptr, nullptr, 0) : Status();
 }
@@ -279,7 +298,8 @@ Status Transformer::logits_of(std::int64_t first, std::int64_t count, Workspace&
   workspace.picked.resize(static_cast<std::size_t>(count));
   std::iota(workspace.picked.begin(), workspace.picked.end(), static_cast<std::int32_t>(first));
   if (placement_.head == Place::device) NIB_TRY(workspace.on_device->pick(workspace.picked));
-  return head(workspace);
+  NIB_TRY(head(workspace));
+  return bring_logits(workspace);
 }
 
 }  // namespace nib::inline v0

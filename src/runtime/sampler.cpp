@@ -1,18 +1,19 @@
-#include <nibble/base/bits.hpp>
+#include "logit_views.hpp"
 #include <nibble/base/concat.hpp>
 #include <nibble/base/float_scope.hpp>
 #include <nibble/base/plain_math.hpp>
 #include <nibble/runtime/sampler.hpp>
 
 #include <algorithm>
-#include <functional>
-#include <limits>
+#include <optional>
 
 namespace nib::inline v0 {
 namespace {
 
 // Tokens less likely than e^-40 times the likeliest are never drawn: a double would not see them in the sum.
 constexpr double kNegligible = -40;
+
+bool is_greedy(const SamplerOptions& options) { return options.greedy || options.temperature == 0.0f; }
 
 // A number in [0, 1) from (seed, position) alone: two rounds of a 64-bit mixer.
 double uniform(std::uint64_t seed, std::uint64_t position) {
@@ -37,77 +38,39 @@ class Penalty {
     for (const Token id : history) {
       if (id >= logits.size() || seen[id] != 0) continue;
       seen[id] = 1;
-      float& logit = logits_[id];
-      replaced_.emplace_back(id, logit);
-      logit = logit > 0 ? logit / penalty : logit * penalty;
+      replaced_.push_back({id, logits_[id], 0});
+      logits_[id] = penalized(logits_[id], penalty);
     }
   }
   ~Penalty() {
-    for (const auto& [id, logit] : replaced_) logits_[id] = logit;
+    for (const Candidate& token : replaced_) logits_[token.id] = token.logit;
   }
   Penalty(const Penalty&) = delete;
   Penalty& operator=(const Penalty&) = delete;
 
  private:
   std::span<float> logits_;
-  std::vector<std::pair<Token, float>>& replaced_;
+  std::vector<Candidate>& replaced_;
 };
 
-// Logits, and what is known of each block of them.
-struct Blocks {
-  std::span<const float> logits;
-  SamplerScratch& scratch;
-
-  bool likelier(Token a, Token b) const { return logits[a] != logits[b] ? logits[a] > logits[b] : a < b; }
-  float weight(Token id) const { return scratch.weights[id]; }
-  double sum(std::span<const Token> ids) const {
-    double total = 0;
-    for (const Token id : ids) total += static_cast<double>(weight(id));
-    return total;
-  }
-  // visit(id) for those of at least `least` and no more than the largest, in order; blocks without one are
-  // passed over.
-  void each_from(float least, float largest, auto&& visit) const {
-    for (std::size_t block = 0; block < scratch.maxima.size(); ++block) {
-      if (scratch.maxima[block] < least) continue;
-      const std::size_t begin = block * kLogitBlock, end = std::min(begin + kLogitBlock, logits.size());
-      for (std::size_t id = begin; id < end; ++id)
-        if (logits[id] >= least && logits[id] <= largest) visit(static_cast<Token>(id));
-    }
-  }
-};
-
-// The likeliest `count` of those of at least `least`, in order of their ids.
-void find_top_k(const Blocks& blocks, std::size_t count, float least, float largest,
-                std::vector<Token>& ids) {
-  // As many blocks as that have one each that is at least this.
-  std::vector<float>& maxima = blocks.scratch.sums;  // not in use yet
-  maxima = blocks.scratch.maxima;
-  if (count <= maxima.size()) {
-    const auto at = maxima.begin() + static_cast<std::ptrdiff_t>(count - 1);
-    std::nth_element(maxima.begin(), at, maxima.end(), std::greater<>());
-    least = std::max(least, *at);
-  }
-  blocks.each_from(least, largest, [&](Token id) { ids.push_back(id); });
-  if (count >= ids.size()) return;
-  std::nth_element(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(count), ids.end(),
-                   [&](Token a, Token b) { return blocks.likelier(a, b); });
-  ids.resize(count);
-  std::sort(ids.begin(), ids.end());
+double sum_of(std::span<const Candidate> tokens) {
+  double total = 0;
+  for (const Candidate& token : tokens) total += static_cast<double>(token.weight);
+  return total;
 }
 
-// The smallest set of the likeliest of `ids` whose share of `total`, which they all weigh, reaches top_p.
-// Returns what it weighs.
-double keep_top_p(const Blocks& blocks, double top_p, double total, std::vector<Token>& ids) {
-  const auto less_likely = [&](Token a, Token b) { return blocks.likelier(b, a); };
-  std::make_heap(ids.begin(), ids.end(), less_likely);
+// The smallest set of the likeliest of `tokens` whose share of `total` reaches top_p, or all of them. Returns
+// what it weighs.
+double keep_top_p(double top_p, double total, std::vector<Candidate>& tokens) {
+  const auto less_likely = [](const Candidate& a, const Candidate& b) { return likelier(b, a); };
+  std::make_heap(tokens.begin(), tokens.end(), less_likely);
   double kept = 0;
-  auto heap_end = ids.end();
-  while (heap_end != ids.begin() && kept < top_p * total) {
-    std::pop_heap(ids.begin(), heap_end, less_likely);
-    kept += static_cast<double>(blocks.weight(*--heap_end));
+  auto heap_end = tokens.end();
+  while (heap_end != tokens.begin() && kept < top_p * total) {
+    std::pop_heap(tokens.begin(), heap_end, less_likely);
+    kept += static_cast<double>((--heap_end)->weight);
   }
-  ids.erase(ids.begin(), heap_end);
+  tokens.erase(tokens.begin(), heap_end);
   return kept;
 }
 
@@ -118,31 +81,80 @@ float lightest(const LogitScale& scale, float temperature, double light) {
                    : scale.least;
 }
 
-// The first of `ids` at which the weights up to it reach `left`; of none, the last.
-Token draw_of(const Blocks& blocks, std::span<const Token> ids, double left) {
-  for (const Token id : ids)
-    if ((left -= static_cast<double>(blocks.weight(id))) < 0) return id;
-  return ids.back();
+// The first of `tokens` at which the weights up to it reach `left`; of none, the last.
+Candidate draw_of(std::span<const Candidate> tokens, double left) {
+  for (const Candidate& token : tokens)
+    if ((left -= static_cast<double>(token.weight)) < 0) return token;
+  return tokens.back();
 }
 
-// The same of all that weigh anything: whole blocks are passed over. `best` weighs something.
-Token draw_of_all(const Blocks& blocks, double left, Token best) {
-  Token last = best;
-  for (std::size_t block = 0; block < blocks.scratch.sums.size(); ++block) {
-    const auto sum = static_cast<double>(blocks.scratch.sums[block]);
+// The same of all that weigh anything: whole blocks are passed over. Errors: device.
+Result<Candidate> draw_of_all(LogitView& view, double left) {
+  Candidate last = view.best;  // which weighs something
+  for (std::size_t index = 0; index < view.sums.size(); ++index) {
+    const auto sum = static_cast<double>(view.sums[index]);
     if (left >= sum) {
       left -= sum;
       continue;
     }
-    const std::size_t begin = block * kLogitBlock, end = std::min(begin + kLogitBlock, blocks.logits.size());
-    for (std::size_t id = begin; id < end; ++id) {
-      const float weight = blocks.scratch.weights[id];
-      if (weight > 0) last = static_cast<Token>(id);
-      if ((left -= static_cast<double>(weight)) < 0) return static_cast<Token>(id);
+    NIB_ASSIGN(const LogitView::Block block, view.block(index));
+    for (std::size_t i = 0; i < block.weights.size(); ++i) {
+      const float weight = block.weights[i];
+      if (weight > 0) last = {static_cast<Token>(index * kLogitBlock + i), block.logits[i], weight};
+      if ((left -= static_cast<double>(weight)) < 0) return last;
     }
     return last;  // the sum of the block was rounded up
   }
   return last;
+}
+
+// What was drawn, and what those that it was drawn from weigh.
+struct Drawn {
+  Candidate token;
+  double total;
+};
+
+// None where the view does not know enough. Errors: device.
+Result<std::optional<Drawn>> draw_from(LogitView& view, const SamplerOptions& options, std::size_t vocabulary,
+                                       std::uint64_t position, std::vector<Candidate>& tokens) {
+  using Found = LogitView::Found;
+  double total = 0;
+  for (const float sum : view.sums) total += static_cast<double>(sum);
+  tokens.clear();
+  if (is_greedy(options)) return std::optional<Drawn>({view.best, total});
+
+  const bool cut = options.top_k > 0 && options.top_k < vocabulary;
+  if (cut) {
+    if (!view.find_likeliest(options.top_k, tokens)) return std::optional<Drawn>();
+    std::sort(tokens.begin(), tokens.end(),
+              [](const Candidate& a, const Candidate& b) { return a.id < b.id; });
+    total = sum_of(tokens);
+  }
+  const double u = uniform(options.seed, position);
+  if (options.top_p < 1.0f) {
+    const auto top_p = static_cast<double>(options.top_p);
+    // Tokens that all together weigh less than what is left over need no order. Half of it: sums are rounded.
+    const double light = (1 - top_p) * total / 2 / static_cast<double>(cut ? tokens.size() : vocabulary);
+    Found found = Found::all;
+    if (cut)
+      std::erase_if(tokens,
+                    [&](const Candidate& token) { return static_cast<double>(token.weight) < light; });
+    else
+      found = view.find_from(lightest(view.scale, options.temperature, light), tokens);
+    const double kept = keep_top_p(top_p, total, tokens);
+    if (found == Found::likeliest && (tokens.empty() || kept < top_p * total)) return std::optional<Drawn>();
+    return std::optional<Drawn>({draw_of(tokens, u * kept), kept});
+  }
+  if (cut) return std::optional<Drawn>({draw_of(tokens, u * total), total});
+  NIB_ASSIGN(const Candidate token, draw_of_all(view, u * total));
+  return std::optional<Drawn>({token, total});
+}
+
+Sample sample_of(const Drawn& drawn, const LogitScale& scale, const SamplerOptions& options) {
+  const float temperature = is_greedy(options) ? 1.0f : options.temperature;
+  const double log_weight = (static_cast<double>(drawn.token.logit) - static_cast<double>(scale.largest)) /
+                            static_cast<double>(temperature);
+  return {drawn.token.id, static_cast<float>(log_weight - log_plain(drawn.total))};
 }
 
 struct Bounds {
@@ -169,65 +181,42 @@ Status validate(const SamplerOptions& options) {
   return {};
 }
 
-Result<Sample> sample(const Backend& backend, std::span<float> logits, const SamplerOptions& options,
-                      std::uint64_t position, std::span<const Token> history, SamplerScratch& scratch) {
+LogitWeighing weighing_of(const SamplerOptions& options) {
   const FloatScope scope;
-  const Penalty penalized(logits, options.repetition_penalty, history, scratch);
-  const auto count = static_cast<std::int64_t>(logits.size());
-  scratch.maxima.resize(static_cast<std::size_t>(ceil_div(count, kLogitBlock)));
-  backend.logits.maxima(logits.data(), count, scratch.maxima.data());
-  const float largest = scratch.maxima.empty()
-                            ? -std::numeric_limits<float>::infinity()
-                            : *std::max_element(scratch.maxima.begin(), scratch.maxima.end());
-  if (!(largest >= std::numeric_limits<float>::lowest()))
-    return Status(Code::internal, "no logit is a finite number: the model cannot continue");
-  const Blocks blocks{logits, scratch};
-  const auto block = static_cast<std::size_t>(
-      std::find(scratch.maxima.begin(), scratch.maxima.end(), largest) - scratch.maxima.begin());
-  const auto best = static_cast<Token>(
-      std::find(logits.begin() + static_cast<std::ptrdiff_t>(block * kLogitBlock), logits.end(), largest) -
-      logits.begin());
-
-  const bool greedy = options.greedy || options.temperature == 0.0f;
+  const bool greedy = is_greedy(options);
   const float temperature = greedy ? 1.0f : options.temperature;
   double floor = kNegligible;
   if (!greedy && options.min_p > 0) floor = std::max(floor, log_plain(static_cast<double>(options.min_p)));
-  const double least = static_cast<double>(largest) + floor * static_cast<double>(temperature);
-  const LogitScale scale{largest, 1 / temperature,
-                         static_cast<float>(std::max(least, -double{std::numeric_limits<float>::max()}))};
+  return {.below = floor * static_cast<double>(temperature),
+          .inverse_temperature = 1 / temperature,
+          .penalty = options.repetition_penalty,
+          .wants_likely = !greedy && (options.top_k > 0 || options.top_p < 1.0f),
+          .reserved = 0};
+}
 
-  std::vector<Token>& ids = scratch.ids;
-  ids.clear();
-  const bool cut = !greedy && options.top_k > 0 && options.top_k < logits.size();
-  if (cut) find_top_k(blocks, options.top_k, scale.least, largest, ids);
-  scratch.sums.resize(scratch.maxima.size());
-  backend.logits.weights(logits.data(), count, scale, scratch.weights.data(), scratch.sums.data());
-  double total = 0;
-  for (const float sum : scratch.sums) total += static_cast<double>(sum);
-  if (cut) total = blocks.sum(ids);
+void mark_seen(std::span<const Token> history, std::span<std::uint32_t> words) {
+  std::fill(words.begin(), words.end(), 0u);
+  for (const Token id : history)
+    if (id / 32 < words.size()) words[id / 32] |= 1u << id % 32;
+}
 
-  Token drawn = best;
-  if (!greedy) {
-    const double u = uniform(options.seed, position);
-    if (options.top_p < 1.0f) {
-      const auto top_p = static_cast<double>(options.top_p);
-      // Tokens that all together weigh less than what is left over need no order. Half of it: sums are
-      // rounded.
-      const double size = cut ? static_cast<double>(ids.size()) : static_cast<double>(logits.size());
-      const double light = (1 - top_p) * total / 2 / size;
-      if (cut)
-        std::erase_if(ids, [&](Token id) { return static_cast<double>(blocks.weight(id)) < light; });
-      else
-        blocks.each_from(lightest(scale, temperature, light), largest, [&](Token id) { ids.push_back(id); });
-      total = keep_top_p(blocks, top_p, total, ids);
-      drawn = draw_of(blocks, ids, u * total);
-    } else {
-      drawn = cut ? draw_of(blocks, ids, u * total) : draw_of_all(blocks, u * total, best);
-    }
+Result<Sample> sample(const Backend& backend, PlacedLogits& logits, const SamplerOptions& options,
+                      std::uint64_t position, std::span<const Token> history, SamplerScratch& scratch) {
+  const FloatScope scope;
+  const std::size_t vocabulary = logits.here.size();
+  const LogitWeighing weighing = weighing_of(options);
+  std::vector<Candidate>& tokens = scratch.candidates;
+  if (logits.device) {
+    NIB_ASSIGN(DigestedLogits view, DigestedLogits::make(backend, logits, weighing, history, scratch));
+    NIB_ASSIGN(const std::optional<Drawn> drawn, draw_from(view, options, vocabulary, position, tokens));
+    if (drawn) return sample_of(*drawn, view.scale, options);
+    NIB_TRY(logits.device->download(logits.here.data(), logits.there, logits.here.size_bytes()));
+    logits.device = nullptr;
   }
-  const double log_weight =
-      (static_cast<double>(logits[drawn]) - static_cast<double>(largest)) / static_cast<double>(temperature);
-  return Sample{drawn, static_cast<float>(log_weight - log_plain(total))};
+  const Penalty penalty(logits.here, options.repetition_penalty, history, scratch);
+  NIB_ASSIGN(HostLogits view, HostLogits::make(backend, logits.here, weighing, scratch));
+  NIB_ASSIGN(const std::optional<Drawn> drawn, draw_from(view, options, vocabulary, position, tokens));
+  return sample_of(*drawn, view.scale, options);
 }
 
 }  // namespace nib::inline v0

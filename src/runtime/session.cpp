@@ -4,6 +4,7 @@
 #include <nibble/runtime/session.hpp>
 
 #include <algorithm>
+#include <chrono>
 #include <new>
 #include <utility>
 
@@ -40,14 +41,16 @@ std::size_t common_prefix(std::span<const Token> a, std::span<const Token> b) {
 
 // ---- computing
 
-Status Session::State::compute(std::span<State* const> sessions, const Cancel* cancel,
+Status Session::State::compute(std::span<State* const> sessions, For what, const Cancel* cancel,
                                const ProgressSink& progress, const Listener& listener) {
   const bool told = listener.sink.call != nullptr;
   Model::State& model = sessions.front()->shared();
   const std::lock_guard lock(model.forward);
+  const bool logits_stay = what == For::step && model.transformer->head_place() == Place::device;
   std::int64_t total = 0;
   for (State* session : sessions) {
     session->settle();
+    session->sampled.reset();
     total += session->missing();
   }
   struct Share {
@@ -57,9 +60,11 @@ Status Session::State::compute(std::span<State* const> sessions, const Cancel* c
   };
   std::vector<Share> shares;
   std::vector<BatchRow> batch;
+  std::vector<DrawnRow> drawn;
   for (std::int64_t done = 0; done < total;) {
     shares.clear();
     batch.clear();
+    drawn.clear();
     std::int64_t room = model.rows, logit_room = model.workspace.logit_rows;
     for (State* session : sessions) {
       KvCache& cache = *session->cache;
@@ -76,10 +81,11 @@ Status Session::State::compute(std::span<State* const> sessions, const Cancel* c
                          !told && last && i == rows - 1});
       }
       shares.push_back({session, rows, last});
+      if (last && logits_stay) drawn.push_back(session->drawn_row());
       room -= rows;
       logit_room -= last;
     }
-    NIB_TRY(model.transformer->forward(batch, model.workspace, cancel));
+    NIB_TRY(model.transformer->forward(batch, model.workspace, cancel, drawn));
     const float* logits = model.workspace.logits;
     if (told) {
       NIB_ASSIGN(logits, sessions.front()->tell(shares.front().rows, listener));
@@ -87,11 +93,14 @@ Status Session::State::compute(std::span<State* const> sessions, const Cancel* c
     for (const Share& share : shares) {
       share.session->cache->advance(share.rows);
       done += share.rows;
-      if (!share.last) continue;
+      if (!share.last || logits_stay) continue;
       std::copy_n(logits, model.config.vocabulary, share.session->logits.as<float>().data());
       share.session->logits_position = share.session->tokens.size();
       logits += model.transformer->logit_stride();
     }
+    std::size_t row = 0;
+    for (const Share& share : shares)
+      if (share.last && logits_stay) share.session->sample_there(row++);
     if (done < total &&
         progress({Stage::prefill, static_cast<std::uint64_t>(done), static_cast<std::uint64_t>(total), ""}))
       return Status(Code::stopped, "the computation was stopped by its progress callback");
@@ -143,13 +152,52 @@ Status Session::State::can_step() const {
   return {};
 }
 
-Result<StepResult> Session::State::draw(bool last) {
+PlacedLogits Session::State::place_logits() {
   const std::span<float> all = logits.as<float>();
   const std::size_t vocabulary = shared().config.vocabulary;
   scratch.weights = all.subspan(all.size() / 2, vocabulary);
+  return {.here = all.first(vocabulary)};
+}
+
+Result<Sample> Session::State::sample_here() {
+  PlacedLogits placed = place_logits();
+  return sample(*shared().backend, placed, options.sampler, tokens.size(), tokens, scratch);
+}
+
+void Session::State::sample_there(std::size_t row) {
+  const Model::State& of = shared();
+  const auto start = std::chrono::steady_clock::now();
+  const DeviceWorkspace& there = *of.workspace.on_device;
+  PlacedLogits placed = place_logits();
+  placed.device = of.device.get();
+  placed.there = there.logits + static_cast<std::int64_t>(row) * of.transformer->logit_stride();
+  placed.digest = there.digests.of(row);
+  try {
+    sampled = sample(*of.backend, placed, options.sampler, tokens.size(), tokens, scratch);
+  } catch (const std::bad_alloc&) {
+    sampled = Status(Code::memory, "no memory left");  // this session's alone; short enough to need none
+  }
+  // Where they had to be fetched, what was in their place is lost.
+  if (!sampled->ok())
+    logits_position = 0;
+  else if (!placed.device)
+    logits_position = tokens.size();
+  of.transformer->add_time(Op::sample,
+                           std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+}
+
+DrawnRow Session::State::drawn_row() {
+  const LogitWeighing weighing = weighing_of(options.sampler);
+  if (weighing.penalty != 1.0f) {
+    seen.resize(static_cast<std::size_t>(seen_words(shared().config.vocabulary)));
+    mark_seen(tokens, seen);
+  }
+  return {weighing, seen};
+}
+
+Result<StepResult> Session::State::draw(bool last) {
   const std::uint64_t position = tokens.size();
-  NIB_ASSIGN(const Sample drawn,
-             sample(*shared().backend, all.first(vocabulary), options.sampler, position, tokens, scratch));
+  NIB_ASSIGN(const Sample drawn, sampled ? *std::exchange(sampled, std::nullopt) : sample_here());
   StepResult step;
   step.id = drawn.id;
   step.log_probability = drawn.log_probability;
@@ -201,7 +249,8 @@ Status Session::append(std::span<const Token> tokens, const Cancel* cancel, Prog
   Rollback rollback([&] { state.truncate(before); });
   state.tokens.insert(state.tokens.end(), tokens.begin(), tokens.end());
   State* const all[] = {&state};
-  NIB_TRY(State::compute(all, cancel, progress, {each, static_cast<std::int64_t>(before)}));
+  NIB_TRY(
+      State::compute(all, State::For::logits, cancel, progress, {each, static_cast<std::int64_t>(before)}));
   state.cache->checkpoint();
   rollback.keep();
   state.text.reset();
@@ -232,7 +281,7 @@ Result<std::uint64_t> Session::resume(std::span<const Token> tokens, const Cance
   State* const all[] = {&state};
   state.settle();
   const auto missing = static_cast<std::uint64_t>(state.missing());
-  NIB_TRY(State::compute(all, cancel, progress));
+  NIB_TRY(State::compute(all, State::For::logits, cancel, progress));
   computed = true;
   state.cache->checkpoint();
   rollback.keep();
@@ -243,7 +292,7 @@ Result<std::uint64_t> Session::resume(std::span<const Token> tokens, const Cance
 Result<StepResult> Session::step(const Cancel* cancel) {
   NIB_TRY(state_->can_step());
   State* const all[] = {state_.get()};
-  NIB_TRY(State::compute(all, cancel, {}));
+  NIB_TRY(State::compute(all, State::For::step, cancel, {}));
   return state_->draw(false);
 }
 
@@ -258,7 +307,7 @@ Result<GenerateResult> Session::generate(const GenerateOptions& options) {
     }
     NIB_TRY(state.can_step());
     State* const all[] = {&state};
-    if (Status status = State::compute(all, options.cancel, {}); !status.ok()) {
+    if (Status status = State::compute(all, State::For::step, options.cancel, {}); !status.ok()) {
       if (status.code() != Code::stopped) return status;
       result.finish = Finish::cancelled;
       return result;
@@ -310,7 +359,7 @@ Status batch_step(std::span<Session* const> sessions, std::span<StepResult> resu
     if (results[i].status.ok()) ready.push_back(sessions[i]->state_.get());
   }
   if (ready.empty()) return {};
-  NIB_TRY(Session::State::compute(ready, cancel, {}));
+  NIB_TRY(Session::State::compute(ready, Session::State::For::step, cancel, {}));
   for (std::size_t i = 0; i < sessions.size(); ++i) {
     if (!results[i].status.ok()) continue;
     try {

@@ -52,6 +52,8 @@ struct Session::State {
   std::uint64_t logits_position = 0;  // tokens held when they were computed; 0: never
   TextStream text;
   SamplerScratch scratch;
+  std::vector<std::uint32_t> seen;        // for a device that penalizes what was seen
+  std::optional<Result<Sample>> sampled;  // of the last token computed, whose logits stayed on the device
 
   State(std::shared_ptr<Model> of, const SessionOptions& with)
       : model(std::move(of)), options(with), text(model->tokenizer(), with.show_specials, with.stop_texts) {}
@@ -67,13 +69,21 @@ struct Session::State {
   void settle();
   void truncate(std::size_t length);
   Status check(std::span<const Token> appended) const;
-  // Samples from the logits; the session then holds the token.
+  // Draws from the logits of the last token.
+  Result<Sample> sample_here();
+  // The same of row `row` of those that the pass has left on the device, for draw(). Under the pass's lock.
+  void sample_there(std::size_t row);
+  DrawnRow drawn_row();
+  PlacedLogits place_logits();
+  // The session then holds what was drawn.
   Result<StepResult> draw(bool last);
   Status can_step() const;
   // Computes what the sessions (of one model) miss, in as few forward passes as the workspace allows. With a
-  // listener there is one session.
-  static Status compute(std::span<State* const> sessions, const Cancel* cancel, const ProgressSink& progress,
-                        const Listener& listener = {});
+  // listener there is one session. For a step nobody but the sampler will see the logits, so that those on a
+  // device stay there.
+  enum class For : std::uint8_t { logits, step };
+  static Status compute(std::span<State* const> sessions, For what, const Cancel* cancel,
+                        const ProgressSink& progress, const Listener& listener = {});
   // Tells of the rows of the pass just computed, which continue the cache. Returns the last one's logits.
   Result<const float*> tell(std::int64_t rows, const Listener& listener);
 };

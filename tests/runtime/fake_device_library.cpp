@@ -102,8 +102,8 @@ constexpr DeviceLibrary table() {
   made.upload = made.download = made.copy = transfer;
   made.clear = clear;
   made.pack = pack;
-  made.ops = {nothing<QkvArgs>,   nothing<AttentionArgs>, nothing<ProjectArgs>,
-              nothing<RouteArgs>, nothing<ExpertsArgs>,   nothing<HeadArgs>};
+  made.ops = {nothing<QkvArgs>,     nothing<AttentionArgs>, nothing<ProjectArgs>, nothing<RouteArgs>,
+              nothing<ExpertsArgs>, nothing<HeadArgs>,      nothing<DigestArgs>};
   return made;
 }
 

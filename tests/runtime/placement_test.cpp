@@ -4,6 +4,7 @@
 #include "support/tales.hpp"
 #include <nibble/base/json.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <memory>
@@ -224,6 +225,90 @@ TEST_CASE(
   REQUIRE(first->append(std::span(prompt).subspan(3)).ok());
   REQUIRE(alone->rewind(7).ok());
   CHECK(first->step()->log_probability == alone->step()->log_probability);
+}
+
+// One session draws where its logits are; the other one is given the same tokens, so that each draw of its
+// own is from logits that were fetched.
+TEST_CASE("placement: a step draws from logits on the device what it would draw from them here") {
+  const SamplerOptions samplers[] = {{.greedy = true, .repetition_penalty = 1.3f},
+                                     {.temperature = 1.2f, .repetition_penalty = 1.2f, .seed = 1},
+                                     {.temperature = 0.9f, .top_k = 40, .top_p = 0.95f, .seed = 2},
+                                     {.temperature = 1.5f, .min_p = 0.02f, .seed = 3},
+                                     {.temperature = 3.0f, .top_p = 0.99f, .seed = 4}};
+  for (const int device : {0, 1}) {
+    SessionOptions wish{.context = 100, .ignore_model_stops = true};
+    Placement head;  // alone, for it is what this is about
+    head.head = Place::device;
+    const ModelOptions options{.placement = head, .device = device};
+    const auto plan = make_plan(*emulated(), kTales, options, wish, 2);
+    REQUIRE(plan.ok());
+    const auto model = Model::open(emulated(), *plan).take();
+    for (const SamplerOptions& sampler : samplers) {
+      CAPTURE(sampler.seed);
+      wish.sampler = sampler;
+      const auto there = start(model, wish), here = start(model, wish);
+      const std::vector<Token> prompt = {433, 2, 97, 1203, 51, 8};
+      for (const auto* session : {&there, &here}) REQUIRE((*session)->append(prompt).ok());
+      for (int i = 0; i < (device == 0 ? 4 : 2); ++i) {
+        REQUIRE(here->logits().size() == model->info().vocabulary);
+        const auto ours = there->step(), theirs = here->step();
+        REQUIRE_MESSAGE(ours.ok(), ours.status().message());
+        REQUIRE(theirs.ok());
+        CHECK(ours->id == theirs->id);
+        CHECK(ours->log_probability == theirs->log_probability);
+        const Token drawn[] = {theirs->id};
+        REQUIRE(here->rewind(theirs->position).ok());
+        REQUIRE(here->append(drawn).ok());
+      }
+      // Going back to where logits were fetched once: those are still there, or are computed again.
+      REQUIRE(there->rewind(prompt.size()).ok());
+      REQUIRE(here->rewind(prompt.size()).ok());
+      const auto ours = there->step(), theirs = here->step();
+      REQUIRE(ours.ok());
+      REQUIRE(theirs.ok());
+      CHECK(ours->id == theirs->id);
+      CHECK(ours->log_probability == theirs->log_probability);
+    }
+    for (const Purpose purpose : {Purpose::weights, Purpose::kv_cache, Purpose::activations}) {
+      CHECK(model->device_memory()->peak(purpose) == plan->bytes(purpose, Place::device));
+      CHECK(model->memory().peak(purpose) <= plan->bytes(purpose));
+    }
+  }
+}
+
+TEST_CASE("placement: a step of many sessions on a device draws for each as it wants it") {
+  const SamplerOptions samplers[] = {{.greedy = true},
+                                     {.temperature = 1.2f, .repetition_penalty = 1.2f, .seed = 1},
+                                     {.temperature = 0.9f, .top_k = 40, .top_p = 0.95f, .seed = 2}};
+  Placement head;
+  head.head = Place::device;
+  SessionOptions wish{.context = 100, .ignore_model_stops = true};
+  const auto plan = make_plan(*emulated(), kTales, {.placement = head}, wish, 6);
+  REQUIRE(plan.ok());
+  const auto model = Model::open(emulated(), *plan).take();
+  std::vector<std::unique_ptr<Session>> alone, together;
+  std::vector<Session*> batch;
+  for (const SamplerOptions& sampler : samplers) {
+    wish.sampler = sampler;
+    for (auto* sessions : {&alone, &together}) {
+      sessions->push_back(start(model, wish));
+      REQUIRE(sessions->back()->append(std::vector<Token>{433, 2, 97, 1203, 51, 8}).ok());
+    }
+    batch.push_back(together.back().get());
+  }
+  for (int i = 0; i < 4; ++i) {
+    std::vector<StepResult> results(batch.size());
+    std::swap(batch[0], batch[1]);  // rows are whoever's
+    REQUIRE(batch_step(batch, results).ok());
+    for (std::size_t s = 0; s < alone.size(); ++s) {
+      const auto step = alone[s]->step();
+      REQUIRE(step.ok());
+      const std::size_t at =
+          static_cast<std::size_t>(std::find(batch.begin(), batch.end(), together[s].get()) - batch.begin());
+      CHECK(results[at].id == step->id);
+      CHECK(results[at].log_probability == step->log_probability);
+    }
+  }
 }
 
 // What were left on the device a leak checker finds: the emulated one's memory is the host's.

@@ -99,7 +99,11 @@ class ModelRig {
   }
 
   // Of a pass alone, which may fail.
-  Status attempt(std::span<const BatchRow> batch) { return transformer_->forward(batch, workspace_); }
+  Status attempt(std::span<const BatchRow> batch, std::span<const DrawnRow> drawn = {}) {
+    return transformer_->forward(batch, workspace_, nullptr, drawn);
+  }
+  const Workspace& workspace() const { return workspace_; }
+  const Device& device() const { return *device_; }
   void forward(std::span<const BatchRow> batch, std::vector<float>& logits) {
     const Status done = attempt(batch);
     REQUIRE_MESSAGE(done.ok(), done.message());

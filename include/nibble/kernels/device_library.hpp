@@ -5,6 +5,7 @@
 // three fields, which keep their places for ever, and calls nothing unless they are exactly its own.
 #pragma once
 
+#include <nibble/kernels/device_logits.hpp>
 #include <nibble/kernels/ops.hpp>
 #include <nibble/version.hpp>
 
@@ -59,6 +60,7 @@ struct DeviceOps {
   DeviceOp<RouteArgs> route;
   DeviceOp<ExpertsArgs> experts;
   DeviceOp<HeadArgs> head;
+  DeviceOp<DigestArgs> digest;  // of logits; needs no scratch
 };
 
 // All functions return a Code as its number, and unless it is Code::ok fill in the message and leave the

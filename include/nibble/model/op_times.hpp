@@ -8,11 +8,12 @@
 
 namespace nib::inline v0 {
 
-// The ops of a pass in the order of the graph. `embed` also looks up pages and angles of positions.
-enum class Op : std::uint8_t { embed, qkv, attention, project, route, experts, head };
+// The ops of a pass in the order of the graph. `embed` also looks up pages and angles of positions; `sample`
+// is drawing tokens from logits on a device, and no time where those are the host's.
+enum class Op : std::uint8_t { embed, qkv, attention, project, route, experts, head, sample };
 // As WeightPart::op has them.
-inline constexpr std::array<std::string_view, 7> kOpNames = {"embed", "qkv",     "attention", "project",
-                                                             "route", "experts", "head"};
+inline constexpr std::array<std::string_view, 8> kOpNames = {"embed", "qkv",     "attention", "project",
+                                                             "route", "experts", "head",      "sample"};
 
 struct OpTimes {
   struct Entry {

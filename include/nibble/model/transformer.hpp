@@ -12,6 +12,7 @@
 #include <nibble/kernels/backend.hpp>
 #include <nibble/kernels/device.hpp>
 #include <nibble/model/config.hpp>
+#include <nibble/model/device_digests.hpp>
 #include <nibble/model/kv_cache.hpp>
 #include <nibble/model/op_times.hpp>
 #include <nibble/model/placement.hpp>
@@ -69,6 +70,8 @@ class DeviceWorkspace : public Activations {
   const KvRow* kv_rows(std::size_t kind) const { return kv_rows_[kind]; }  // [rows]
   const std::int32_t* picked() const { return picked_; }
 
+  DeviceDigests digests;  // of logits that stay there
+
  private:
   DeviceWorkspace() = default;
   template <class Take>
@@ -116,19 +119,28 @@ class Transformer {
   // Computes keys and values of all rows and logits of those that want them: the i-th such row's are
   // workspace.logits + i * logit_stride(), valid until the next call. The batch fits the workspace. Errors:
   // stopped (cancel is looked at before each layer), device; the caches are then as before, for advance() was
-  // not called, and nothing of the pass is still to happen on the device.
-  Status forward(std::span<const BatchRow> batch, Workspace& workspace, const Cancel* cancel = nullptr) const;
+  // not called, and nothing of the pass is still to happen on the device. With `drawn`, one for each row that
+  // wants logits, those stay on the device where the head is there: workspace.on_device has them, and
+  // its digests of them.
+  Status forward(std::span<const BatchRow> batch, Workspace& workspace, const Cancel* cancel = nullptr,
+                 std::span<const DrawnRow> drawn = {}) const;
 
   // Logits of more rows of the batch that forward() computed last, `first` and those after it, at most
   // workspace.logit_rows at once: so all rows can be asked for without room for all. In place of the logits
   // before; the same bits as those of a row that wanted them. Errors: device.
   Status logits_of(std::int64_t first, std::int64_t count, Workspace& workspace) const;
 
+  // Where logits are computed.
+  Place head_place() const { return placement_.head; }
   std::int64_t logit_stride() const { return row_stride(config_.vocabulary); }
 
   // From now on the time of every op is added to `times`, which is borrowed; null: of none. Not during a
   // pass.
   void time_ops(OpTimes* times) { times_ = times; }
+  // Time that was spent on an op elsewhere; while no pass is at work.
+  void add_time(Op op, double seconds) const {
+    if (times_) (*times_)[op].seconds += seconds;
+  }
 
  private:
   template <class Work>
@@ -143,9 +155,12 @@ class Transformer {
   Status project(std::uint32_t layer, std::int64_t rows, Workspace& workspace) const;
   Status route(std::uint32_t layer, std::int64_t rows, Workspace& workspace) const;
   Status mix_experts(std::uint32_t layer, std::int64_t rows, Workspace& workspace) const;
-  Status pass(std::span<const BatchRow> batch, Workspace& workspace, const Cancel* cancel) const;
+  Status pass(std::span<const BatchRow> batch, Workspace& workspace, const Cancel* cancel,
+              std::span<const DrawnRow> drawn) const;
   Status compute_layer(std::uint32_t layer, std::int64_t rows, Workspace& workspace) const;
   Status head(Workspace& workspace) const;
+  Status bring_logits(Workspace& workspace) const;
+  Status digest(Workspace& workspace) const;
   Norm norm(const float* weight, const float* bias) const;
 
   const ModelConfig& config_;

@@ -3,11 +3,12 @@
 
 #include <nibble/base/status.hpp>
 #include <nibble/kernels/backend.hpp>
+#include <nibble/kernels/device.hpp>
+#include <nibble/kernels/device_logits.hpp>
 #include <nibble/text/tokenizer.hpp>
 
 #include <cstdint>
 #include <span>
-#include <utility>
 #include <vector>
 
 namespace nib::inline v0 {
@@ -34,19 +35,48 @@ struct Sample {
 // Checks the ranges above; Code::argument names the option.
 Status validate(const SamplerOptions& options);
 
+// A token that may be drawn.
+struct Candidate {
+  Token id;
+  float logit, weight;
+};
+
 // What sampling works with; reused between calls.
 struct SamplerScratch {
   std::span<float> weights{};  // as many as there are logits
-  std::vector<Token> ids{};
-  std::vector<float> maxima{}, sums{};  // of blocks
-  std::vector<std::pair<Token, float>> replaced{};
+  std::vector<Candidate> candidates{};
+  std::vector<float> maxima{}, ranked{}, sums{};  // of blocks
+  std::vector<float> few{};                       // logits and weights of one block, or of candidates
+  std::vector<Candidate> replaced{};              // by the penalty
 };
 
+// Logits of one position, wherever they are.
+struct PlacedLogits {
+  std::span<float> here{};  // one for each token; those of a device: room for them, should they be fetched
+  const Device* device = nullptr;       // null: they are here
+  const float* there = nullptr;         // on the device
+  std::span<const std::byte> digest{};  // what the device told of them, as weighing_of() wanted them weighed
+};
+
+// How logits are weighed under these options.
+LogitWeighing weighing_of(const SamplerOptions& options);
+
 // Draws the token for `position`. The generator is keyed by (seed, position) alone, so neither rewinding nor
-// batching can shift it; nor does it matter which backend helps. `history` is what the repetition penalty
-// looks at. Logits change meanwhile and are as before afterwards. Those that are not finite are never drawn.
-// Errors: internal when there is no other.
-Result<Sample> sample(const Backend& backend, std::span<float> logits, const SamplerOptions& options,
+// batching can shift it; nor does it matter which backend helps, or where the logits are. `history` is what
+// the repetition penalty looks at. Logits that are here change meanwhile and are as before afterwards. Those
+// that are not finite are never drawn. Of a device's a block at most is fetched, unless so many tokens are
+// likely that the digest does not list them: then all are, and logits.device becomes null. Errors: internal
+// when there is no finite logit; device.
+Result<Sample> sample(const Backend& backend, PlacedLogits& logits, const SamplerOptions& options,
                       std::uint64_t position, std::span<const Token> history, SamplerScratch& scratch);
+inline Result<Sample> sample(const Backend& backend, std::span<float> logits, const SamplerOptions& options,
+                             std::uint64_t position, std::span<const Token> history,
+                             SamplerScratch& scratch) {
+  PlacedLogits here{.here = logits};
+  return sample(backend, here, options, position, history, scratch);
+}
+
+// Bits of the tokens seen, for a device. words: seen_words(vocabulary).
+void mark_seen(std::span<const Token> history, std::span<std::uint32_t> words);
 
 }  // namespace nib::inline v0

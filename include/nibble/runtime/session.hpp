@@ -155,7 +155,8 @@ class Session {
   // its cancel. Errors: argument when the session does not hold that many.
   Status rewind(std::uint64_t position);
 
-  // Logits of the last position [vocabulary]; empty when not computed (after create, rewind, or an error).
+  // Logits of the last position [vocabulary]; empty when not computed (after create, step, rewind, or an
+  // error).
   // Borrowed until the next call.
   std::span<const float> logits() const;
 
