@@ -71,6 +71,14 @@ void* allocate(DeviceQueue*, std::size_t bytes) {
   return memory ? std::memset(memory, 0, bytes) : nullptr;
 }
 void release(DeviceQueue*, void* pointer) { std::free(pointer); }
+void* allocate_locked(DeviceQueue* queue, std::size_t bytes) {
+#if defined(NIB_FAKE_unlocked)
+  (void)queue, (void)bytes;
+  return nullptr;
+#else
+  return allocate(queue, bytes);
+#endif
+}
 std::int32_t transfer(DeviceQueue*, void* to, const void* from, std::size_t bytes, DeviceMessage*) {
   if (bytes) std::memcpy(to, from, bytes);
   return 0;
@@ -99,6 +107,8 @@ constexpr DeviceLibrary table() {
   made.free_memory = free_memory;
   made.allocate = allocate;
   made.release = release;
+  made.allocate_locked = allocate_locked;
+  made.release_locked = release;
   made.upload = made.download = made.copy = transfer;
   made.clear = clear;
   made.pack = pack;

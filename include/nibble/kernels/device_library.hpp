@@ -14,7 +14,7 @@
 namespace nib::inline v0 {
 
 // Grows with every change of this file, and of anything that both sides take to be the same.
-inline constexpr std::uint32_t kDeviceInterface = 2;
+inline constexpr std::uint32_t kDeviceInterface = 3;
 // Major, minor and patch of this nibble, three digits each.
 inline constexpr std::uint32_t kDeviceVersion =
     NIBBLE_VERSION_MAJOR * 1'000'000 + NIBBLE_VERSION_MINOR * 1'000 + NIBBLE_VERSION_PATCH;
@@ -84,6 +84,11 @@ struct DeviceLibrary {
   // Bytes at a multiple of 256, not zeroed; null when there are not as many. Any thread, as is release.
   void* (*allocate)(DeviceQueue* queue, std::size_t bytes);
   void (*release)(DeviceQueue* queue, void* pointer);
+
+  // Page-locked memory of the host, which the device reads at the rate of the bus, under the same address;
+  // at a multiple of 256, not zeroed; null when there are not as many. Any thread, as is its release.
+  void* (*allocate_locked)(DeviceQueue* queue, std::size_t bytes);
+  void (*release_locked)(DeviceQueue* queue, void* pointer);
 
   // What follows is done in order with the ops. Errors: device.
   // From the host's memory, which may change as soon as this returns.

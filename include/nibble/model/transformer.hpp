@@ -146,6 +146,7 @@ class Transformer {
   Status pass(std::span<const BatchRow> batch, Workspace& workspace, const Cancel* cancel) const;
   Status compute_layer(std::uint32_t layer, std::int64_t rows, Workspace& workspace) const;
   Status head(Workspace& workspace) const;
+  void forget_slots() const;
   Norm norm(const float* weight, const float* bias) const;
 
   const ModelConfig& config_;
