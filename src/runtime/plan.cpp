@@ -74,7 +74,7 @@ Status understand(OpenedHeaders& opened, const ModelOptions& model, const Sessio
                   concat(opened.checkpoint.path, ": ", numerics_name(model.numerics),
                          " numerics are not those of a device, which computes under bf16 alone"));
   NIB_ASSIGN(opened.weights,
-             WeightLayout::make(opened.checkpoint, config, opened.placement, model.expert_cache));
+             WeightLayout::make(opened.checkpoint, config, opened.placement, model.expert_cache_bytes));
   if (model.numerics == Numerics::int8 && !model.allow_fallback)
     NIB_TRY(opened.weights->check_int8(opened.checkpoint, *opened.backend));
   opened.kv = KvGeometry::make(config, resolve(model.kv_format, model.numerics), opened.placement);

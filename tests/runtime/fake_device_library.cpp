@@ -1,6 +1,6 @@
 // A device library as the core may meet it; NIB_FAKE_... says what is wrong with it. `idle` is the one on
 // which models open: its memory is the host's, and its ops do nothing, so that its layers change no
-// activation.
+// activation; `unlocked` is the same without page-locked memory.
 #include <nibble/base/status.hpp>
 #include <nibble/kernels/device_library.hpp>
 
@@ -12,7 +12,8 @@ namespace {
 using namespace nib;
 
 std::int32_t count(std::int32_t* out, DeviceMessage* message) {
-#if defined(NIB_FAKE_devices) || defined(NIB_FAKE_full) || defined(NIB_FAKE_idle)
+#if defined(NIB_FAKE_devices) || defined(NIB_FAKE_full) || defined(NIB_FAKE_idle) || \
+    defined(NIB_FAKE_unlocked)
   *out = 2;
   (void)message;
   return 0;

@@ -91,8 +91,8 @@ struct WeightPart {
   std::uint64_t decode_bytes;  // of these, read for one token at batch 1
   const PackedWeight* weight;  // of expert 0; null for what is no matrix
   Place place;
-  std::uint32_t slots = 0;         // of experts that take turns there; then `bytes` is what the slots take
-  std::uint64_t locked_bytes = 0;  // of all of them, in page-locked memory of the host
+  std::uint32_t slots = 0;         // of experts that take turns there, `bytes` in all; 0: every one is there
+  std::uint64_t locked_bytes = 0;  // of all of them then, in page-locked memory of the host
 };
 
 // A device and the account of its memory; both null where there is none.
