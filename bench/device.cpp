@@ -32,7 +32,7 @@ using Clock = std::chrono::steady_clock;
 struct Options {
   std::string library, shape = "20b", floors, json_file, markdown;
   int device = 0, threads = 0;
-  std::uint32_t layers = 0, rounds = 2, decode = 32;
+  std::uint32_t layers = 0, rounds = 2, decode = 32, expert_percent = 100;
   std::vector<std::uint32_t> contexts{0, 8192}, batches{1, 8, 64}, prompts{512, 2048};
 };
 
@@ -96,6 +96,15 @@ bench::GptOssShape shape_of(const Options& options) {
   return shape;
 }
 
+// A cache for so many of a hundred experts.
+std::uint64_t expert_cache(const Options& options, const Plan& all) {
+  if (options.expert_percent >= 100) return 0;
+  std::uint64_t bytes = 0;
+  for (const PlanItem& item : all.items)
+    if (item.device != "host" && item.name.starts_with("experts")) bytes += item.bytes;
+  return bytes / 100 * options.expert_percent + 2048 * shape_of(options).layers;  // and tables
+}
+
 Measured measure(const Options& options) {
   const auto files = bench::random_gpt_oss_files(shape_of(options));
   const auto runtime = expect(Runtime::create({.threads = options.threads, .cuda_library = options.library}));
@@ -124,6 +133,7 @@ Measured measure(const Options& options) {
   model.device = options.device;
   model.prefill_rows = 2048;
   model.files = files.get();
+  model.expert_cache_bytes = expert_cache(options, expect(make_plan(*runtime, "random", model)));
   measured.plan =
       expect(make_plan(*runtime, "random", model, {.context = positions}, long_ones ? 1 : sessions));
   const std::uint64_t free_before = expect(expect(runtime->open_device(options.device))->free_memory());
@@ -168,6 +178,7 @@ std::string json_of(const Options& options, const Measured& measured, const Floo
   }
   const PlanSummary& summary = measured.plan.summary;
   return write_json(Json::object({{"shape", json(options.shape)},
+                                  {"expert_percent", json(options.expert_percent)},
                                   {"device", json(measured.model->info().device)},
                                   {"parameters", json(summary.parameters)},
                                   {"decode_bytes", json(summary.decode_bytes)},
@@ -188,14 +199,16 @@ std::string markdown_of(const Options& options, const Measured& measured, const 
     std::snprintf(text, sizeof text, "%.2f", value * 1e-9);
     return std::string(text);
   };
-  std::string text =
-      concat("### gpt-oss-", options.shape, " shape, random weights, ", measured.model->info().device, "\n\n",
-             giga(static_cast<double>(summary.parameters)), " G parameters; planned ",
-             giga(static_cast<double>(summary.device_bytes)), " GB of the device, taken ",
-             giga(static_cast<double>(measured.device_bytes)), " GB; loaded in ",
-             static_cast<std::uint64_t>(measured.load_seconds + 0.5),
-             " s.\n\n| | tokens | context | sessions | tokens/s | ceiling | share |\n",
-             "|---|---|---|---|---|---|---|\n");
+  std::string text = concat(
+      "### gpt-oss-", options.shape, " shape, random weights, ",
+      options.expert_percent < 100 ? concat("a cache of ", options.expert_percent, " % of the experts, ")
+                                   : std::string(),
+      measured.model->info().device, "\n\n", giga(static_cast<double>(summary.parameters)),
+      " G parameters; planned ", giga(static_cast<double>(summary.device_bytes)), " GB of the device, taken ",
+      giga(static_cast<double>(measured.device_bytes)), " GB; loaded in ",
+      static_cast<std::uint64_t>(measured.load_seconds + 0.5),
+      " s.\n\n| | tokens | context | sessions | tokens/s | ceiling | share |\n",
+      "|---|---|---|---|---|---|---|\n");
   for (const Speed& speed : measured.speeds) {
     const double rate = speed.tokens_per_second(), at_best = ceiling(measured, floors, speed);
     char row[160];
@@ -225,6 +238,8 @@ int main(int argc, char** argv) {
   app.add_option("--device", options.device, "which device");
   app.add_option("--shape", options.shape, "20b, 120b, or tiny for a look at the bench itself")
       ->check(CLI::IsMember({"20b", "120b", "tiny"}));
+  app.add_option("--expert-percent", options.expert_percent, "of a hundred experts, slots for so many")
+      ->check(CLI::Range(1, 100));
   app.add_option("--layers", options.layers, "layers in place of the model's");
   app.add_option("--floors", options.floors, "what bench_device_floors has printed");
   app.add_option("--json", options.json_file, "a file to which the results are added (default: stdout)");

@@ -57,6 +57,7 @@ fi
 stage floors 30 sh -c "'$build/bench/bench_device_floors' > '$out/floors.json'"
 model 20b-short 90 --contexts 0 --batches 1,2,4,8,16,32,64 --prompts 512,2048
 model 20b-long 90 --contexts 8192,32768 --batches 1 --prompts 8192
+model 20b-half 90 --expert-percent 50 --contexts 0 --batches 1,8 --prompts 512
 model 120b-short 150 --contexts 0 --batches 1,8,64 --prompts 512,2048
 model 120b-long 120 --contexts 8192,32768 --batches 1 --prompts 8192
 

@@ -103,6 +103,12 @@ NIB_DEVICE std::int32_t add_in_order(std::int32_t* counter, std::int32_t amount)
 // before wait_for_kernel_before(), which rids the latter of numbers that were since written elsewhere.
 NIB_DEVICE std::int32_t read_past_cache(const std::int32_t* from) { return __ldcg(from); }
 
+// Sixteen bytes of memory that is read once, by nobody else: the host's, which is far away.
+NIB_DEVICE Words4 read_once(const Words4* from) {
+  const uint4 read = __ldcs(reinterpret_cast<const uint4*>(from));
+  return {{read.x, read.y, read.z, read.w}};
+}
+
 // A place in shared memory, as copies in the background take it; kept in a register.
 struct SharedPlace {
   std::uint32_t address;

@@ -18,6 +18,8 @@ void close_queue(DeviceQueue* queue);
 Result<std::uint64_t> free_memory(DeviceQueue& queue);
 void* allocate(DeviceQueue& queue, std::size_t bytes);
 void release(DeviceQueue& queue, void* pointer);
+void* allocate_locked(DeviceQueue& queue, std::size_t bytes);
+void release_locked(DeviceQueue& queue, void* pointer);
 
 Status upload(DeviceQueue& queue, void* to, const void* from, std::size_t bytes);
 Status download(DeviceQueue& queue, void* to, const void* from, std::size_t bytes);

@@ -146,6 +146,22 @@ void release(DeviceQueue& queue, void* pointer) {
   if (entered.status().ok()) cudaFree(pointer);
 }
 
+// Mapped memory has one address for the host and all devices wherever there is one address space, as on every
+// system of 64 bits that CUDA 13 runs on.
+void* allocate_locked(DeviceQueue& queue, std::size_t bytes) {
+  const Entered entered(queue.index);
+  void* pointer = nullptr;
+  if (!entered.status().ok()) return nullptr;
+  if (cudaHostAlloc(&pointer, bytes, cudaHostAllocMapped) == cudaSuccess) return pointer;
+  static_cast<void>(cudaGetLastError());
+  return nullptr;
+}
+
+void release_locked(DeviceQueue& queue, void* pointer) {
+  const Entered entered(queue.index);
+  if (entered.status().ok()) cudaFreeHost(pointer);
+}
+
 Status upload(DeviceQueue& queue, void* to, const void* from, std::size_t bytes) {
   return behind(queue, [&](cudaStream_t stream) { return queue.ring.send(to, from, bytes, stream); });
 }

@@ -15,7 +15,7 @@ namespace nib::inline v0::cuda {
 // inputs, and that of its tiles, one after the other. Pointers are the device's.
 struct TilesProduct {
   PackedWeight weight;    // data: device_bytes(weight)
-  std::int64_t distance;  // bytes from the matrix of an expert to the next
+  std::int64_t distance;  // bytes from a matrix to the next; of experts: ActiveExperts::matrix says which
   ExpertLists lists;      // first null: one matrix, and as many entries as rows
   std::int64_t rows;
   const std::uint16_t* x;  // bf16 [rows][x_stride], zeros from k on to bf16_stride(k)

@@ -277,9 +277,14 @@ typedef struct nib_model_options {
    * NIB_NUMERICS_BF16 alone; results are those of the processor up to rounding. */
   uint32_t device_layers;
   uint32_t device; /* which: N is "cuda:N" */
+  /* Bytes of the device for the experts that it computes; 0: as many as they take. Where they do not fit,
+   * they lie in page-locked memory of the host and take turns in slots there, equally many in each layer. The
+   * bits of results are the same. Too few for the experts of one token is BUDGET, and a model that has none
+   * on the device ARGUMENT. */
+  uint64_t expert_cache_bytes;
 } nib_model_options;
 #define NIB_MODEL_OPTIONS_INIT \
-  { sizeof(nib_model_options), 0, NULL, 0, 0, 0, NULL, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, 0, 0 }
+  { sizeof(nib_model_options), 0, NULL, 0, 0, 0, NULL, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, 0, 0, 0 }
 
 enum {
   NIB_SESSION_GREEDY = 1,             /* always the likeliest token; temperature and cuts are ignored */
@@ -437,9 +442,14 @@ typedef struct nib_explain_item {
   size_t instruction_set_size;
   const char* device; /* "host", "cuda:0" */
   size_t device_size;
+  uint64_t slots;        /* in which experts take turns there, `bytes` in all; 0: every expert is there */
+  uint64_t locked_bytes; /* of all of them then, in page-locked memory of the host */
 } nib_explain_item;
-#define NIB_EXPLAIN_ITEM_INIT \
-  { sizeof(nib_explain_item), 0, 0, 0, 0, 0, NULL, 0, NULL, 0, NULL, 0, NULL, 0, NULL, 0, NULL, 0, NULL, 0 }
+#define NIB_EXPLAIN_ITEM_INIT                                                                               \
+  {                                                                                                         \
+    sizeof(nib_explain_item), 0, 0, 0, 0, 0, NULL, 0, NULL, 0, NULL, 0, NULL, 0, NULL, 0, NULL, 0, NULL, 0, \
+        0, 0                                                                                                \
+  }
 
 enum { NIB_TEXT_SPECIALS = 1 }; /* special tokens are spelled in the text: "<|start|>" */
 

@@ -155,6 +155,8 @@ nib_status nib_model_explain(const nib_model* model, uint32_t index, nib_explain
     lend(kernel_name(item.kernel), value.kernel, value.kernel_size);
     lend(item.instruction_set, value.instruction_set, value.instruction_set_size);
     lend(item.device, value.device, value.device_size);
+    value.slots = item.slots;
+    value.locked_bytes = item.locked_bytes;
     write_struct(value, out);
     return {};
   });

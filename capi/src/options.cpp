@@ -118,6 +118,7 @@ Status ModelRequest::read(const nib_model_options* options_given) {
   options.host_experts = (given.flags & NIB_MODEL_HOST_EXPERTS) != 0;
   if (given.device > INT_MAX) return {Code::argument, concat("device is ", given.device)};
   options.device = static_cast<int>(given.device);
+  options.expert_cache_bytes = given.expert_cache_bytes;
   NIB_TRY(read_budgets(given, options));
   options.prefill_rows = given.prefill_rows;
   options.vocabulary_only = (given.flags & NIB_MODEL_VOCABULARY_ONLY) != 0;

@@ -11,11 +11,11 @@
 
 namespace nib::inline v0::cuda {
 
-// A matrix of each expert.
+// Matrices of experts, one of each or of those that have a slot (ActiveExperts::matrix), and their biases.
 template <class Tiles>
 struct ExpertMatrices {
   Tiles shape;
-  const std::byte* first;  // the header of expert 0's
+  const std::byte* first;  // the header of matrix 0
   std::int64_t distance;   // bytes from one to the next
   const float* bias;       // [experts][bias_stride], or null
   std::int64_t bias_stride;
@@ -30,9 +30,11 @@ struct OfExperts {
   NIB_DEVICE int tiles() const { return static_cast<int>(of.shape.tiles()); }
   NIB_DEVICE int items() const { return active.count * tiles(); }
   NIB_DEVICE const Tiles& shape() const { return of.shape; }
-  NIB_DEVICE int expert(int item) const { return active.id[item / tiles()]; }
+  NIB_DEVICE int expert(int item) const { return active.id(item / tiles()); }
   NIB_DEVICE int row_tile(int item) const { return item % tiles(); }
-  NIB_DEVICE const std::byte* matrix(int item) const { return of.first + expert(item) * of.distance; }
+  NIB_DEVICE const std::byte* matrix(int item) const {
+    return of.first + active.matrix(item / tiles()) * of.distance;
+  }
   NIB_DEVICE const std::byte* tile(int item) const {
     return matrix(item) + kDeviceHeaderBytes + row_tile(item) * of.shape.tile_bytes();
   }
@@ -42,13 +44,13 @@ struct OfExperts {
   }
 
   NIB_DEVICE int matrices() const { return active.count; }
-  NIB_DEVICE int columns(int matrix) const { return active.first[matrix + 1] - active.first[matrix]; }
+  NIB_DEVICE int columns(int matrix) const { return active.entries(matrix); }
   NIB_DEVICE int first_entry(int item) const { return active.first[item / tiles()]; }
   NIB_DEVICE int entries(int item) const { return columns(item / tiles()); }
   // The entry of column i, or where there are fewer that of the first.
   NIB_DEVICE int entry(int item, int i) const {
     const int matrix = item / tiles(), from = active.first[matrix];
-    return from + i < active.first[matrix + 1] ? from + i : from;
+    return i < active.entries(matrix) ? from + i : from;
   }
 };
 
@@ -164,7 +166,7 @@ struct DownOutputs : OfExperts<Tiles> {
   }
 };
 
-// For up to eight rows: the expert that comes last to a tile adds up what all have left.
+// For up to eight rows: the expert that comes last to a tile, of all rounds, adds up what all have left.
 template <class Tiles>
 struct DownAndAdd : DownOutputs<Tiles> {
   using DownOutputs<Tiles>::DownOutputs;
@@ -188,11 +190,11 @@ struct DownAndAdd : DownOutputs<Tiles> {
     int before = 0;
     if (lane == 0) {
       before = add_in_order(this->call.tile_counters + tile, 1);
-      if (before + 1 == this->active.count) this->call.tile_counters[tile] = 0;
+      if (before + 1 == this->active.in_all_rounds) this->call.tile_counters[tile] = 0;
     }
     before = shuffle(before, 0);
     sync_warp();  // and what is counted before what the lanes read
-    return before + 1 == this->active.count;
+    return before + 1 == this->active.in_all_rounds;
   }
 };
 

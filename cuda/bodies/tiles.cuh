@@ -32,20 +32,23 @@ struct TilesProblem {
 
   NIB_DEVICE int tiles() const { return static_cast<int>((call.weight.strips() + 1) / 2); }
   NIB_DEVICE int matrices() const { return call.lists.first ? active.count : 1; }
-  NIB_DEVICE int expert(int matrix) const { return call.lists.first ? active.id[matrix] : 0; }
+  NIB_DEVICE int expert(int matrix) const { return call.lists.first ? active.id(matrix) : 0; }
   NIB_DEVICE int first_entry(int matrix) const { return call.lists.first ? active.first[matrix] : 0; }
   NIB_DEVICE int columns(int matrix) const {
-    return call.lists.first ? active.first[matrix + 1] - active.first[matrix] : static_cast<int>(call.rows);
+    return call.lists.first ? active.entries(matrix) : static_cast<int>(call.rows);
   }
   NIB_DEVICE const std::uint16_t* column(int entry) const {
     return call.x + (call.lists.row ? call.lists.row[entry] : entry) * call.x_stride;
   }
-  NIB_DEVICE const std::byte* matrix(int expert) const { return call.weight.data + expert * call.distance; }
+  NIB_DEVICE const std::byte* bytes(int matrix) const {
+    return call.weight.data + (call.lists.first ? active.matrix(matrix) : 0) * call.distance;
+  }
 
   // The sums of one entry, by a warp; lane l has row l of the pair.
-  NIB_DEVICE void finish(int expert, int pair, int lane, int entry, float sum) const {
-    const int row = pair * 2 * static_cast<int>(kStripRows) + lane;
-    sum *= *reinterpret_cast<const float*>(matrix(expert));
+  NIB_DEVICE void finish(const Piece& piece, int lane, int entry, float sum) const {
+    const int pair = piece.first_tile, row = pair * 2 * static_cast<int>(kStripRows) + lane,
+              expert = this->expert(piece.matrix);
+    sum *= *reinterpret_cast<const float*>(bytes(piece.matrix));
     if (call.bias && row < call.weight.rows) sum += call.bias[expert * call.bias_stride + row];
     if (call.hidden.at) return finish_units(pair, lane, entry, sum);
     if (row >= call.weight.rows) return;
@@ -102,8 +105,7 @@ NIB_KERNEL void NIB_FITS(kTilesThreads, 2) tiles_kernel(TilesProduct call) {
   for (int number = block_index();; number += block_count()) {
     const Piece piece = find_piece(problem, number, 1, kColumns);
     if (piece.matrix < 0) return;  // all threads of the block
-    const int expert = problem.expert(piece.matrix),
-              left = problem.columns(piece.matrix) - piece.first_column,
+    const int left = problem.columns(piece.matrix) - piece.first_column,
               columns = left < kColumns ? left : kColumns,
               first_entry = problem.first_entry(piece.matrix) + piece.first_column;
     if (thread_index() < columns)
@@ -112,7 +114,7 @@ NIB_KERNEL void NIB_FITS(kTilesThreads, 2) tiles_kernel(TilesProduct call) {
     const std::int64_t strip = piece.first_tile * 2 + lane / kStripRows;
     const bool has_strip = strip < call.weight.strips();
     PackedWeight weight = call.weight;
-    weight.data = problem.matrix(expert) + kDeviceHeaderBytes;
+    weight.data = problem.bytes(piece.matrix) + kDeviceHeaderBytes;
     const cpu::Tiles<D> tiles(weight, has_strip ? strip : 0);
     const auto count = static_cast<int>(tiles.count());
     float total = 0;
@@ -132,7 +134,7 @@ NIB_KERNEL void NIB_FITS(kTilesThreads, 2) tiles_kernel(TilesProduct call) {
           total += shared.sums[parity][i][warp][lane];
       parity ^= 1;
     }
-    if (warp < columns) problem.finish(expert, piece.first_tile, lane, first_entry + warp, total);
+    if (warp < columns) problem.finish(piece, lane, first_entry + warp, total);
   }
 }
 

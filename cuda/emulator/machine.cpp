@@ -66,6 +66,12 @@ void release(DeviceQueue& queue, void* pointer) {
   std::free(block);
 }
 
+void* allocate_locked(DeviceQueue&, std::size_t bytes) {
+  void* const memory = std::aligned_alloc(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment);
+  return memory ? std::memset(memory, 0xff, bytes) : nullptr;
+}
+void release_locked(DeviceQueue&, void* pointer) { std::free(pointer); }
+
 Status upload(DeviceQueue& queue, void* to, const void* from, std::size_t bytes) {
   return copy(queue, to, from, bytes);
 }

@@ -1,5 +1,6 @@
 #include "../bodies/experts.cuh"
 #include "../bodies/forms.cuh"
+#include "../expert_slots.hpp"
 #include "../multiply.hpp"
 #include "../tiles.hpp"
 #include <nibble/base/concat.hpp>
@@ -72,6 +73,7 @@ struct Experts {
   const OpContext& context;
   const ExpertsArgs& args;
   Hidden hidden;
+  int round = 0;  // of rounds()
 
   Experts(const Queue& to, const OpContext& with, const ExpertsArgs& of)
       : queue(to),
@@ -80,13 +82,27 @@ struct Experts {
         hidden{reinterpret_cast<std::uint16_t*>(with.expert_inputs), bf16_stride(of.width),
                static_cast<int>(of.width), of.activation, of.gate} {}
 
-  ExpertLists lists() const { return {args.experts, args.routing.first, args.routing.row}; }
+  bool has_slots() const { return args.slots.count > 0; }
+  SlotTable table() const { return {args.slots.table, args.experts, args.slots.count}; }
+  int rounds() const { return has_slots() ? rounds_of(entries(), args.experts, args.slots.count) : 1; }
+  Status fetch() const {
+    return fetch_experts(queue, table(), {args.gate_up->data, args.slots.gate_up, distance(args.gate_up)},
+                         {args.down->data, args.slots.down, distance(args.down)}, round);
+  }
+
+  ExpertLists lists() const {
+    return {args.experts, args.routing.first, args.routing.row, has_slots() ? table().place : nullptr, round};
+  }
   std::int64_t entries() const { return args.rows * args.experts_per_token; }
   std::int64_t width() const { return args.down->rows; }
   const std::uint16_t* x() const { return reinterpret_cast<const std::uint16_t*>(args.normed); }
   std::int64_t x_stride() const { return bf16_stride(args.gate_up->k); }
   std::int64_t distance(const PackedWeight* of) const {
     return args.experts > 1 ? of[1].data - of[0].data : 0;
+  }
+  // The first of those that kernels multiply with.
+  const std::byte* first(const PackedWeight* of) const {
+    return !has_slots() ? of->data : of == args.down ? args.slots.down : args.slots.gate_up;
   }
   std::int64_t gate_up_bias_stride() const { return args.gate_up->strips() * kStripRows; }
   Combine combine() const {
@@ -100,10 +116,12 @@ struct Experts {
 
   template <class Tiles>
   ExpertMatrices<Tiles> matrices(const PackedWeight* of, const float* bias, std::int64_t bias_stride) const {
-    return {{of->rows, of->k}, of->data, distance(of), bias, bias_stride};
+    return {{of->rows, of->k}, first(of), distance(of), bias, bias_stride};
   }
   TilesProduct tiles(const PackedWeight* of, const float* bias, std::int64_t bias_stride) const {
-    return {.weight = *of,
+    PackedWeight weight = *of;
+    weight.data = first(of);
+    return {.weight = weight,
             .distance = distance(of),
             .lists = lists(),
             .rows = args.rows,
@@ -119,14 +137,14 @@ struct Experts {
   }
 };
 
-// For up to eight rows an expert has so few, too.
+// For up to eight rows an expert has so few, too; and no kernel is left to add up their outputs. What counts
+// experts for that is not zero between rounds, so that all kernels have their own counters behind it.
 template <class Math, template <class> class Problem>
-Status launch_striped(const Experts& op, const typename ProblemOf<Math, Problem>::Call& call,
-                      std::int64_t tile_counters) {
+Status launch_striped(const Experts& op, const typename ProblemOf<Math, Problem>::Call& call) {
   static_assert(sizeof(StripedExperts<Math>) <= Math::kMostShared);
   const int blocks = blocks_of(op.queue, Math::kBlocksThatFit, sizeof(StripedExperts<Math>));
-  NIB_ASSIGN(const CutItems cut,
-             cut_items(Scratch(op.context), blocks, call.matrices.shape.slices(), tile_counters));
+  NIB_ASSIGN(const CutItems cut, cut_items(Scratch(op.context), blocks, call.matrices.shape.slices(),
+                                           ceil_div(op.width(), std::int64_t{kTileRows})));
   return launch(experts_kernel<Math, Problem>, {blocks, kStripeThreads, sizeof(StripedExperts<Math>)},
                 op.queue.stream, call, cut);
 }
@@ -145,7 +163,7 @@ Status launch_gate_up(const Experts& op) {
       op.lists(), op.matrices<Tiles>(op.args.gate_up, op.args.gate_up_bias, op.gate_up_bias_stride()), op.x(),
       op.x_stride(), op.hidden};
   return op.args.rows > kColumns ? launch_grouped<Math, GateUp>(op, call)
-                                 : launch_striped<Math, GateUp>(op, call, 0);
+                                 : launch_striped<Math, GateUp>(op, call);
 }
 
 template <class Math>
@@ -159,10 +177,8 @@ Status launch_down(const Experts& op) {
                              op.args.outputs,
                              op.combine(),
                              Scratch(op.context).counters};
-  if (op.args.rows <= kColumns)
-    return launch_striped<Math, DownAndAdd>(op, call, call.matrices.shape.tiles());
-  NIB_TRY((launch_grouped<Math, DownOutputs>(op, call)));
-  return op.launch_combine();
+  return op.args.rows > kColumns ? launch_grouped<Math, DownOutputs>(op, call)
+                                 : launch_striped<Math, DownAndAdd>(op, call);
 }
 
 Status launch_gate_up_of_tiles(const Experts& op) {
@@ -179,8 +195,7 @@ Status launch_down_of_tiles(const Experts& op) {
   call.entry_weight = op.args.routing.weight;
   call.out = op.args.outputs;
   call.out_stride = row_stride(op.width());
-  NIB_TRY(multiply_tiles(op.queue, call));
-  return op.launch_combine();
+  return multiply_tiles(op.queue, call);
 }
 
 // One matrix of each expert: of one shape, and as far from one another as the first two are.
@@ -208,8 +223,11 @@ Status check(const ExpertsArgs& args) {
   if (args.experts_per_token < 1 || args.experts_per_token > args.experts)
     return Status(Code::argument, concat("experts of a row: expected 1 to ", args.experts, ", found ",
                                          args.experts_per_token));
-  if (args.rows < 0 || args.rows > std::numeric_limits<std::int32_t>::max() / args.experts_per_token)
-    return Status(Code::argument, concat("rows: found ", args.rows));
+  if (args.rows < 0 || args.rows > kMostEntries)
+    return Status(Code::argument, concat("rows: expected at most ", kMostEntries, ", found ", args.rows));
+  if (args.slots.count < 0 || args.slots.count > args.experts)
+    return Status(Code::argument,
+                  concat("slots of experts: expected at most ", args.experts, ", found ", args.slots.count));
   if (args.width < 1 || args.width > std::numeric_limits<std::int32_t>::max() / 2)
     return Status(Code::argument, concat("units of an expert: found ", args.width));
   const std::int64_t rows = is_gated(args.activation) ? 2 * row_stride(args.width) : args.width;
@@ -230,16 +248,24 @@ Status experts(const Queue& queue, const OpContext& context, const ExpertsArgs& 
   const DeviceForm up_form = device_form(*args.gate_up), down_form = device_form(*args.down);
   if (up_form == DeviceForm::none) return no_kernel(*args.gate_up);
   if (down_form == DeviceForm::none) return no_kernel(*args.down);
-  const Experts op(queue, context, args);
+  Experts op(queue, context, args);
   if (op.hidden.stride > op.hidden.units)
     NIB_TRY(launch(clear_beyond_kernel, {queue.processors, kStripeThreads, 0}, queue.stream, op.hidden,
                    op.entries()));
-  NIB_TRY(run_by_form(
-      up_form, queue.tensor_cores, [&]<class Math>() { return launch_gate_up<Math>(op); },
-      [&] { return launch_gate_up_of_tiles(op); }));
-  return run_by_form(
-      down_form, queue.tensor_cores, [&]<class Math>() { return launch_down<Math>(op); },
-      [&] { return launch_down_of_tiles(op); });
+  if (op.has_slots()) NIB_TRY(place_experts(queue, op.table(), args.routing.first));
+  const int rounds = op.rounds();
+  for (int i = 0; i < rounds; ++i) {
+    op.round = i;
+    if (op.has_slots()) NIB_TRY(op.fetch());
+    NIB_TRY(run_by_form(
+        up_form, queue.tensor_cores, [&]<class Math>() { return launch_gate_up<Math>(op); },
+        [&] { return launch_gate_up_of_tiles(op); }));
+    NIB_TRY(run_by_form(
+        down_form, queue.tensor_cores, [&]<class Math>() { return launch_down<Math>(op); },
+        [&] { return launch_down_of_tiles(op); }));
+  }
+  const bool is_added = args.rows <= kColumns && down_form != DeviceForm::tiles;
+  return is_added ? Status() : op.launch_combine();
 }
 
 }  // namespace nib::inline v0::cuda

@@ -76,6 +76,7 @@ constexpr const char* kPlanFooter =
 Examples:
   nibble plan -m openai/gpt-oss-20b -c 32768 --memory 16G
   nibble plan -m openai/gpt-oss-20b -ngl 12 --device-memory 8G
+  nibble plan -m openai/gpt-oss-120b -ngl all --expert-cache 16G
   nibble plan --config gpt-oss-120b/config.json
   nibble plan --params 108e9@mxfp4+12e9@bf16
 )";
@@ -258,6 +259,10 @@ void add_placement(CLI::App& verb, ModelFlags& flags) {
   section.value("--device", "N", flags.device, "which device (default: 0; nibble doctor lists them)");
   section.bytes("--device-memory", flags.device_memory,
                 "memory to stay below there (default: what is free when the model is opened)");
+  section.bytes(
+      "--expert-cache", flags.expert_cache,
+      "of this for experts; if not all fit, they are copied there from main memory\nas tokens choose "
+      "them (default: as much as they take)");
   add_cuda_library(section, flags.cuda_library);
 }
 

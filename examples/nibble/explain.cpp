@@ -23,7 +23,8 @@ struct Group {
 
   bool holds(const ExplainItem& item) const {
     return item.op == first.op && item.purpose == first.purpose && item.format == first.format &&
-           item.computed == first.computed && item.kernel == first.kernel && item.device == first.device;
+           item.computed == first.computed && item.kernel == first.kernel && item.device == first.device &&
+           item.slots == first.slots;
   }
 };
 std::vector<Group> grouped(std::span<const ExplainItem> items) {
@@ -35,6 +36,7 @@ std::vector<Group> grouped(std::span<const ExplainItem> items) {
     } else {
       same->first.bytes += item.bytes;
       same->first.decode_bytes += item.decode_bytes;
+      same->first.locked_bytes += item.locked_bytes;
       ++same->items;
     }
   }
@@ -61,6 +63,20 @@ std::string generic_text(const Model& model, KernelKind kernel, std::string_view
   std::string text;
   for (const std::string& format : formats) text += concat(text.empty() ? opening : ", ", format);
   return text.empty() ? text : concat(text, closing);
+}
+
+// Where experts are when no token needs them.
+std::string slots_text(const Model& model) {
+  std::uint64_t slots = 0, locked = 0;
+  for (const ExplainItem& item : model.explain()) {
+    slots = std::max<std::uint64_t>(slots, item.slots);
+    locked += item.locked_bytes;
+  }
+  if (slots == 0) return "";
+  return concat("\nExperts take turns in ", slots, " slots of each layer on the device. All of them, ",
+                bytes_text(locked),
+                ", lie in page-locked\nmemory of the host, and are copied to a slot when a ",
+                "token chooses them.\n");
 }
 
 std::string text_report(const Model& model, bool every) {
@@ -98,7 +114,8 @@ std::string text_report(const Model& model, bool every) {
                              "bytes: right, but slower than reading them would allow.\n"),
                 generic_text(model, KernelKind::chain, "\nNo kernel of its own on the device yet: ",
                              ". One for all of these (chain) decodes them\n"
-                             "there: right, but slower than reading them would allow.\n"));
+                             "there: right, but slower than reading them would allow.\n"),
+                slots_text(model));
 }
 
 // For programs: keys are part of what the command line promises.
@@ -114,7 +131,9 @@ Json item_json(const ExplainItem& item, std::uint64_t all) {
                        {"device", json(item.device)},
                        {"bytes", json(item.bytes)},
                        {"decode_bytes", json(item.decode_bytes)},
-                       {"decode_share", json(share(item.decode_bytes, all))}});
+                       {"decode_share", json(share(item.decode_bytes, all))},
+                       {"slots", json(item.slots)},
+                       {"locked_bytes", json(item.locked_bytes)}});
 }
 
 std::string json_report(const Model& model) {

@@ -26,6 +26,7 @@ struct ModelFlags {
   bool host_experts = false;     // of these layers
   std::uint16_t device = 0;
   std::uint64_t device_memory = 0;  // bytes; 0: what is free there
+  std::uint64_t expert_cache = 0;   // bytes there for experts; 0: as many as they take
   std::string cuda_library;         // its file or folder; empty: where it was installed with the program
 };
 

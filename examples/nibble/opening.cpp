@@ -14,7 +14,7 @@ namespace nib::program {
 namespace {
 
 constexpr const char* kLessThere =
-    "Less goes there with a smaller -ngl, with --cpu-moe, or with a shorter context: -c N.";
+    "Less goes there with a smaller -ngl, with --cpu-moe or --expert-cache, or with a shorter context: -c N.";
 
 bool too_large_for_device(const PlanSummary& summary) {
   return summary.device_budget && summary.device_bytes > summary.device_budget;
@@ -60,6 +60,7 @@ ModelOptions model_options(const ModelFlags& flags) {
   options.host_experts = flags.host_experts;
   options.device = flags.device;
   options.device_budget = flags.device_memory;
+  options.expert_cache_bytes = flags.expert_cache;
   return options;
 }
 

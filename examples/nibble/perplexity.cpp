@@ -72,6 +72,7 @@ Status measure(const PerplexityFlags& flags, const Cancel* cancel, Findings& fin
     ModelFlags second = flags.model;
     second.model = flags.against;
     second.gpu_layers = 0;
+    second.expert_cache = 0;
     second.numerics = flags.against_numerics.value_or(flags.model.numerics);
     if (flags.model.memory)
       second.memory = std::max<std::uint64_t>(flags.model.memory - opened.summary.host_bytes, 1);

@@ -51,7 +51,7 @@ void wish_huge_pages(void* data, std::size_t bytes) {
 
 Allocator system_allocator() { return {system_allocate, system_release, nullptr}; }
 
-Result<void*> Memory::take(std::size_t bytes, Purpose purpose, std::string_view what) {
+Result<void*> Memory::take(std::size_t bytes, Purpose purpose, std::string_view what, const Allocator& from) {
   Account& of = account(purpose);
   // Charged only if it fits, in one step: what is refused never stands in the way of what another thread may
   // have.
@@ -63,7 +63,7 @@ Result<void*> Memory::take(std::size_t bytes, Purpose purpose, std::string_view 
                     concat(what, ": needs ", bytes, " bytes, but the plan allows ", ceiling, " bytes for ",
                            purpose_name(purpose), " and ", before, " are in use"));
   } while (!of.used.compare_exchange_weak(before, before + bytes));
-  void* pointer = allocator_.allocate(allocator_.user, bytes, 64);
+  void* pointer = from.allocate(from.user, bytes, 64);
   if (!pointer) {
     of.used.fetch_sub(bytes);
     return Status(Code::memory, concat(what, ": cannot allocate ", bytes, " bytes"));
@@ -74,24 +74,26 @@ Result<void*> Memory::take(std::size_t bytes, Purpose purpose, std::string_view 
   return pointer;
 }
 
-void Memory::give_back(void* pointer, std::size_t bytes, Purpose purpose) noexcept {
-  allocator_.release(allocator_.user, pointer, bytes);
+void Memory::give_back(void* pointer, std::size_t bytes, Purpose purpose, const Allocator& to) noexcept {
+  to.release(to.user, pointer, bytes);
   account(purpose).used.fetch_sub(bytes);
 }
 
-Result<Buffer> Buffer::make(std::size_t bytes, Memory& memory, Purpose purpose, std::string_view what) {
+Result<Buffer> Buffer::make(std::size_t bytes, Memory& memory, Purpose purpose, std::string_view what,
+                            const Allocator& from) {
   Buffer buffer;
   if (bytes == 0) return buffer;
-  NIB_ASSIGN(void* pointer, memory.take(bytes, purpose, what));
+  NIB_ASSIGN(void* pointer, memory.take(bytes, purpose, what, from));
   buffer.data_ = static_cast<std::byte*>(pointer);
   buffer.size_ = bytes;
   buffer.memory_ = &memory;
   buffer.purpose_ = purpose;
+  buffer.from_ = from;
   return buffer;
 }
 
 void Buffer::reset() {
-  if (data_) memory_->give_back(data_, size_, purpose_);
+  if (data_) memory_->give_back(data_, size_, purpose_, from_);
   data_ = nullptr;
   size_ = 0;
 }

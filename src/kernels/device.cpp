@@ -34,6 +34,18 @@ Allocator Device::allocator() {
           this};
 }
 
+Allocator Device::locked_allocator() const {
+  return {[](void* user, std::size_t bytes, std::size_t) -> void* {
+            const Device& device = *static_cast<const Device*>(user);
+            return device.library_.allocate_locked(device.queue_, bytes);
+          },
+          [](void* user, void* pointer, std::size_t) {
+            const Device& device = *static_cast<const Device*>(user);
+            device.library_.release_locked(device.queue_, pointer);
+          },
+          const_cast<Device*>(this)};
+}
+
 Result<std::uint64_t> Device::free_memory() const {
   std::uint64_t bytes = 0;
   NIB_TRY(call(library_.free_memory, &bytes));

@@ -215,7 +215,8 @@ Status Transformer::mix_experts(std::uint32_t layer, std::int64_t rows, Workspac
                             .outputs = with.expert_outputs,
                             .x = with.x,
                             .activation = config_.activation,
-                            .up = w.up.empty() ? nullptr : w.up.data()}));
+                            .up = w.up.empty() ? nullptr : w.up.data(),
+                            .slots = w.slots}));
   x_was_written(place, workspace);
   return {};
 }
@@ -266,8 +267,20 @@ Status Transformer::forward(std::span<const BatchRow> batch, Workspace& workspac
   const FloatScope scope;
   Status done = pass(batch, workspace, cancel, drawn);
   // What was asked of a device before a pass ended early writes to pages that their session may now let go.
-  if (!done.ok() && placement_.uses_device()) static_cast<void>(device_->download(nullptr, nullptr, 0));
+  if (!done.ok() && placement_.uses_device()) {
+    const Status ended = device_->download(nullptr, nullptr, 0);
+    if (!ended.ok() || done.code() != Code::stopped) forget_slots();
+  }
   return done;
+}
+
+// Kernels that were not launched may be those that should have filled slots. An error is that of the next
+// pass.
+void Transformer::forget_slots() const {
+  for (const LayerWeights& layer : weights_.layers)
+    if (layer.slots.count)
+      static_cast<void>(
+          device_->clear(layer.slots.table, slot_table_bytes(config_.experts, layer.slots.count)));
 }
 
 Status Transformer::pass(std::span<const BatchRow> batch, Workspace& workspace, const Cancel* cancel,

@@ -62,8 +62,11 @@ class WeightLayout::Builder {
   Builder(WeightLayout& layout, const Checkpoint& checkpoint, const ModelConfig& config)
       : layout_(layout), checkpoint_(checkpoint), config_(config) {}
 
-  // Whatever is made from now on is for this place.
-  void at(Place place) { place_ = place; }
+  // Whatever is made from now on is for this place; of experts there, so many slots. 0: all of them.
+  void at(Place place, std::int64_t slots = 0) {
+    place_ = place;
+    slots_ = place == Place::device ? slots : 0;
+  }
 
   const Status& status() const { return status_; }
   bool ok() const { return status_.ok(); }
@@ -146,8 +149,18 @@ class WeightLayout::Builder {
       fail(Code::unsupported, concat("tensor ", m.stored.tensors[0]->name, " is ", info.name,
                                      ", which a device cannot multiply; leave its layer to the processor"));
     if (!ok()) return m;
+    const std::string name = concat(kind, " (", format_name(m.format), ")");
+    if (slots_ > 0 && m.stored.experts > 1) {
+      m.slots = slots_;
+      m.locked = layout_.locked_bytes_;
+      layout_.locked_bytes_ += m.locked_bytes();
+      WeightGroup& all = group_of(concat(name, ", page-locked"), Place::host);
+      all.bytes += m.locked_bytes();
+      count(m.stored, all);
+    }
     m.offset = reserve(m.bytes());
-    WeightGroup& group = group_of(concat(kind, " (", format_name(m.format), ")"));
+    WeightGroup& group = group_of(
+        m.slots ? concat(name, ", ", m.slots, " slots for ", m.stored.experts, " in each layer") : name);
     group.bytes += m.bytes();
     group.decode_bytes += m.decode_bytes();
     count(m.stored, group);
@@ -188,6 +201,13 @@ class WeightLayout::Builder {
                     " rows; beside one in another format ", kStripRows, " must divide them"));
     }
     return made;
+  }
+
+  // The table of the layer's slots.
+  std::uint64_t slot_table() {
+    const std::uint64_t bytes = slot_table_bytes(config_.experts, slots_);
+    group_of("tables of slots").bytes += bytes;
+    return reserve(bytes);
   }
 
   Vector vector(Stored stored) {
@@ -260,10 +280,11 @@ class WeightLayout::Builder {
       group.stored_bytes += stored_bytes(*tensor);
     }
   }
-  WeightGroup& group_of(std::string_view name) {
+  WeightGroup& group_of(std::string_view name) { return group_of(name, place_); }
+  WeightGroup& group_of(std::string_view name, Place place) {
     for (WeightGroup& group : layout_.groups_)
-      if (group.name == name && group.place == place_) return group;
-    return layout_.groups_.emplace_back(WeightGroup{std::string(name), 0, 0, 0, 0, 0, place_});
+      if (group.name == name && group.place == place) return group;
+    return layout_.groups_.emplace_back(WeightGroup{std::string(name), 0, 0, 0, 0, 0, place});
   }
 
   WeightLayout& layout_;
@@ -271,6 +292,7 @@ class WeightLayout::Builder {
   const ModelConfig& config_;
   Status status_;
   Place place_ = Place::host;
+  std::int64_t slots_ = 0;
   std::unordered_set<const CheckpointTensor*> counted_;
 };
 
@@ -350,6 +372,7 @@ void WeightLayout::add_experts(Builder& builder, const TensorNames& names, const
     layer.gate_up_bias = builder.vector(builder.collect(l, biases, 0, experts, map));
     layer.down_bias = builder.vector(builder.collect(l, {{names.down_bias, hidden}}, 0, experts));
   }
+  if (layer.down.slots) layer.slot_table = builder.slot_table();
 }
 
 bool WeightLayout::has(const Builder& builder, Presence presence, std::string_view pattern, unsigned layer) {
@@ -357,8 +380,39 @@ bool WeightLayout::has(const Builder& builder, Presence presence, std::string_vi
   return !pattern.empty() && builder.stored(tensor_name(pattern, layer));
 }
 
+std::uint64_t WeightLayout::expert_cache_bytes(std::int64_t slots) const {
+  std::uint64_t bytes = 0;
+  for (const Layer& layer : layers_)
+    if (layer.down.place == Place::device) {
+      const std::int64_t experts = layer.down.stored.experts;
+      bytes +=
+          (layer.gate_up.expert_bytes() + layer.down.expert_bytes()) * static_cast<std::uint64_t>(slots) +
+          (slots < experts ? slot_table_bytes(experts, slots) : 0);
+    }
+  return bytes;
+}
+
 Result<WeightLayout> WeightLayout::make(const Checkpoint& checkpoint, const ModelConfig& config,
-                                        const Placement& placement) {
+                                        const Placement& placement, std::uint64_t expert_cache) {
+  NIB_ASSIGN(WeightLayout whole, make_with(checkpoint, config, placement, 0));
+  if (expert_cache == 0) return whole;
+  if (!config.routed || whole.expert_cache_bytes(1) == 0)
+    return Status(Code::argument,
+                  concat(checkpoint.path, ": a cache of experts was asked for, but ",
+                         config.routed ? "the device computes none" : "the model has none to choose among"));
+  std::int64_t slots = config.experts;
+  while (slots >= config.experts_per_token && whole.expert_cache_bytes(slots) > expert_cache) --slots;
+  if (slots < config.experts_per_token)
+    return Status(Code::budget,
+                  concat(checkpoint.path, ": a cache of ", expert_cache, " bytes does not hold the ",
+                         config.experts_per_token, " experts of a token in each layer; the smallest that ",
+                         "does has ", whole.expert_cache_bytes(config.experts_per_token), " bytes"));
+  if (slots == config.experts) return whole;
+  return make_with(checkpoint, config, placement, static_cast<std::uint32_t>(slots));
+}
+
+Result<WeightLayout> WeightLayout::make_with(const Checkpoint& checkpoint, const ModelConfig& config,
+                                             const Placement& placement, std::uint32_t slots) {
   if (checkpoint.prepared && checkpoint.prepared->layout != kPackedLayout)
     return Status(Code::unsupported,
                   concat(checkpoint.path, ": is prepared in layout ", checkpoint.prepared->layout,
@@ -367,6 +421,7 @@ Result<WeightLayout> WeightLayout::make(const Checkpoint& checkpoint, const Mode
     return Status(Code::argument, concat(checkpoint.path, ": the placement is of ", placement.layers.size(),
                                          " layers, the model has ", config.layers));
   WeightLayout layout;
+  layout.slots_ = slots;
   Builder builder(layout, checkpoint, config);
   const TensorNames& names = dialect_of(checkpoint, *config.architecture);
   const std::int64_t hidden = config.hidden, vocabulary = config.vocabulary;
@@ -375,7 +430,7 @@ Result<WeightLayout> WeightLayout::make(const Checkpoint& checkpoint, const Mode
     Layer& layer = layout.layers_.emplace_back();
     builder.at(placement.layer(l).attention);
     add_attention(builder, names, config, l, layer);
-    builder.at(placement.layer(l).experts);
+    builder.at(placement.layer(l).experts, slots);
     add_experts(builder, names, config, l, layer);
   }
   builder.at(Place::host);  // whatever computes, the host looks them up

@@ -55,9 +55,19 @@ class WeightLoader {
     base_ = base;
   }
   // And of the device's block, with what matrices on their way there need.
-  void use(const Device& device, std::byte* base, Buffer staging, Pool& pool) {
+  void use(const Device& device, std::byte* base, std::byte* locked, Buffer staging, Pool& pool) {
     upload_staging_ = std::move(staging);
-    uploader_.emplace(packer_, device, base, upload_staging_.as<std::byte>(), pool);
+    uploader_.emplace(packer_, device, base, locked, upload_staging_.as<std::byte>(), pool);
+  }
+
+  // Those of a layer, with nothing in them.
+  Result<ExpertSlots> slots_of(const WeightLayout::Layer& layer) {
+    ExpertSlots slots;
+    if (!layer.down.slots) return slots;
+    NIB_TRY(uploader_->clear_slots(layer.slot_table, layer.down.stored.experts, layer.down.slots));
+    slots = {static_cast<int>(layer.down.slots), uploader_->at(layer.gate_up.offset),
+             uploader_->at(layer.down.offset), uploader_->at(layer.slot_table)};
+    return slots;
   }
 
   Status load_rows(const CheckpointTensor& tensor, std::uint64_t offset) {
@@ -96,7 +106,7 @@ class WeightLoader {
     if (m.place == Place::device) {
       NIB_TRY(uploader_->matrix(m, checkpoint_.path));
       count(m);
-      return experts_of(m, uploader_->at(m.offset), nullptr);
+      return experts_of(m, uploader_->home(m), nullptr);
     }
     std::byte* out = base_ + m.offset;
     const PreparedMatrix* prepared = m.prepared_in(checkpoint_);
@@ -242,7 +252,8 @@ Result<Weights> WeightLayout::load(const Checkpoint& checkpoint, const ModelConf
   NIB_ASSIGN(Buffer staging, Buffer::make(staging_bytes(pool.threads()) - for_upload, memory,
                                           Purpose::staging, "the buffers for reading weights"));
   std::byte* base = weights.memory.data();
-  WeightLoader loader(checkpoint, backend, numerics, pool, progress, cancel, here + there);
+  WeightLoader loader(checkpoint, backend, numerics, pool, progress, cancel,
+                      here + there + locked_bytes_ - (slots_ ? expert_cache_bytes(slots_) : 0));
   loader.use(std::move(staging), base);
   if (there > 0) {
     NIB_ASSIGN(weights.device_memory,
@@ -250,7 +261,14 @@ Result<Weights> WeightLayout::load(const Checkpoint& checkpoint, const ModelConf
                             concat("the weights of ", checkpoint.path, " on the device")));
     NIB_ASSIGN(Buffer upload,
                Buffer::make(for_upload, memory, Purpose::staging, "the buffers for weights of the device"));
-    loader.use(*device.device, weights.device_memory.data(), std::move(upload), pool);
+    if (locked_bytes_ > 0) {
+      NIB_ASSIGN(weights.locked_memory,
+                 Buffer::make(locked_bytes_, memory, Purpose::weights,
+                              concat("page-locked memory for the experts of ", checkpoint.path),
+                              device.device->locked_allocator()));
+    }
+    loader.use(*device.device, weights.device_memory.data(), weights.locked_memory.data(), std::move(upload),
+               pool);
   }
 
   weights.embedding = {embedding_->format, config.vocabulary, config.hidden, base + embedding_offset_};
@@ -284,6 +302,7 @@ Result<Weights> WeightLayout::load(const Checkpoint& checkpoint, const ModelConf
     NIB_ASSIGN(to.gate_up_bias, loader.load_vector(from.gate_up_bias));
     NIB_ASSIGN(to.down, loader.load_matrix(from.down, numerics));
     NIB_ASSIGN(to.down_bias, loader.load_vector(from.down_bias));
+    NIB_ASSIGN(to.slots, loader.slots_of(from));
   }
   NIB_ASSIGN(weights.final_norm, loader.load_vector(final_norm_));
   NIB_ASSIGN(weights.final_norm_bias, loader.load_vector(final_norm_bias_));

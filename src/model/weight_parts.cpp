@@ -56,7 +56,8 @@ std::vector<WeightPart> WeightLayout::parts(const ModelConfig& config, const Wei
   };
   const auto matrix = [&](std::string_view op, const Matrix& m, const PackedWeight* weight) {
     if (!m.exists()) return;
-    all.push_back({name_of(m.stored), op, m.format, m.bytes(), m.decode_bytes(), weight, m.place});
+    all.push_back({name_of(m.stored), op, m.format, m.bytes(), m.decode_bytes(), weight, m.place,
+                   static_cast<std::uint32_t>(m.slots), m.locked_bytes()});
   };
   all.push_back({embedding_->name, "embed", embedding_->format, embedding_->codes.bytes,
                  embedding_->codes.bytes / config.vocabulary, nullptr, Place::host});

@@ -1,6 +1,7 @@
 #include "weight_uploader.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <mutex>
 
 namespace nib::inline v0 {
@@ -49,7 +50,13 @@ Status WeightUploader::matrix(const Matrix& m, const std::string& path) {
 
 Status WeightUploader::send(const Matrix& m, std::int64_t expert, Range groups) {
   PackedWeight part = part_of(m, groups);
-  std::byte* const ours = staging_.data() + round_up(std::uint64_t{part.bytes()}, std::uint64_t{64});
+  // Behind those before it, whose header serves for all.
+  const std::uint64_t before = groups.begin ? device_bytes(part_of(m, {0, groups.begin})) : 0,
+                      header = groups.begin ? kDeviceHeaderBytes : 0;
+  std::byte* const to = home(m) + static_cast<std::uint64_t>(expert) * m.expert_bytes() + before;
+  const bool is_packed_there = m.slots && !header;
+  std::byte* const ours =
+      is_packed_there ? to : staging_.data() + round_up(std::uint64_t{part.bytes()}, std::uint64_t{64});
   NIB_TRY(packer_.pack_groups(m, expert, groups, staging_.data()));
   part.data = staging_.data();
   std::mutex mutex;
@@ -61,11 +68,10 @@ Status WeightUploader::send(const Matrix& m, std::int64_t expert, Range groups) 
     }
   });
   NIB_TRY(first);
-  // Behind those before it, whose header serves for all.
-  const std::uint64_t before = groups.begin ? device_bytes(part_of(m, {0, groups.begin})) : 0,
-                      header = groups.begin ? kDeviceHeaderBytes : 0;
-  return device_.upload(base_ + m.offset + static_cast<std::uint64_t>(expert) * m.expert_bytes() + before,
-                        ours + header, device_bytes(part) - header);
+  if (is_packed_there) return {};
+  if (!m.slots) return device_.upload(to, ours + header, device_bytes(part) - header);
+  std::memcpy(to, ours + header, device_bytes(part) - header);
+  return {};
 }
 
 }  // namespace nib::inline v0

@@ -45,7 +45,7 @@ std::vector<ExplainItem> explain(std::vector<WeightPart> parts, const Plan& plan
   for (WeightPart& part : parts)
     items.push_back({std::move(part.name), part.op, Purpose::weights, part.format, inputs_of(part),
                      kernel_of(part), instructions_of(part.place == Place::host), device_of(part.place),
-                     part.bytes, part.decode_bytes});
+                     part.bytes, part.decode_bytes, part.slots, part.locked_bytes});
   for (const PlanItem& item : plan.items)
     if (item.purpose == Purpose::kv_cache)
       items.push_back({item.name, "attention", Purpose::kv_cache, format_of(kv_format), rounded,

@@ -73,7 +73,8 @@ Status understand(OpenedHeaders& opened, const ModelOptions& model, const Sessio
     return Status(Code::unsupported,
                   concat(opened.checkpoint.path, ": ", numerics_name(model.numerics),
                          " numerics are not those of a device, which computes under bf16 alone"));
-  NIB_ASSIGN(opened.weights, WeightLayout::make(opened.checkpoint, config, opened.placement));
+  NIB_ASSIGN(opened.weights,
+             WeightLayout::make(opened.checkpoint, config, opened.placement, model.expert_cache_bytes));
   if (model.numerics == Numerics::int8 && !model.allow_fallback)
     NIB_TRY(opened.weights->check_int8(opened.checkpoint, *opened.backend));
   opened.kv = KvGeometry::make(config, resolve(model.kv_format, model.numerics), opened.placement);
@@ -149,9 +150,11 @@ Plan plan_of(const Runtime& runtime, const OpenedHeaders& opened, std::string_vi
     summary.decode_bytes += group.decode_bytes;
     summary.prefill_flops += 2 * group.active_parameters;
   }
-  for (const Place place : {Place::host, Place::device})
-    if (const std::uint64_t some = named[static_cast<int>(place)]; weights.bytes(place) > some)
-      add(Purpose::weights, "alignment", weights.bytes(place) - some, place);
+  for (const Place place : {Place::host, Place::device}) {
+    const std::uint64_t some = named[static_cast<int>(place)],
+                        all = weights.bytes(place) + (place == Place::host ? weights.locked_bytes() : 0);
+    if (all > some) add(Purpose::weights, "alignment", all - some, place);
+  }
   add(Purpose::staging, "buffers for reading (while loading)", weights.staging_bytes(threads));
   for (std::size_t kind = 0; kind < opened.kv.kinds.size(); ++kind) {
     const LayerKind& layers = opened.kv.kinds[kind];

@@ -64,7 +64,7 @@ FIELD(nib_budget, device, 0);
 FIELD(nib_budget, device_size, 8);
 FIELD(nib_budget, bytes, 16);
 
-SIZE(nib_model_options, 104);
+SIZE(nib_model_options, 112);
 FIELD(nib_model_options, struct_size, 0);
 FIELD(nib_model_options, flags, 4);
 FIELD(nib_model_options, backend, 8);
@@ -83,6 +83,7 @@ FIELD(nib_model_options, on_progress_user, 80);
 FIELD(nib_model_options, cancel, 88);
 FIELD(nib_model_options, device_layers, 96);
 FIELD(nib_model_options, device, 100);
+FIELD(nib_model_options, expert_cache_bytes, 104);
 
 SIZE(nib_session_options, 96);
 FIELD(nib_session_options, struct_size, 0);
@@ -157,7 +158,7 @@ FIELD(nib_model_info, device, 128);
 FIELD(nib_model_info, device_size, 136);
 FIELD(nib_model_info, device_bytes, 144);
 
-SIZE(nib_explain_item, 144);
+SIZE(nib_explain_item, 160);
 FIELD(nib_explain_item, struct_size, 0);
 FIELD(nib_explain_item, flags, 4);
 FIELD(nib_explain_item, purpose, 8);
@@ -178,6 +179,8 @@ FIELD(nib_explain_item, instruction_set, 112);
 FIELD(nib_explain_item, instruction_set_size, 120);
 FIELD(nib_explain_item, device, 128);
 FIELD(nib_explain_item, device_size, 136);
+FIELD(nib_explain_item, slots, 144);
+FIELD(nib_explain_item, locked_bytes, 152);
 
 SIZE(nib_token_event, 40);
 FIELD(nib_token_event, struct_size, 0);

@@ -93,6 +93,37 @@ TEST_CASE("a program of before there were devices places nothing there") {
   CHECK(summary_of(plan_with(options)).device_bytes == 0);
 }
 
+TEST_CASE("a cache of experts is planned and told of; a program of before there was one has none") {
+  nib_model_options options = with_layers(99);
+  options.expert_cache_bytes = bytes_on(plan_with(options), "cuda:0", true) / 2;
+  const PlanHandle half = plan_with(options);
+  CHECK(bytes_on(half, "cuda:0", true) <= options.expert_cache_bytes);
+  CHECK(bytes_on(half, "host", true) > options.expert_cache_bytes);
+  CHECK(summary_of(half).host_bytes == bytes_on(half, "host"));
+  CHECK(summary_of(half).device_bytes == bytes_on(half, "cuda:0"));
+  const RuntimeHandle runtime = runtime_with(NIBBLE_FAKE_idle);
+  nib_model* out = nullptr;
+  Error error;
+  REQUIRE(nib_model_open(runtime.get(), model_path(), NIB_NUL, &options, &out, &error) == NIB_OK);
+  const ModelHandle model(out);
+  std::uint64_t slots = 0, locked = 0;
+  nib_explain_item item = NIB_EXPLAIN_ITEM_INIT;
+  for (std::uint32_t i = 0; nib_model_explain(model.get(), i, &item) == NIB_OK; ++i) {
+    slots = std::max(slots, item.slots);
+    locked += item.locked_bytes;
+  }
+  CHECK(slots > 1);
+  CHECK(locked == bytes_on(half, "host", true));
+
+  options.expert_cache_bytes = 1;
+  CHECK(open_on(NIBBLE_FAKE_idle, options, error) == NIB_E_BUDGET);
+  CHECK(error.says("the smallest that does"));
+  options.device_layers = 0;
+  CHECK(open_on(NIBBLE_FAKE_idle, options, error) == NIB_E_ARGUMENT);
+  options.struct_size = offsetof(nib_model_options, expert_cache_bytes);
+  CHECK(open_on(NIBBLE_FAKE_idle, options, error) == NIB_OK);
+}
+
 TEST_CASE("a budget is the device's that it names") {
   const std::uint64_t needs = summary_of(plan_with(with_layers(2))).device_bytes;
   nib_budget budgets[3] = {{"cuda:1", 6, 1}, {"cuda:0", 6, needs - 1}, {"host", 4, 0}};

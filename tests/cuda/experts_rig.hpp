@@ -126,7 +126,7 @@ inline ExpertsArgs arguments_of(const ExpertLayer& layer, Choice& choice) {
 
 // Rows of `x` from `first` on, as many as there are choices.
 inline ExpertsResult run_experts(const ExpertLayer& layer, Choice choice, const DeviceInputs& x,
-                                 std::int64_t first, const TestQueue& queue) {
+                                 std::int64_t first, const TestQueue& queue, const ExpertSlots& slots = {}) {
   const std::int64_t entries = choice.rows() * choice.chosen, stride = row_stride(layer.width),
                      hidden_stride = cuda::bf16_stride(layer.units);
   const DeviceScratch scratch(std::max(layer.width, layer.units), entries * hidden_stride);
@@ -136,6 +136,7 @@ inline ExpertsResult run_experts(const ExpertLayer& layer, Choice choice, const 
   args.normed = reinterpret_cast<const float*>(x.row(first));
   args.outputs = outputs.data();
   args.x = sums.data();
+  args.slots = slots;
   const Status status = queue.run(cuda::experts, scratch.context(), args);
   CAPTURE(status.message());
   REQUIRE(status.ok());

@@ -210,6 +210,29 @@ Json told(std::vector<std::string> arguments) {
   return parse_json(run.out, "stdout").take();
 }
 
+TEST_CASE("--expert-cache: what plan and explain say of it") {
+  const std::int64_t all = by_place(plan({"-ngl", "all"}), "experts")["cuda:0"];
+  const std::string half = std::to_string(all / 2);
+  const Json json = plan({"-ngl", "all", "--expert-cache", half});
+  CHECK(by_place(json, "slots")["cuda:0"] <= all / 2);
+  CHECK(by_place(json, "slots")["cuda:0"] > all / 3);
+  CHECK(by_place(json, "page-locked")["host"] == all);
+  const Finished text =
+      nibble({"explain", "-ngl", "all", "--expert-cache", half, "--cuda-library", NIBBLE_FAKE_idle});
+  CHECK(text.out.find("Experts take turns in 7 slots of each layer") != std::string::npos);
+  CHECK(text.out.find("page-locked") != std::string::npos);
+  for (const Json& item : told({"explain", "-ngl", "all", "--expert-cache", half}).find("items")->items()) {
+    const bool has_slots = item.find("op")->as_string() == "experts" &&
+                           item.find("name")->as_string().find("bias") == std::string::npos;
+    CHECK(integer(item, "slots") == (has_slots ? 7 : 0));
+    CHECK((integer(item, "locked_bytes") > 0) == has_slots);
+  }
+  const Finished small = nibble({"plan", "-ngl", "all", "--expert-cache", "1K"});
+  CHECK(small.code == 5);
+  CHECK(small.err.find("the smallest that does") != std::string::npos);
+  CHECK(nibble({"plan", "--expert-cache", "1M"}).code == 2);
+}
+
 TEST_CASE("explain names the device of every tensor") {
   const Json json = told({"explain", "-ngl", "2", "--cpu-moe", "--device", "1"});
   CHECK(json.find("device")->as_string() == "Fake 7500");

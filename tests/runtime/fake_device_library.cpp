@@ -1,6 +1,6 @@
 // A device library as the core may meet it; NIB_FAKE_... says what is wrong with it. `idle` is the one on
 // which models open: its memory is the host's, and its ops do nothing, so that its layers change no
-// activation.
+// activation; `unlocked` is the same without page-locked memory.
 #include <nibble/base/status.hpp>
 #include <nibble/kernels/device_library.hpp>
 
@@ -12,7 +12,8 @@ namespace {
 using namespace nib;
 
 std::int32_t count(std::int32_t* out, DeviceMessage* message) {
-#if defined(NIB_FAKE_devices) || defined(NIB_FAKE_full) || defined(NIB_FAKE_idle)
+#if defined(NIB_FAKE_devices) || defined(NIB_FAKE_full) || defined(NIB_FAKE_idle) || \
+    defined(NIB_FAKE_unlocked)
   *out = 2;
   (void)message;
   return 0;
@@ -71,6 +72,14 @@ void* allocate(DeviceQueue*, std::size_t bytes) {
   return memory ? std::memset(memory, 0, bytes) : nullptr;
 }
 void release(DeviceQueue*, void* pointer) { std::free(pointer); }
+void* allocate_locked(DeviceQueue* queue, std::size_t bytes) {
+#if defined(NIB_FAKE_unlocked)
+  (void)queue, (void)bytes;
+  return nullptr;
+#else
+  return allocate(queue, bytes);
+#endif
+}
 std::int32_t transfer(DeviceQueue*, void* to, const void* from, std::size_t bytes, DeviceMessage*) {
   if (bytes) std::memcpy(to, from, bytes);
   return 0;
@@ -99,6 +108,8 @@ constexpr DeviceLibrary table() {
   made.free_memory = free_memory;
   made.allocate = allocate;
   made.release = release;
+  made.allocate_locked = allocate_locked;
+  made.release_locked = release;
   made.upload = made.download = made.copy = transfer;
   made.clear = clear;
   made.pack = pack;

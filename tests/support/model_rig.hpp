@@ -28,6 +28,7 @@ struct RigOptions {
   Placement (*placement)(const ModelConfig&) = nullptr;  // with a library, of which the device is taken
   const DeviceLibrary* library = nullptr;
   int device = 0;
+  std::uint32_t expert_slots = 0;  // of each layer whose experts the device computes; 0: as many as experts
   void (*mutate_config)(ModelConfig&) = nullptr;
   void (*mutate_weights)(Weights&) = nullptr;
 };
@@ -51,6 +52,12 @@ class ModelRig {
     }
     auto layout = WeightLayout::make(*checkpoint, config, placement);
     REQUIRE_MESSAGE(layout.ok(), layout.status().message());
+    if (options.expert_slots) {
+      layout = WeightLayout::make(*checkpoint, config, placement,
+                                  layout->expert_cache_bytes(options.expert_slots));
+      REQUIRE_MESSAGE(layout.ok(), layout.status().message());
+      REQUIRE(layout->expert_slots() == options.expert_slots);
+    }
     pool_ = Pool::start(options.threads).take();
     auto loaded = layout->load(*checkpoint, config, *options.backend, options.numerics, memory_, *pool_, {},
                                nullptr, {device_.get(), device_memory_ ? &*device_memory_ : nullptr});
@@ -111,6 +118,18 @@ class ModelRig {
       const float* row = workspace_.logits + static_cast<std::int64_t>(i) * transformer_->logit_stride();
       logits.insert(logits.end(), row, row + config.vocabulary);
     }
+  }
+
+  // Experts copied to slots so far, of each layer that has any.
+  std::vector<std::int64_t> copied() const {
+    std::vector<std::int64_t> out;
+    for (const LayerWeights& layer : weights_.layers) {
+      if (!layer.slots.count) continue;
+      std::int64_t numbers[2] = {};
+      REQUIRE(device_->download(numbers, layer.slots.table, sizeof numbers).ok());
+      out.push_back(numbers[1]);
+    }
+    return out;
   }
 
   ModelConfig config;

@@ -51,9 +51,12 @@ class Memory {
   // The most that was ever in use at once.
   std::uint64_t peak(Purpose purpose) const { return accounts_[static_cast<int>(purpose)].peak.load(); }
 
+  // What buffers come from where nothing else is said.
+  const Allocator& allocator() const { return allocator_; }
+
   // Internal to Buffer: charge and allocate; release and credit.
-  Result<void*> take(std::size_t bytes, Purpose purpose, std::string_view what);
-  void give_back(void* pointer, std::size_t bytes, Purpose purpose) noexcept;
+  Result<void*> take(std::size_t bytes, Purpose purpose, std::string_view what, const Allocator& from);
+  void give_back(void* pointer, std::size_t bytes, Purpose purpose, const Allocator& to) noexcept;
 
  private:
   struct Account {
@@ -70,7 +73,12 @@ class Buffer {
  public:
   Buffer() = default;
   // `what` is named when there is no room: "the weights of model.layers.3". Zero bytes give an empty buffer.
-  static Result<Buffer> make(std::size_t bytes, Memory& memory, Purpose purpose, std::string_view what);
+  static Result<Buffer> make(std::size_t bytes, Memory& memory, Purpose purpose, std::string_view what) {
+    return make(bytes, memory, purpose, what, memory.allocator());
+  }
+  // On the account of `memory`, but from another source, which outlives it.
+  static Result<Buffer> make(std::size_t bytes, Memory& memory, Purpose purpose, std::string_view what,
+                             const Allocator& from);
   ~Buffer() { reset(); }
   Buffer(Buffer&& other) noexcept { swap(other); }
   Buffer& operator=(Buffer&& other) noexcept {
@@ -97,12 +105,14 @@ class Buffer {
     std::swap(size_, other.size_);
     std::swap(memory_, other.memory_);
     std::swap(purpose_, other.purpose_);
+    std::swap(from_, other.from_);
   }
 
   std::byte* data_ = nullptr;
   std::size_t size_ = 0;
   Memory* memory_ = nullptr;
   Purpose purpose_ = Purpose::weights;
+  Allocator from_;
 };
 
 }  // namespace nib::inline v0

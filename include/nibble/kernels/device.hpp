@@ -16,7 +16,7 @@ namespace nib::inline v0 {
 // What a function of a device library answered.
 Status device_status(std::int32_t code, const DeviceMessage& message);
 
-// Everything but allocator() and pack() is for one thread at a time; what is asked for happens in order.
+// Everything but the allocators and pack() is for one thread at a time; what is asked for happens in order.
 class Device {
  public:
   // Errors: argument (no such device), unsupported (no kernels for it), device_memory, device.
@@ -29,6 +29,8 @@ class Device {
   int index() const { return index_; }
   // Memory of the device, which the host cannot read; for Memory and Buffer, which it outlives.
   Allocator allocator();
+  // Page-locked memory of the host, which the device can read, too.
+  Allocator locked_allocator() const;
   // Bytes that nobody has taken. Errors: device.
   Result<std::uint64_t> free_memory() const;
 

@@ -113,6 +113,15 @@ constexpr std::size_t device_bytes(const PackedWeight& shape) {
   return 0;
 }
 
+// Of a layer whose experts take turns in slots: who is where, who was used when, what is to be copied
+// (cuda/expert_slots.hpp). A multiple of 128.
+inline constexpr std::size_t kSlotTableHead = 24;
+constexpr std::size_t slot_table_bytes(std::int64_t experts, std::int64_t slots) {
+  return round_up(
+      kSlotTableHead + static_cast<std::size_t>(slots) * 12 + static_cast<std::size_t>(experts) * 8,
+      std::size_t{128});
+}
+
 // The largest calls that a forward pass will make.
 struct DeviceLimits {
   std::int64_t rows, logit_rows;  // of a pass; of its head

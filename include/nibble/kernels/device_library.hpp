@@ -87,6 +87,11 @@ struct DeviceLibrary {
   void* (*allocate)(DeviceQueue* queue, std::size_t bytes);
   void (*release)(DeviceQueue* queue, void* pointer);
 
+  // Page-locked memory of the host, which the device reads at the rate of the bus, under the same address;
+  // at a multiple of 256, not zeroed; null when there are not as many. Any thread, as is its release.
+  void* (*allocate_locked)(DeviceQueue* queue, std::size_t bytes);
+  void (*release_locked)(DeviceQueue* queue, void* pointer);
+
   // What follows is done in order with the ops. Errors: device.
   // From the host's memory, which may change as soon as this returns.
   std::int32_t (*upload)(DeviceQueue* queue, void* to, const void* from, std::size_t bytes,

@@ -160,6 +160,17 @@ struct GateLimits {
   float alpha, limit;
 };
 
+// Experts of a device whose memory does not hold all of a layer's: they lie in page-locked memory of the
+// host, and those that are computed are copied to slots, if they are not there yet, in place of those that
+// were used least recently. Changes no bits.
+struct ExpertSlots {
+  int count = 0;                                  // 0: there are none, the device's memory holds all experts
+  std::byte *gate_up = nullptr, *down = nullptr;  // [count], as far from one another as experts are
+  // slot_table_bytes(E, count), zeros before the first call: then nothing is in a slot. The second number of
+  // 64 bits in it is how many experts were copied so far.
+  std::byte* table = nullptr;
+};
+
 // x += sum over the row's experts, in increasing id, of w * (Wd act(Wg in + bg, Wu in + bu) + bd).
 struct ExpertsArgs {
   const float* normed;  // [R][stride H]
@@ -179,6 +190,7 @@ struct ExpertsArgs {
   // Where gate and up are not one matrix: [E] of [I, H]; gate_up is the gate alone then, of the same shape.
   // Their kernels want the same activations. The bias is as ever.
   const PackedWeight* up = nullptr;
+  ExpertSlots slots{};  // if any: gate_up and down lie in page-locked memory of the host
 };
 
 // logits = W norm(x[picked]).

@@ -161,6 +161,7 @@ class Transformer {
   Status head(Workspace& workspace) const;
   Status bring_logits(Workspace& workspace) const;
   Status digest(Workspace& workspace) const;
+  void forget_slots() const;
   Norm norm(const float* weight, const float* bias) const;
 
   const ModelConfig& config_;

@@ -56,15 +56,18 @@ struct LayerWeights {
   const float* gate_up_bias = nullptr;  // [E][its rows] in the order of the strips
   std::vector<PackedWeight> down;       // [E] of [H, I]
   const float* down_bias = nullptr;     // [E][stride(H)]
+  // If any: gate_up and down lie in page-locked memory of the host, in the device's order, and take turns in
+  // these slots of its memory.
+  ExpertSlots slots{};
 };
 
 struct Weights {
   PlainRows embedding;  // [V, H]
   std::vector<LayerWeights> layers;
   const float *final_norm = nullptr, *final_norm_bias = nullptr;
-  PackedWeight head;                     // [V, H]
-  const float* rope_divisors = nullptr;  // [rotary / 2] of the frequencies, or null
-  Buffer memory, device_memory;          // hold all of it
+  PackedWeight head;                            // [V, H]
+  const float* rope_divisors = nullptr;         // [rotary / 2] of the frequencies, or null
+  Buffer memory, device_memory, locked_memory;  // hold all of it
 };
 
 // What a plan reports: bytes by kind of tensor.
@@ -88,6 +91,8 @@ struct WeightPart {
   std::uint64_t decode_bytes;  // of these, read for one token at batch 1
   const PackedWeight* weight;  // of expert 0; null for what is no matrix
   Place place;
+  std::uint32_t slots = 0;         // of experts that take turns there, `bytes` in all; 0: every one is there
+  std::uint64_t locked_bytes = 0;  // of all of them then, in page-locked memory of the host
 };
 
 // A device and the account of its memory; both null where there is none.
@@ -98,13 +103,22 @@ struct DeviceMemory {
 
 class WeightLayout {
  public:
-  // Errors: not_found (a tensor is missing, by name), format (its shape is wrong: found and expected),
-  // unsupported (its format cannot be multiplied, or not where it is placed, by name), argument (a placement
-  // of another number of layers).
+  // expert_cache: bytes of the device's memory for the experts that it computes; 0: as many as they take.
+  // Where they do not fit, all layers have equally many slots, in which their experts take turns. Errors:
+  // not_found (a tensor is missing, by name), format (its shape is wrong: found and expected), unsupported
+  // (its format cannot be multiplied, or not where it is placed, by name), argument (a placement of another
+  // number of layers; a cache without experts on the device), budget (a cache that has no slot for each
+  // expert of a token: the smallest that has).
   static Result<WeightLayout> make(const Checkpoint& checkpoint, const ModelConfig& config,
-                                   const Placement& placement = {});
+                                   const Placement& placement = {}, std::uint64_t expert_cache = 0);
 
   std::uint64_t bytes(Place place = Place::host) const { return bytes_[static_cast<int>(place)]; }
+  // Page-locked memory of the host, beside bytes().
+  std::uint64_t locked_bytes() const { return locked_bytes_; }
+  // Of each layer whose experts take turns; 0: none do.
+  std::uint32_t expert_slots() const { return slots_; }
+  // The cache that has so many slots in each layer whose experts the device computes.
+  std::uint64_t expert_cache_bytes(std::int64_t slots) const;
   // Scratch that load() takes while it runs, for this many threads.
   std::uint64_t staging_bytes(int threads) const;
   const std::vector<WeightGroup>& groups() const { return groups_; }
@@ -183,6 +197,8 @@ class WeightLayout {
     std::uint64_t offset = 0;    // of expert 0; the others follow
     std::int64_t active = 1;     // experts that one token reads
     Place place = Place::host;
+    std::int64_t slots = 0;    // if any: `offset` is the first one's, and of expert 0 it is
+    std::uint64_t locked = 0;  // in page-locked memory
     bool exists() const { return !stored.tensors.empty(); }
     // Null where the checkpoint is not prepared, or lacks this one.
     const PreparedMatrix* prepared_in(const Checkpoint& checkpoint) const {
@@ -200,7 +216,12 @@ class WeightLayout {
     std::uint64_t expert_bytes() const {
       return place == Place::device ? device_bytes(shape()) : shape().bytes();
     }
-    std::uint64_t bytes() const { return expert_bytes() * static_cast<std::uint64_t>(stored.experts); }
+    std::uint64_t bytes() const {
+      return expert_bytes() * static_cast<std::uint64_t>(slots ? slots : stored.experts);
+    }
+    std::uint64_t locked_bytes() const {
+      return slots ? expert_bytes() * static_cast<std::uint64_t>(stored.experts) : 0;
+    }
     std::uint64_t decode_bytes() const { return expert_bytes() * static_cast<std::uint64_t>(active); }
   };
   // To be widened to f32, one list for each expert, each padded to sixteen.
@@ -222,6 +243,7 @@ class WeightLayout {
         mlp_norm_bias, router_bias, gate_up_bias, down_bias;
     std::vector<Matrix> qkv;  // one, or parts in a format each
     Matrix output, router, gate_up, up, down;
+    std::uint64_t slot_table = 0;  // where experts take turns: offset of their table
   };
   // Every matrix that the model has, in the order of the graph.
   template <class Visit>
@@ -254,13 +276,16 @@ class WeightLayout {
   static void add_experts(Builder& builder, const TensorNames& names, const ModelConfig& config,
                           unsigned index, Layer& layer);
   static bool has(const Builder& builder, Presence presence, std::string_view pattern, unsigned layer);
+  static Result<WeightLayout> make_with(const Checkpoint& checkpoint, const ModelConfig& config,
+                                        const Placement& placement, std::uint32_t slots);
 
   const CheckpointTensor* embedding_ = nullptr;
   std::uint64_t embedding_offset_ = 0;
   std::vector<Layer> layers_;
   Vector final_norm_, final_norm_bias_, rope_divisors_;
   Matrix head_;
-  std::uint64_t bytes_[kPlaces] = {};
+  std::uint64_t bytes_[kPlaces] = {}, locked_bytes_ = 0;
+  std::uint32_t slots_ = 0;
   std::vector<WeightGroup> groups_;
 };
 

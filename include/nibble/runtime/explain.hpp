@@ -43,6 +43,8 @@ struct ExplainItem {
   std::string device;                // "host", "cuda:0"
   std::uint64_t bytes;               // in memory; of a cache: planned, for all sessions
   std::uint64_t decode_bytes;        // of weights, those read for one token at batch 1
+  std::uint32_t slots = 0;         // of experts that take turns there, `bytes` in all; 0: every one is there
+  std::uint64_t locked_bytes = 0;  // of all of them then, in page-locked memory of the host
 };
 
 }  // namespace nib::inline v0

@@ -38,6 +38,10 @@ struct ModelOptions {
   Placement placement{};
   int device = 0;                   // which one
   std::uint64_t device_budget = 0;  // bytes nibble may take there; 0: what is free when the model is opened
+  // Of these, bytes for the experts that the device computes; 0: as many as they take. Where they do not fit,
+  // all layers have equally many slots, whose experts are copied there from page-locked memory of the host as
+  // tokens choose them. The bits of results are the same.
+  std::uint64_t expert_cache_bytes = 0;
   ProgressSink progress{};
   const Cancel* cancel = nullptr;
   const FileSystem* files = nullptr;  // null: the disk
