@@ -1,0 +1,78 @@
+// How many kernels a layer takes. Between two of them a device waits for the slowest of its blocks, so that a
+// token's time grows with their number: it is written down here.
+#include "device_rig.hpp"
+
+#include <string>
+
+#include <cuda/device_queue.hpp>
+#include <doctest/doctest.h>
+
+namespace nib::test {
+namespace {
+
+// The library, but for ops that write down how many kernels each of them asked for. One at a time.
+class LaunchRecorder {
+ public:
+  LaunchRecorder() {
+    launches_.clear();
+    library_.ops = {record<QkvArgs, &DeviceOps::qkv>,         record<AttentionArgs, &DeviceOps::attention>,
+                    record<ProjectArgs, &DeviceOps::project>, record<RouteArgs, &DeviceOps::route>,
+                    record<ExpertsArgs, &DeviceOps::experts>, record<HeadArgs, &DeviceOps::head>};
+  }
+  const DeviceLibrary& library() const { return library_; }
+  // Of each call in turn, the op by its first letter: "q3 a1 p1 ..".
+  static std::string& launches() { return launches_; }
+
+ private:
+  template <class Args, DeviceOp<Args> DeviceOps::*op>
+  static std::int32_t record(DeviceQueue* queue, const OpContext* context, const Args* args,
+                             DeviceMessage* message) {
+    const std::int64_t before = queue->emulator->launches();
+    const std::int32_t code = (nibble_device_library.ops.*op)(queue, context, args, message);
+    launches_ += letter(args);
+    launches_ += std::to_string(queue->emulator->launches() - before) + " ";
+    return code;
+  }
+  static char letter(const QkvArgs*) { return 'q'; }
+  static char letter(const AttentionArgs*) { return 'a'; }
+  static char letter(const ProjectArgs*) { return 'p'; }
+  static char letter(const RouteArgs*) { return 'r'; }
+  static char letter(const ExpertsArgs*) { return 'e'; }
+  static char letter(const HeadArgs*) { return 'h'; }
+
+  DeviceLibrary library_ = nibble_device_library;
+  static inline std::string launches_;
+};
+
+// Of a pass of so many tokens of a session.
+std::string launches_of(const std::string& path, std::size_t tokens, int device,
+                        KvFormat format = KvFormat::automatic) {
+  const LaunchRecorder recorder;
+  ModelRig rig(path, {.numerics = Numerics::bf16,
+                      .kv_format = format,
+                      .placement = all_there,
+                      .library = &recorder.library(),
+                      .device = device});
+  auto cache = rig.cache();
+  rig.feed(*cache, std::vector<std::uint32_t>(tokens, 17));
+  return LaunchRecorder::launches();
+}
+
+std::string times(int count, const std::string& text) {
+  std::string out;
+  for (int i = 0; i < count; ++i) out += text;
+  return out;
+}
+
+// q: norm, product, heads placed. a: attention, joined by the block that comes last. p: product. r: norm,
+// product, choice and lists. e: gates and ups, down and the sum of experts. h: norm, product.
+TEST_CASE("kernels of a layer of gpt-oss") {
+  for (const int device : {0, 1}) {
+    CHECK(launches_of(kTalesFolder, 1, device) == times(6, "q3 a1 p1 r3 e2 ") + "h2 ");
+    CHECK(launches_of(kTalesFolder, 8, device) == times(6, "q3 a1 p1 r3 e2 ") + "h2 ");
+    CHECK(launches_of(kTalesFolder, 9, device) == times(6, "q3 a1 p1 r4 e3 ") + "h2 ");
+  }
+}
+
+}  // namespace
+}  // namespace nib::test
