@@ -14,6 +14,7 @@ struct ExpertLists {
   int experts;
   const std::int32_t* first;  // [experts + 1]: entries [first[e], first[e + 1]) are expert e's
   const std::int32_t* row;    // of an entry
+  int rows;                   // where `first` is null: there is one expert, and entries are the rows
 };
 
 // Where the activations of units go, rounded to bf16.

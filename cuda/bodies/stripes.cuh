@@ -37,6 +37,7 @@ template <class Math>
 struct StripeShared {
   Words4 ring[kStripeWarps][Math::kStages][Math::Weights::Tiles::kSliceBytes / 16];
   WarpSums products[2][kStripeWarps];
+  float row_factors[kColumns];  // for problems, which find them when they begin
 };
 
 // Units of work (slices of items, in order) are counted in 32 bits: of 2 KiB each there are fewer.
@@ -207,6 +208,7 @@ NIB_DEVICE void begin_copy_of_slice(SharedPlace to, const Words4* from, int bloc
 //   with
 //                                               zeros from k on to a multiple of 64; any of them, where there
 //                                               are fewer than eight
+//   void begin(row_factors) const               called by all threads, when earlier kernels have ended
 //   void finish(item, lane, LaneSums) const     called by a whole warp
 template <class Math, class Problem>
 NIB_DEVICE void multiply_stripes(const Problem& problem, const CutItems& cut, StripeShared<Math>& shared) {
@@ -231,6 +233,7 @@ NIB_DEVICE void multiply_stripes(const Problem& problem, const CutItems& cut, St
   NIB_ROLLED
   for (int stage = 0; stage < kStages - 1; ++stage) ask(stage);
   wait_for_kernel_before();  // weights are on their way meanwhile
+  problem.begin(shared.row_factors);
 
   Adder<Problem> adder(problem, cut, stripe);
   int stage = 0, parity = 0;

@@ -123,20 +123,6 @@ NIB_KERNEL void NIB_FITS(kThreads, 1) choose_and_list_kernel(Route call) {
   for (int expert = warp; expert < call.experts; expert += kWarps) list(call, expert, lane);
 }
 
-// Every row to the one expert there is.
-NIB_KERNEL void NIB_FITS(kThreads, 1) dense_kernel(Routing to, int rows) {
-  wait_for_kernel_before();
-  const int thread = block_index() * kThreads + thread_index();
-  if (thread == 0) {
-    to.first[0] = 0;
-    to.first[1] = rows;
-  }
-  for (int row = thread; row < rows; row += block_count() * kThreads) {
-    to.row[row] = to.entry_of_row[row] = row;
-    to.weight[row] = 1;
-  }
-}
-
 Status check(const RouteArgs& args) {
   if (args.experts_per_token < 1 || args.rows < 0 ||
       args.rows > std::numeric_limits<std::int32_t>::max() / args.experts_per_token)
@@ -156,12 +142,8 @@ Status check(const RouteArgs& args) {
 
 Status route(const Queue& queue, const OpContext& context, const RouteArgs& args) {
   NIB_TRY(check(args));
-  if (args.rows == 0) return {};
+  if (args.rows == 0 || !args.weight) return {};
   const auto rows = static_cast<int>(args.rows);
-  if (!args.weight) {
-    const int blocks = std::min(queue.processors, ceil_div(rows, kThreads));
-    return launch(dense_kernel, {blocks, kThreads, 0}, queue.stream, args.routing, rows);
-  }
   const std::int64_t logit_stride = row_stride(args.experts);
   NIB_TRY(multiply(queue, context,
                    {.weight = args.weight,
@@ -170,7 +152,8 @@ Status route(const Queue& queue, const OpContext& context, const RouteArgs& args
                     .rows = args.rows,
                     .bias = args.bias,
                     .out = args.logits,
-                    .out_stride = logit_stride}));
+                    .out_stride = logit_stride,
+                    .norm = FoldedNorm::of(args.norm, args.squares, args.weight->k)}));
   const Route call{rows,        args.experts, args.experts_per_token,
                    args.logits, logit_stride, args.weights_of_all,
                    args.routing};
