@@ -66,11 +66,12 @@ std::string times(int count, const std::string& text) {
 }
 
 // q: product, heads placed; of the first layer the norm. a: attention, joined by the block that comes last.
-// p: product, which leaves what the norm wants. r: product, choice and lists. e: gates and ups, down, the sum
+// p: product, which leaves what the norm wants. r: product, choice and lists in one
+// where the router is in bf16. e: gates and ups, down, the sum
 // of experts and what the norm wants. h: norm, product.
 TEST_CASE("kernels of a layer of gpt-oss") {
   for (const int device : {0, 1}) {
-    const std::string few = "q3 a1 p1 r2 e2 " + times(5, "q2 a1 p1 r2 e2 ") + "h2 ";
+    const std::string few = "q3 a1 p1 r1 e2 " + times(5, "q2 a1 p1 r1 e2 ") + "h2 ";
     CHECK(launches_of(kTalesFolder, 1, device) == few);
     CHECK(launches_of(kTalesFolder, 8, device) == few);
     CHECK(launches_of(kTalesFolder, 9, device) ==

@@ -1,0 +1,90 @@
+// The product of one matrix (multiply.hpp), as stripes.cuh and grouped.cuh take it. Items are its tiles.
+#pragma once
+
+#include "../multiply.hpp"
+#include "folded_norm.cuh"
+#include "grouped.cuh"
+
+#include <cstddef>
+#include <cstdint>
+
+namespace nib::inline v0::cuda {
+
+template <class Tiles>
+struct DenseCall {
+  Tiles tiles;
+  const std::byte* weight;  // its header
+  const std::uint16_t* x;
+  std::int64_t x_stride;
+  int rows;
+  const float* bias;
+  float* out;
+  std::int64_t out_stride;
+  bool add;
+  FoldedNorm norm;
+  FoldedRows next;
+
+  static DenseCall of(const Multiply& call) {
+    return {{call.weight->rows, call.weight->k},
+            call.weight->data,
+            call.x,
+            call.x_stride,
+            static_cast<int>(call.rows),
+            call.bias,
+            call.out,
+            call.out_stride,
+            call.add,
+            call.norm,
+            call.next};
+  }
+};
+template <class Math>
+using DenseCallOf = DenseCall<typename Math::Weights::Tiles>;
+
+template <class Tiles>
+struct Dense {
+  const DenseCall<Tiles>& call;
+  RowFactors factors;
+
+  NIB_DEVICE int tiles() const { return static_cast<int>(call.tiles.tiles()); }
+  NIB_DEVICE int items() const { return tiles(); }
+  NIB_DEVICE int matrices() const { return 1; }
+  NIB_DEVICE int columns(int) const { return call.rows; }
+  NIB_DEVICE const Tiles& shape() const { return call.tiles; }
+  NIB_DEVICE const std::byte* tile(int item) const {
+    return call.weight + kDeviceHeaderBytes + item * call.tiles.tile_bytes();
+  }
+  NIB_DEVICE const std::uint16_t* column(int, int i) const {
+    return call.x + (i < call.rows ? i : 0) * call.x_stride;
+  }
+  NIB_DEVICE void begin(float (&row_factors)[kColumns]) const {
+    find_row_factors(call.norm, call.rows, row_factors);
+  }
+  // Returns what it wrote; zeros where there is nothing to write.
+  NIB_DEVICE LaneSums finish(int item, int lane, const LaneSums& sums, int first_column = 0) const {
+    const float factor = *reinterpret_cast<const float*>(call.weight);
+    LaneSums written{};
+    NIB_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      const std::int64_t row = std::int64_t{item} * kTileRows + row_of_element(lane, i);
+      const int column = first_column + column_of_element(lane, i);
+      if (row >= call.tiles.rows || column >= call.rows) continue;
+      float sum = sums.at[i] * factor * factors.of(column);
+      if (call.bias) sum += call.bias[row];
+      float& to = call.out[column * call.out_stride + row];
+      to = written.at[i] = call.add ? to + sum : sum;
+    }
+    return written;
+  }
+};
+
+// For up to eight rows: leaves what the norm that follows wants.
+template <class Tiles>
+struct FoldingDense : Dense<Tiles> {
+  NIB_DEVICE void finish(int item, int lane, const LaneSums& sums) const {
+    const LaneSums written = Dense<Tiles>::finish(item, lane, sums);
+    if (this->call.next.rows) leave_folded(this->call.next, item, lane, written.at, this->call.rows);
+  }
+};
+
+}  // namespace nib::inline v0::cuda
