@@ -2,6 +2,7 @@
 #pragma once
 
 #include "folded_norm.hpp"
+#include "head_rows.hpp"
 #include "queue.hpp"
 #include <nibble/base/status.hpp>
 
@@ -25,11 +26,13 @@ struct Multiply {
   std::int64_t out_stride;
   bool add = false;
   FoldedNorm norm{};
-  FoldedRows next{};  // of what comes out; where multiply_folds says so
+  // Where multiply_goes_on says so:
+  FoldedRows next{};  // of what comes out
+  HeadRows heads{};  // what the rows of W are; with kv_rows, where they go. `add` and `next` are not for them
 };
 
-// Whether a product with so many rows can leave what the norm that follows wants.
-bool multiply_folds(const PackedWeight& weight, std::int64_t rows);
+// Whether a product with so many rows can go on with what follows it: leave what a norm wants, place heads.
+bool multiply_goes_on(const PackedWeight& weight, std::int64_t rows);
 
 // Errors: unsupported (a form that the device does not have), and those of a launch.
 Status multiply(const Queue& queue, const OpContext& context, const Multiply& call);

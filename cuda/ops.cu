@@ -3,6 +3,8 @@
 #include "multiply.hpp"
 #include "rows.hpp"
 
+#include <algorithm>
+
 namespace nib::inline v0::cuda {
 namespace {
 
@@ -23,8 +25,21 @@ Status run_qkv(DeviceQueue& queue, const OpContext& context, const QkvArgs& args
   const std::int64_t hidden = args.weight->k;
   NIB_TRY(norm_for_products(queue, args, hidden));
   const std::int64_t width = std::int64_t{args.heads + 2 * args.kv.kv_heads} * args.kv.head_dim;
+  const std::int64_t dim = args.kv.head_dim;
+  const auto in_pairs = [&](const PackedWeight& part) {
+    return heads_in_pairs(part, dim, args.rotary ? args.rotary : dim);
+  };
+  // Norms of heads want all of a head, and so do scales.
+  const bool places = !args.q_norm && !args.k_norm && !args.kv.scaled() &&
+                      std::all_of(args.weight, args.weight + args.parts, [&](const PackedWeight& part) {
+                        return in_pairs(part) && multiply_goes_on(part, args.rows);
+                      });
   std::int64_t column = 0;
   for (const PackedWeight* part = args.weight; part < args.weight + args.parts; ++part) {
+    HeadRows heads{};
+    if (in_pairs(*part))
+      heads = {static_cast<int>(dim), static_cast<int>(column / dim),  args.heads, args.kv,
+               args.layer_offset,     places ? args.kv_rows : nullptr, args.cos,   args.sin};
     NIB_TRY(multiply(queue, context,
                      {.weight = part,
                       .x = as_bf16(args.normed),
@@ -33,10 +48,11 @@ Status run_qkv(DeviceQueue& queue, const OpContext& context, const QkvArgs& args
                       .bias = args.bias ? args.bias + column : nullptr,
                       .out = args.qkv + column,
                       .out_stride = row_stride(width),
-                      .norm = FoldedNorm::of(args.norm, args.squares, hidden)}));
+                      .norm = FoldedNorm::of(args.norm, args.squares, hidden),
+                      .heads = heads}));
     column += part->rows;
   }
-  return place_qkv(queue, args);
+  return places ? Status() : place_qkv(queue, args);
 }
 
 Status run_attention(DeviceQueue& queue, const OpContext& context, const AttentionArgs& args) {
@@ -45,7 +61,7 @@ Status run_attention(DeviceQueue& queue, const OpContext& context, const Attenti
 
 Status run_project(DeviceQueue& queue, const OpContext& context, const ProjectArgs& args) {
   const std::int64_t hidden = args.weight->rows;
-  const bool folds = multiply_folds(*args.weight, args.rows) && args.next.norm.kind == NormKind::rms;
+  const bool folds = multiply_goes_on(*args.weight, args.rows) && args.next.norm.kind == NormKind::rms;
   NIB_TRY(multiply(queue, context,
                    {.weight = args.weight,
                     .x = as_bf16(args.in),

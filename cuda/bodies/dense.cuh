@@ -4,6 +4,7 @@
 #include "../multiply.hpp"
 #include "folded_norm.cuh"
 #include "grouped.cuh"
+#include "head_rows.cuh"
 
 #include <cstddef>
 #include <cstdint>
@@ -23,6 +24,7 @@ struct DenseCall {
   bool add;
   FoldedNorm norm;
   FoldedRows next;
+  HeadRows heads;
 
   static DenseCall of(const Multiply& call) {
     return {{call.weight->rows, call.weight->k},
@@ -35,7 +37,8 @@ struct DenseCall {
             call.out_stride,
             call.add,
             call.norm,
-            call.next};
+            call.next,
+            call.heads};
   }
 };
 template <class Math>
@@ -60,30 +63,49 @@ struct Dense {
   NIB_DEVICE void begin(float (&row_factors)[kColumns]) const {
     find_row_factors(call.norm, call.rows, row_factors);
   }
-  // Returns what it wrote; zeros where there is nothing to write.
-  NIB_DEVICE LaneSums finish(int item, int lane, const LaneSums& sums, int first_column = 0) const {
+  // The numbers of a tile, bias included; zeros where there are none.
+  NIB_DEVICE LaneSums numbers(int item, int lane, const LaneSums& sums, int first_column = 0) const {
     const float factor = *reinterpret_cast<const float*>(call.weight);
-    LaneSums written{};
+    const RowsOfTile rows = call.heads.rows(item);
+    LaneSums out{};
     NIB_UNROLL
     for (int i = 0; i < 4; ++i) {
-      const std::int64_t row = std::int64_t{item} * kTileRows + row_of_element(lane, i);
+      const std::int64_t row = rows.row(row_of_element(lane, i));
       const int column = first_column + column_of_element(lane, i);
       if (row >= call.tiles.rows || column >= call.rows) continue;
-      float sum = sums.at[i] * factor * factors.of(column);
-      if (call.bias) sum += call.bias[row];
-      float& to = call.out[column * call.out_stride + row];
-      to = written.at[i] = call.add ? to + sum : sum;
+      out.at[i] = sums.at[i] * factor * factors.of(column);
+      if (call.bias) out.at[i] += call.bias[row];
     }
-    return written;
+    return out;
+  }
+  // Writes them, or adds them to what is there. Returns what is there now.
+  NIB_DEVICE LaneSums write(int item, int lane, LaneSums numbers, int first_column = 0) const {
+    const RowsOfTile rows = call.heads.rows(item);
+    NIB_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      const std::int64_t row = rows.row(row_of_element(lane, i));
+      const int column = first_column + column_of_element(lane, i);
+      if (row >= call.tiles.rows || column >= call.rows) continue;
+      float& to = call.out[column * call.out_stride + row];
+      if (call.add) numbers.at[i] = to + numbers.at[i];
+      to = numbers.at[i];
+    }
+    return numbers;
+  }
+  NIB_DEVICE void finish(int item, int lane, const LaneSums& sums, int first_column = 0) const {
+    write(item, lane, numbers(item, lane, sums, first_column), first_column);
   }
 };
 
-// For up to eight rows: leaves what the norm that follows wants.
+// For up to eight rows, with what comes after it.
 template <class Tiles>
-struct FoldingDense : Dense<Tiles> {
+struct DenseAndAfter : Dense<Tiles> {
   NIB_DEVICE void finish(int item, int lane, const LaneSums& sums) const {
-    const LaneSums written = Dense<Tiles>::finish(item, lane, sums);
-    if (this->call.next.rows) leave_folded(this->call.next, item, lane, written.at, this->call.rows);
+    const DenseCall<Tiles>& of = this->call;
+    const LaneSums numbers = this->numbers(item, lane, sums);
+    if (of.heads.kv_rows) return place_heads(of.heads, item, lane, numbers, of.rows, of.out, of.out_stride);
+    const LaneSums written = this->write(item, lane, numbers);
+    if (of.next.rows) leave_folded(of.next, item, lane, written.at, of.rows);
   }
 };
 

@@ -14,7 +14,7 @@ template <class Math>
 NIB_KERNEL void NIB_FITS(kStripeThreads, Math::kBlocksThatFit)
     multiply_kernel(DenseCallOf<Math> call, CutItems cut) {
   auto& shared = shared_memory<StripeShared<Math>>();
-  const FoldingDense<typename Math::Weights::Tiles> dense{
+  const DenseAndAfter<typename Math::Weights::Tiles> dense{
       {call, RowFactors::of(call.norm, shared.row_factors)}};
   multiply_stripes<Math>(dense, cut, shared);
 }
@@ -48,7 +48,7 @@ Status launch_dense_by(const Queue& queue, const OpContext& context, const Multi
 
 }  // namespace
 
-bool multiply_folds(const PackedWeight& weight, std::int64_t rows) {
+bool multiply_goes_on(const PackedWeight& weight, std::int64_t rows) {
   const DeviceForm form = device_form(weight);
   return rows <= kColumns && (form == DeviceForm::mxfp4 || form == DeviceForm::bf16);
 }

@@ -164,8 +164,8 @@ TEST_CASE("folded norms: a product leaves what the kernel of its own does") {
       CAPTURE(rows);
       CAPTURE(width);
       const DeviceMatrices w(format, 1, width, k, random);
-      REQUIRE(cuda::multiply_folds(w.shape(), rows));
-      CHECK(!cuda::multiply_folds(w.shape(), 9));
+      REQUIRE(cuda::multiply_goes_on(w.shape(), rows));
+      CHECK(!cuda::multiply_goes_on(w.shape(), 9));
       const DeviceInputs in(rows, k, random);
       const FoldRig rig(rows, width, random);
       const DeviceScratch scratch(k);

@@ -37,10 +37,18 @@ struct DeviceFacts {
 // other.
 struct DeviceQueue;
 
-// Which rows of a packed matrix lie together on a device.
-enum class DeviceRows : std::uint8_t {
-  consecutive,
-  gate_up,  // of strips gate, up, gate, up: eight gates, then the eight ups of the same units
+// Which rows of a packed matrix lie together on a device, sixteen at a time.
+struct DeviceRows {
+  enum Order : std::uint8_t {
+    consecutive,
+    gate_up,  // of strips gate, up, gate, up: eight gates, then the eight ups of the same units
+    heads,    // of heads: eight dimensions, then the eight that these are rotated with (rows_in_pairs)
+  };
+  Order order = consecutive;
+  std::int32_t head_dim = 0;  // of heads; a multiple of sixteen
+
+  constexpr DeviceRows(Order rows = consecutive, std::int32_t dim = 0) : order(rows), head_dim(dim) {}
+  bool operator==(const DeviceRows&) const = default;
 };
 
 // One op, as backends of the processor have it (ops.hpp), with these differences: what pointers lead to is on

@@ -183,6 +183,7 @@ class WeightLayout {
     std::uint64_t offset = 0;    // of expert 0; the others follow
     std::int64_t active = 1;     // experts that one token reads
     Place place = Place::host;
+    std::int64_t rotary = 0;  // dimensions of each head that are rotated, where rows are heads
     bool exists() const { return !stored.tensors.empty(); }
     // Null where the checkpoint is not prepared, or lacks this one.
     const PreparedMatrix* prepared_in(const Checkpoint& checkpoint) const {
@@ -194,6 +195,8 @@ class WeightLayout {
       return {tile_format(format), stored.map.rows(), k, nullptr, nullptr, scale_run};
     }
     DeviceRows device_rows() const {
+      if (rotary > 0 && heads_in_pairs(shape(), stored.map.head_dim, rotary))
+        return {DeviceRows::heads, static_cast<std::int32_t>(stored.map.head_dim)};
       return stored.map.in_strips() ? DeviceRows::gate_up : DeviceRows::consecutive;
     }
     // Of one expert, where it is placed.
