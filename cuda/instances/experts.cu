@@ -77,7 +77,9 @@ struct Experts {
   FoldedNorm norm() const { return FoldedNorm::of(args.norm, args.squares, args.gate_up->k); }
   std::int64_t width() const { return args.down->rows; }
   // Whether the product itself leaves what the norm that follows wants.
-  bool folds() const { return multiply_goes_on(*args.down, args.rows) && args.next.norm.kind == NormKind::rms; }
+  bool folds() const {
+    return multiply_goes_on(*args.down, args.rows) && args.next.norm.kind == NormKind::rms;
+  }
   const std::uint16_t* x() const { return reinterpret_cast<const std::uint16_t*>(args.normed); }
   std::int64_t x_stride() const { return bf16_stride(args.gate_up->k); }
   std::int64_t distance(const PackedWeight* of) const {
