@@ -25,6 +25,7 @@ struct ExpertLists {
   // [experts], of those that have entries: expert_place. Null: matrix e is expert e's, in round 0.
   const std::int32_t* place = nullptr;
   int round = 0;  // of which experts are computed
+  int rows = 0;   // where `first` is null: there is one expert, and entries are the rows
 };
 
 // Where the activations of units go, rounded to bf16.

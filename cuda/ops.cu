@@ -4,6 +4,8 @@
 #include "multiply.hpp"
 #include "rows.hpp"
 
+#include <algorithm>
+
 namespace nib::inline v0::cuda {
 namespace {
 
@@ -11,26 +13,34 @@ namespace {
 std::uint16_t* as_bf16(float* rows) { return reinterpret_cast<std::uint16_t*>(rows); }
 const std::uint16_t* as_bf16(const float* rows) { return reinterpret_cast<const std::uint16_t*>(rows); }
 
-// Rows of x, or those that are picked, normed for the products that follow.
-Status norm_for_products(DeviceQueue& queue, const float* x, const std::int32_t* picked, std::int64_t rows,
-                         std::int64_t width, const Norm& norm, float* normed) {
-  return norm_rows(queue, {.x = x,
-                           .x_stride = row_stride(width),
-                           .picked = picked,
-                           .rows = rows,
-                           .width = width,
-                           .norm = norm,
-                           .out = as_bf16(normed)});
+// Rows of x for the products of `args`, unless whoever wrote x has left them.
+template <class Args>
+Status norm_for_products(DeviceQueue& queue, const Args& args, std::int64_t width) {
+  if (args.is_normed) return {};
+  return norm_for_next(queue, args.x, args.rows, width, {args.norm, args.normed, args.squares});
 }
 
 }  // namespace
 
 Status run_qkv(DeviceQueue& queue, const OpContext& context, const QkvArgs& args) {
   const std::int64_t hidden = args.weight->k;
-  NIB_TRY(norm_for_products(queue, args.x, nullptr, args.rows, hidden, args.norm, args.normed));
+  NIB_TRY(norm_for_products(queue, args, hidden));
   const std::int64_t width = std::int64_t{args.heads + 2 * args.kv.kv_heads} * args.kv.head_dim;
+  const std::int64_t dim = args.kv.head_dim;
+  const auto in_pairs = [&](const PackedWeight& part) {
+    return heads_in_pairs(part, dim, args.rotary ? args.rotary : dim);
+  };
+  // Norms of heads want all of a head, and so do scales.
+  const bool places = !args.q_norm && !args.k_norm && !args.kv.scaled() &&
+                      std::all_of(args.weight, args.weight + args.parts, [&](const PackedWeight& part) {
+                        return in_pairs(part) && multiply_goes_on(part, args.rows);
+                      });
   std::int64_t column = 0;
   for (const PackedWeight* part = args.weight; part < args.weight + args.parts; ++part) {
+    HeadRows heads{};
+    if (in_pairs(*part))
+      heads = {static_cast<int>(dim), static_cast<int>(column / dim),  args.heads, args.kv,
+               args.layer_offset,     places ? args.kv_rows : nullptr, args.cos,   args.sin};
     NIB_TRY(multiply(queue, context,
                      {.weight = part,
                       .x = as_bf16(args.normed),
@@ -38,10 +48,12 @@ Status run_qkv(DeviceQueue& queue, const OpContext& context, const QkvArgs& args
                       .rows = args.rows,
                       .bias = args.bias ? args.bias + column : nullptr,
                       .out = args.qkv + column,
-                      .out_stride = row_stride(width)}));
+                      .out_stride = row_stride(width),
+                      .norm = FoldedNorm::of(args.norm, args.squares, hidden),
+                      .heads = heads}));
     column += part->rows;
   }
-  return place_qkv(queue, args);
+  return places ? Status() : place_qkv(queue, args);
 }
 
 Status run_attention(DeviceQueue& queue, const OpContext& context, const AttentionArgs& args) {
@@ -49,20 +61,24 @@ Status run_attention(DeviceQueue& queue, const OpContext& context, const Attenti
 }
 
 Status run_project(DeviceQueue& queue, const OpContext& context, const ProjectArgs& args) {
-  return multiply(queue, context,
-                  {.weight = args.weight,
-                   .x = as_bf16(args.in),
-                   .x_stride = bf16_stride(args.weight->k),
-                   .rows = args.rows,
-                   .bias = args.bias,
-                   .out = args.x,
-                   .out_stride = row_stride(args.weight->rows),
-                   .add = true});
+  const std::int64_t hidden = args.weight->rows;
+  const bool folds = multiply_goes_on(*args.weight, args.rows) && args.next.norm.kind == NormKind::rms;
+  NIB_TRY(multiply(queue, context,
+                   {.weight = args.weight,
+                    .x = as_bf16(args.in),
+                    .x_stride = bf16_stride(args.weight->k),
+                    .rows = args.rows,
+                    .bias = args.bias,
+                    .out = args.x,
+                    .out_stride = row_stride(hidden),
+                    .add = true,
+                    .next = folds ? FoldedRows::of(args.next, hidden) : FoldedRows{}}));
+  return folds ? Status() : norm_for_next(queue, args.x, args.rows, hidden, args.next);
 }
 
 Status run_route(DeviceQueue& queue, const OpContext& context, const RouteArgs& args) {
   const std::int64_t hidden = args.weight ? args.weight->k : args.width;
-  NIB_TRY(norm_for_products(queue, args.x, nullptr, args.rows, hidden, args.norm, args.normed));
+  NIB_TRY(norm_for_products(queue, args, hidden));
   return route(queue, context, args);
 }
 
@@ -71,7 +87,13 @@ Status run_experts(DeviceQueue& queue, const OpContext& context, const ExpertsAr
 }
 
 Status run_head(DeviceQueue& queue, const OpContext& context, const HeadArgs& args) {
-  NIB_TRY(norm_for_products(queue, args.x, args.picked, args.count, args.weight->k, args.norm, args.normed));
+  NIB_TRY(norm_rows(queue, {.x = args.x,
+                            .x_stride = row_stride(args.weight->k),
+                            .picked = args.picked,
+                            .rows = args.count,
+                            .width = args.weight->k,
+                            .norm = args.norm,
+                            .out = as_bf16(args.normed)}));
   return multiply(queue, context,
                   {.weight = args.weight,
                    .x = as_bf16(args.normed),

@@ -72,8 +72,10 @@ TileRows rows_of_tile(DeviceRows order, std::int64_t tile, std::int64_t rows) {
   TileRows out{};
   for (std::int64_t i = 0; i < kTileRows; ++i) {
     std::int64_t row = tile * kTileRows + i;
-    if (order ==
-        DeviceRows::gate_up) {  // units 8 tile .. + 7: their gates in one strip, their ups in the next
+    if (order.order == DeviceRows::heads)
+      row = rows_in_pairs(order.head_dim, static_cast<int>(tile)).row(static_cast<int>(i));
+    if (order.order == DeviceRows::gate_up) {
+      // Units 8 tile .. + 7: their gates in one strip, their ups in the next.
       const std::int64_t unit = tile * (kTileRows / 2) + i % (kTileRows / 2);
       row = unit / kStripRows * 2 * kStripRows + i / (kTileRows / 2) * kStripRows + unit % kStripRows;
     }
@@ -245,7 +247,11 @@ Result<int> ScaleExtent::lowered_by() const {
 Status pack(const PackedWeight& weight, DeviceRows rows, std::byte* out, int index, int count) {
   if (index < 0 || index >= count)
     return Status(Code::argument, concat("part ", index, " of ", count, ": there is no such part"));
-  if (rows == DeviceRows::gate_up && weight.rows % (2 * kStripRows) != 0)
+  if (rows.order == DeviceRows::heads &&
+      (rows.head_dim < kTileRows || rows.head_dim % kTileRows || weight.rows % rows.head_dim))
+    return Status(Code::argument, concat("rows of heads: expected whole ones of a multiple of ", kTileRows,
+                                         ", found ", weight.rows, " of ", rows.head_dim));
+  if (rows.order == DeviceRows::gate_up && weight.rows % (2 * kStripRows) != 0)
     return Status(Code::argument,
                   concat("rows of gates and ups: expected a multiple of 32, found ", weight.rows));
   const Range part = split(ceil_div(weight.rows, std::int64_t{kTileRows}), index, count);

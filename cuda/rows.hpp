@@ -1,6 +1,7 @@
 // Room cuda: what is done to rows of activations between products and attention. Pointers are the device's.
 #pragma once
 
+#include "folded_norm.hpp"
 #include "queue.hpp"
 #include <nibble/base/status.hpp>
 
@@ -19,6 +20,11 @@ struct NormRows {
   std::uint16_t* out;  // [rows][bf16_stride(width)]
 };
 Status norm_rows(const Queue& queue, const NormRows& call);
+
+// The rows of x as `next` wants them, if it does: of a layer norm by norm_rows, of an rms norm folded
+// (folded_norm.hpp), with the factor of each row.
+Status norm_for_next(const Queue& queue, const float* x, std::int64_t rows, std::int64_t width,
+                     const NextNorm& next);
 
 // What follows the product of QkvArgs in place of args.qkv, which has its bias already: heads of q and k are
 // normed where there are weights for it, rotated, and k and v appended to the pages. q stays f32.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "expert_lists.hpp"
+#include "folded_norm.hpp"
 #include "queue.hpp"
 #include <nibble/base/status.hpp>
 
@@ -26,7 +27,8 @@ struct TilesProduct {
   float* out;                 // [entries][out_stride]
   std::int64_t out_stride;
   bool add;
-  Hidden hidden;  // at: null, if the sums themselves are wanted
+  Hidden hidden;      // at: null, if the sums themselves are wanted
+  FoldedNorm norm{};  // of x
 };
 
 // Errors: unsupported (a format without a kernel), and those of a launch.

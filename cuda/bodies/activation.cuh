@@ -23,4 +23,9 @@ NIB_DEVICE float ungated(const Hidden& of, float u) {
   return u * sigmoid(0x1.988454p0f * fused_multiply_add(0.044715f * u * u, u, u));  // 2 sqrt(2 / pi)
 }
 
+// Zeros behind the units of an entry, by a warp.
+NIB_DEVICE void clear_beyond(const Hidden& of, std::int64_t entry, int lane) {
+  for (std::int64_t unit = of.units + lane; unit < of.stride; unit += 32) of.at[entry * of.stride + unit] = 0;
+}
+
 }  // namespace nib::inline v0::cuda

@@ -32,7 +32,12 @@ struct ActiveExperts {
 // For all threads of the block; they are there when it returns. Where the lists are older than the kernel
 // before, it may be called before wait_for_kernel_before().
 NIB_DEVICE void find_active(ActiveExperts& active, const ExpertLists& lists) {
-  if (thread_index() < 32) {
+  if (!lists.first) {
+    if (thread_index() == 0) {
+      active.count = active.in_all_rounds = 1;
+      active.set(0, 0, 0, 0, lists.rows);
+    }
+  } else if (thread_index() < 32) {
     const int lane = thread_index();
     int count = 0, in_all_rounds = 0;
     for (int begin = 0; begin < lists.experts; begin += 32) {

@@ -4,6 +4,7 @@
 
 #include "activation.cuh"
 #include "active.cuh"
+#include "folded_norm.cuh"
 #include "grouped.cuh"
 
 #include <cstddef>
@@ -60,38 +61,46 @@ struct GateUpCall {
   ExpertMatrices<Tiles> matrices;
   const std::uint16_t* x;
   std::int64_t x_stride;
+  int rows;
+  FoldedNorm norm;  // of x
   Hidden hidden;
 };
 
-// Leaves the activations of units.
+// Leaves the activations of units, and zeros beyond them.
 template <class Tiles>
 struct GateUp : OfExperts<Tiles> {
   using Call = GateUpCall<Tiles>;
   static constexpr bool kChosenJustNow = true;  // experts were, by the kernel before
   const Call& call;
+  RowFactors factors;
 
-  NIB_DEVICE GateUp(const Call& by, const ActiveExperts& found)
-      : OfExperts<Tiles>{by.matrices, found}, call(by) {}
+  NIB_DEVICE GateUp(const Call& by, const ActiveExperts& found, const float* row_factors)
+      : OfExperts<Tiles>{by.matrices, found}, call(by), factors(RowFactors::of(by.norm, row_factors)) {}
 
   NIB_DEVICE const std::uint16_t* column(int item, int i) const {
-    return call.x + call.lists.row[this->entry(item, i)] * call.x_stride;
+    return call.x + row(this->entry(item, i)) * call.x_stride;
+  }
+  NIB_DEVICE void begin(float (&row_factors)[kColumns]) const {
+    find_row_factors(call.norm, call.rows, row_factors);
   }
   NIB_DEVICE void finish(int item, int lane, const LaneSums& sums, int first_column = 0) const {
-    const float factor = this->factor(item);
     const int tile = this->row_tile(item), entries = this->entries(item);
+    float of_matrix = this->factor(item), factor[2];
+    NIB_UNROLL
+    for (int i = 0; i < 2; ++i)
+      factor[i] = factors.of(row(this->entry(item, first_column + column_of_element(lane, i))));
     if (is_gated(call.hidden.activation)) {
       // A lane's first two elements are the gates of a unit, the others its ups (DeviceRows::gate_up). The
       // bias is in the order of strips: sixteen gates, sixteen ups.
       const int unit = tile * (kTileRows / 2) + row_of_element(lane, 0);
-      if (unit >= call.hidden.units) return;
-      const std::int64_t row = unit / kTileRows * 2 * kTileRows + unit % kTileRows;
-      const float gate_bias = this->bias(item, row), up_bias = this->bias(item, row + kTileRows);
+      const std::int64_t gate = unit / kTileRows * 2 * kTileRows + unit % kTileRows;
       NIB_UNROLL
       for (int i = 0; i < 2; ++i) {
         const int column = first_column + column_of_element(lane, i);
-        if (column < entries)
+        if (unit < call.hidden.units && column < entries)
           store(item, column, unit,
-                gated(call.hidden, sums.at[i] * factor + gate_bias, sums.at[2 + i] * factor + up_bias));
+                gated(call.hidden, sums.at[i] * of_matrix * factor[i] + this->bias(item, gate),
+                      sums.at[2 + i] * of_matrix * factor[i] + this->bias(item, gate + kTileRows)));
       }
     } else {
       NIB_UNROLL
@@ -99,12 +108,17 @@ struct GateUp : OfExperts<Tiles> {
         const int unit = tile * kTileRows + row_of_element(lane, i),
                   column = first_column + column_of_element(lane, i);
         if (unit < call.hidden.units && column < entries)
-          store(item, column, unit, ungated(call.hidden, sums.at[i] * factor + this->bias(item, unit)));
+          store(item, column, unit,
+                ungated(call.hidden, sums.at[i] * of_matrix * factor[i % 2] + this->bias(item, unit)));
       }
     }
+    if (tile != this->tiles() - 1) return;
+    for (int column = first_column; column < first_column + kColumns && column < entries; ++column)
+      clear_beyond(call.hidden, this->first_entry(item) + column, lane);
   }
 
  private:
+  NIB_DEVICE int row(int entry) const { return call.lists.row ? call.lists.row[entry] : entry; }
   NIB_DEVICE void store(int item, int column, int unit, float value) const {
     call.hidden.at[(this->first_entry(item) + column) * call.hidden.stride + unit] = round_to_bf16(value);
   }
@@ -112,17 +126,20 @@ struct GateUp : OfExperts<Tiles> {
 
 // A row's outputs are added up in increasing order of experts.
 struct Combine {
-  const std::int32_t* entry_of_row;  // [rows][experts_per_row]
+  const std::int32_t* entry_of_row;  // [rows][experts_per_row]; null: entry r is row r's only one
   int rows, experts_per_row;
   const float* outputs;  // [entries][stride], weighted
   float* x;              // [rows][stride]
   std::int64_t stride;
 
-  NIB_DEVICE void add(int row, std::int64_t column) const {
-    const std::int32_t* const entries = entry_of_row + std::int64_t{row} * experts_per_row;
+  // Returns the number of x.
+  NIB_DEVICE float add(int row, std::int64_t column) const {
     float sum = 0;
-    for (int i = 0; i < experts_per_row; ++i) sum += outputs[entries[i] * stride + column];
-    x[row * stride + column] += sum;
+    for (int i = 0; i < experts_per_row; ++i) {
+      const int entry = entry_of_row ? entry_of_row[std::int64_t{row} * experts_per_row + i] : row;
+      sum += outputs[entry * stride + column];
+    }
+    return x[row * stride + column] += sum;
   }
 };
 
@@ -130,12 +147,13 @@ template <class Tiles>
 struct DownCall {
   ExpertLists lists;
   ExpertMatrices<Tiles> matrices;
-  const float* entry_weight;
+  const float* entry_weight;  // or null: 1
   const std::uint16_t* hidden;
   std::int64_t hidden_stride;
   float* outputs;
   Combine combine;
   std::int32_t* tile_counters;  // [tiles], zero, before and after
+  FoldedRows next;
 };
 
 // Leaves the weighted outputs of entries.
@@ -145,12 +163,13 @@ struct DownOutputs : OfExperts<Tiles> {
   static constexpr bool kChosenJustNow = false;  // but before gates and ups
   const Call& call;
 
-  NIB_DEVICE DownOutputs(const Call& by, const ActiveExperts& found)
+  NIB_DEVICE DownOutputs(const Call& by, const ActiveExperts& found, const float*)
       : OfExperts<Tiles>{by.matrices, found}, call(by) {}
 
   NIB_DEVICE const std::uint16_t* column(int item, int i) const {
     return call.hidden + this->entry(item, i) * call.hidden_stride;
   }
+  NIB_DEVICE void begin(float (&)[kColumns]) const {}
   NIB_DEVICE void finish(int item, int lane, const LaneSums& sums, int first_column = 0) const {
     const float factor = this->factor(item);
     const int tile = this->row_tile(item), entries = this->entries(item);
@@ -161,7 +180,7 @@ struct DownOutputs : OfExperts<Tiles> {
       if (row >= this->of.shape.rows || column >= entries) continue;
       const int entry = this->first_entry(item) + column;
       call.outputs[entry * call.combine.stride + row] =
-          (sums.at[i] * factor + this->bias(item, row)) * call.entry_weight[entry];
+          (sums.at[i] * factor + this->bias(item, row)) * (call.entry_weight ? call.entry_weight[entry] : 1);
     }
   }
 };
@@ -175,12 +194,15 @@ struct DownAndAdd : DownOutputs<Tiles> {
     DownOutputs<Tiles>::finish(item, lane, sums);
     const int tile = this->row_tile(item);
     if (!is_last_expert(tile, lane)) return;
+    const Combine& combine = this->call.combine;
+    float written[4] = {};
     NIB_UNROLL
     for (int i = 0; i < 4; ++i) {
       const std::int64_t row = std::int64_t{tile} * kTileRows + row_of_element(lane, i);
       const int column = column_of_element(lane, i);
-      if (row < this->of.shape.rows && column < this->call.combine.rows) this->call.combine.add(column, row);
+      if (row < this->of.shape.rows && column < combine.rows) written[i] = combine.add(column, row);
     }
+    if (this->call.next.rows) leave_folded(this->call.next, tile, lane, written, combine.rows);
   }
 
  private:

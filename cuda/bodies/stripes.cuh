@@ -37,6 +37,7 @@ template <class Math>
 struct StripeShared {
   Words4 ring[kStripeWarps][Math::kStages][Math::Weights::Tiles::kSliceBytes / 16];
   WarpSums products[2][kStripeWarps];
+  float row_factors[kColumns];  // for problems, which find them when they begin
 };
 
 // Units of work (slices of items, in order) are counted in 32 bits: of 2 KiB each there are fewer.
@@ -69,8 +70,8 @@ class Adder {
     begin_item(stripe.begin / stripe.slices);
   }
 
-  // The next `count` products.
-  NIB_DEVICE void add(const WarpSums* products, int count) {
+  // The next `count` products; all that there are left in the stripe, or others will come.
+  NIB_DEVICE void add(const WarpSums* products, int count, bool are_last) {
     const LaneSums* product = &products->of_lane[lane()];
     NIB_ROLLED
     while (count > 0) {
@@ -85,17 +86,11 @@ class Adder {
       product += run * 32;
       count -= run;
       slice_ += run;
-      if (run == left) {
-        end_item();
-        begin_item(item_ + 1);
-        slice_ = 0;
-      }
+      if (run < left && !are_last) continue;
+      end_item();  // here alone: what problems do in the end is much code
+      begin_item(item_ + 1);
+      slice_ = 0;
     }
-  }
-
-  // After the last of the stripe.
-  NIB_DEVICE void finish() {
-    if (slice_ != 0) end_item();
   }
 
  private:
@@ -207,6 +202,7 @@ NIB_DEVICE void begin_copy_of_slice(SharedPlace to, const Words4* from, int bloc
 //   with
 //                                               zeros from k on to a multiple of 64; any of them, where there
 //                                               are fewer than eight
+//   void begin(row_factors) const               called by all threads, when earlier kernels have ended
 //   void finish(item, lane, LaneSums) const     called by a whole warp
 template <class Math, class Problem>
 NIB_DEVICE void multiply_stripes(const Problem& problem, const CutItems& cut, StripeShared<Math>& shared) {
@@ -231,6 +227,7 @@ NIB_DEVICE void multiply_stripes(const Problem& problem, const CutItems& cut, St
   NIB_ROLLED
   for (int stage = 0; stage < kStages - 1; ++stage) ask(stage);
   wait_for_kernel_before();  // weights are on their way meanwhile
+  problem.begin(shared.row_factors);
 
   Adder<Problem> adder(problem, cut, stripe);
   int stage = 0, parity = 0;
@@ -248,11 +245,13 @@ NIB_DEVICE void multiply_stripes(const Problem& problem, const CutItems& cut, St
     now.advance();
     stage = stage == kStages - 1 ? 0 : stage + 1;
     sync_block();  // and nobody still reads the products of two rounds ago
-    if (warp == 0) adder.add(shared.products[parity], left < kStripeWarps ? left : kStripeWarps);
+    if (warp == 0) {
+      const bool are_last = left <= kStripeWarps;
+      adder.add(shared.products[parity], are_last ? left : kStripeWarps, are_last);
+    }
     parity ^= 1;
   }
   wait_for_copies<0>();
-  if (warp == 0 && stripe.begin < stripe.end) adder.finish();
 }
 
 }  // namespace nib::inline v0::cuda

@@ -7,6 +7,7 @@
 #include "../tiles.hpp"
 #include "activation.cuh"
 #include "active.cuh"
+#include "folded_norm.cuh"
 #include "grouped.cuh"
 #include "one_row.cuh"
 #include <nibble/kernels/decoders.hpp>
@@ -23,12 +24,14 @@ struct TilesShared {
   ActiveExperts active;
   const std::uint16_t* column[kColumns];
   float sums[2][kTilesWarps][kColumns][32];
+  float row_factors[kColumns];
 };
 
 // A TilesProduct as find_piece wants it; its tiles are pairs of strips.
 struct TilesProblem {
   const TilesProduct& call;
   const ActiveExperts& active;
+  RowFactors factors;
 
   NIB_DEVICE int tiles() const { return static_cast<int>((call.weight.strips() + 1) / 2); }
   NIB_DEVICE int matrices() const { return call.lists.first ? active.count : 1; }
@@ -37,9 +40,8 @@ struct TilesProblem {
   NIB_DEVICE int columns(int matrix) const {
     return call.lists.first ? active.entries(matrix) : static_cast<int>(call.rows);
   }
-  NIB_DEVICE const std::uint16_t* column(int entry) const {
-    return call.x + (call.lists.row ? call.lists.row[entry] : entry) * call.x_stride;
-  }
+  NIB_DEVICE int row(int entry) const { return call.lists.row ? call.lists.row[entry] : entry; }
+  NIB_DEVICE const std::uint16_t* column(int entry) const { return call.x + row(entry) * call.x_stride; }
   NIB_DEVICE const std::byte* bytes(int matrix) const {
     return call.weight.data + (call.lists.first ? active.matrix(matrix) : 0) * call.distance;
   }
@@ -48,7 +50,7 @@ struct TilesProblem {
   NIB_DEVICE void finish(const Piece& piece, int lane, int entry, float sum) const {
     const int pair = piece.first_tile, row = pair * 2 * static_cast<int>(kStripRows) + lane,
               expert = this->expert(piece.matrix);
-    sum *= *reinterpret_cast<const float*>(bytes(piece.matrix));
+    sum = sum * *reinterpret_cast<const float*>(bytes(piece.matrix)) * factors.of(this->row(entry));
     if (call.bias && row < call.weight.rows) sum += call.bias[expert * call.bias_stride + row];
     if (call.hidden.at) return finish_units(pair, lane, entry, sum);
     if (row >= call.weight.rows) return;
@@ -64,9 +66,10 @@ struct TilesProblem {
     const float other = shuffle_xor(sum, static_cast<int>(kStripRows));
     const int unit = has_gate ? pair * static_cast<int>(kStripRows) + lane
                               : pair * 2 * static_cast<int>(kStripRows) + lane;
-    if (unit >= hidden.units || (has_gate && lane >= kStripRows)) return;
-    hidden.at[entry * hidden.stride + unit] =
-        round_to_bf16(has_gate ? gated(hidden, sum, other) : ungated(hidden, sum));
+    std::uint16_t* const to = hidden.at + entry * hidden.stride;
+    if (unit < hidden.units && (!has_gate || lane < kStripRows))
+      to[unit] = round_to_bf16(has_gate ? gated(hidden, sum, other) : ungated(hidden, sum));
+    if (pair == tiles() - 1) clear_beyond(hidden, entry, lane);
   }
 };
 
@@ -99,7 +102,10 @@ NIB_KERNEL void NIB_FITS(kTilesThreads, 2) tiles_kernel(TilesProduct call) {
   auto& shared = shared_memory<TilesShared>();
   const int warp = thread_index() / 32, lane = thread_index() % 32;
   if (call.lists.first) find_active(shared.active, call.lists);
-  const TilesProblem problem{call, shared.active};
+  const bool is_few = call.rows <= kColumns;
+  if (is_few) find_row_factors(call.norm, static_cast<int>(call.rows), shared.row_factors);
+  const TilesProblem problem{call, shared.active,
+                             RowFactors::of(call.norm, is_few ? shared.row_factors : nullptr)};
   int parity = 0;
   NIB_ROLLED
   for (int number = block_index();; number += block_count()) {

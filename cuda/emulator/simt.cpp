@@ -57,6 +57,7 @@ Status Emulator::run_body(const Shape& shape, void (*call)(void*), void* body) {
   if (shape.shared_bytes > kMostShared)
     return Status(Code::argument, concat("shared memory: expected at most ", kMostShared, " bytes, found ",
                                          shape.shared_bytes));
+  ++launches_;
   shape_ = shape;
   call_ = call;
   body_ = body;

@@ -56,6 +56,9 @@ class Emulator {
         shape, [](void* call) { (*static_cast<decltype(body)*>(call))(); }, &body);
   }
 
+  // How many it ran, or tried to.
+  std::int64_t launches() const { return launches_; }
+
   // The rest is for the words of arch.cuh, called by the thread whose turn it is.
   static Emulator& current();
   int thread_index() const { return running_->index; }
@@ -123,6 +126,7 @@ class Emulator {
   std::uint64_t draw(std::uint64_t below);
 
   std::uint64_t random_;
+  std::int64_t launches_ = 0;
   Shape shape_{};
   int block_ = 0;
   void (*call_)(void*) = nullptr;

@@ -2,6 +2,7 @@
 #include "../bodies/forms.cuh"
 #include "../expert_slots.hpp"
 #include "../multiply.hpp"
+#include "../rows.hpp"
 #include "../tiles.hpp"
 #include <nibble/base/concat.hpp>
 
@@ -28,11 +29,13 @@ using ProblemOf = Problem<typename Math::Weights::Tiles>;
 template <class Math, template <class> class Problem>
 NIB_KERNEL void NIB_FITS(kStripeThreads, Math::kBlocksThatFit)
     experts_kernel(typename ProblemOf<Math, Problem>::Call call, CutItems cut) {
-  if constexpr (ProblemOf<Math, Problem>::kChosenJustNow) wait_for_kernel_before();
+  using Of = ProblemOf<Math, Problem>;
+  if (Of::kChosenJustNow && call.lists.first) wait_for_kernel_before();
   if constexpr (Math::kHasCode) {
     auto& shared = shared_memory<StripedExperts<Math>>();
     find_active(shared.active, call.lists);
-    multiply_stripes<Math>(ProblemOf<Math, Problem>(call, shared.active), cut, shared.stripes);
+    const Of problem(call, shared.active, shared.stripes.row_factors);
+    multiply_stripes<Math>(problem, cut, shared.stripes);
   } else {
     fail_without_code();
   }
@@ -45,7 +48,7 @@ NIB_KERNEL void NIB_FITS(kStripeThreads, 1)
   if constexpr (Math::kHasCode) {
     auto& shared = shared_memory<GroupedExperts<Math>>();
     find_active(shared.active, call.lists);
-    multiply_grouped<Math>(ProblemOf<Math, Problem>(call, shared.active), shared.grouped);
+    multiply_grouped<Math>(ProblemOf<Math, Problem>(call, shared.active, nullptr), shared.grouped);
   } else {
     fail_without_code();
   }
@@ -56,15 +59,6 @@ NIB_KERNEL void NIB_FITS(kStripeThreads, 1) combine_kernel(Combine call, std::in
   for (std::int64_t i = std::int64_t{block_index()} * kStripeThreads + thread_index(); i < call.rows * width;
        i += std::int64_t{block_count()} * kStripeThreads)
     call.add(static_cast<int>(i / width), i % width);
-}
-
-// Zeros behind the units of each entry.
-NIB_KERNEL void NIB_FITS(kStripeThreads, 1) clear_beyond_kernel(Hidden hidden, std::int64_t entries) {
-  wait_for_kernel_before();
-  const std::int64_t each = hidden.stride - hidden.units;
-  for (std::int64_t i = std::int64_t{block_index()} * kStripeThreads + thread_index(); i < entries * each;
-       i += std::int64_t{block_count()} * kStripeThreads)
-    hidden.at[i / each * hidden.stride + hidden.units + i % each] = 0;
 }
 
 // One call of the op.
@@ -90,11 +84,25 @@ struct Experts {
                          {args.down->data, args.slots.down, distance(args.down)}, round);
   }
 
+  // Of one expert there is nothing to look up: a device's router leaves no lists.
+  bool is_dense() const { return args.experts == 1; }
   ExpertLists lists() const {
-    return {args.experts, args.routing.first, args.routing.row, has_slots() ? table().place : nullptr, round};
+    if (is_dense())
+      return {.experts = 1, .first = nullptr, .row = nullptr, .rows = static_cast<int>(args.rows)};
+    return {.experts = args.experts,
+            .first = args.routing.first,
+            .row = args.routing.row,
+            .place = has_slots() ? table().place : nullptr,
+            .round = round};
   }
+  const float* entry_weight() const { return is_dense() ? nullptr : args.routing.weight; }
+  FoldedNorm norm() const { return FoldedNorm::of(args.norm, args.squares, args.gate_up->k); }
   std::int64_t entries() const { return args.rows * args.experts_per_token; }
   std::int64_t width() const { return args.down->rows; }
+  // Whether the product itself leaves what the norm that follows wants.
+  bool folds() const {
+    return multiply_goes_on(*args.down, args.rows) && args.next.norm.kind == NormKind::rms;
+  }
   const std::uint16_t* x() const { return reinterpret_cast<const std::uint16_t*>(args.normed); }
   std::int64_t x_stride() const { return bf16_stride(args.gate_up->k); }
   std::int64_t distance(const PackedWeight* of) const {
@@ -106,9 +114,12 @@ struct Experts {
   }
   std::int64_t gate_up_bias_stride() const { return args.gate_up->strips() * kStripRows; }
   Combine combine() const {
-    return {
-        args.routing.entry_of_row, static_cast<int>(args.rows), args.experts_per_token, args.outputs, args.x,
-        row_stride(width())};
+    return {is_dense() ? nullptr : args.routing.entry_of_row,
+            static_cast<int>(args.rows),
+            args.experts_per_token,
+            args.outputs,
+            args.x,
+            row_stride(width())};
   }
   Status launch_combine() const {
     return launch(combine_kernel, {queue.processors, kStripeThreads, 0}, queue.stream, combine(), width());
@@ -133,7 +144,8 @@ struct Experts {
             .out = nullptr,
             .out_stride = 0,
             .add = false,
-            .hidden = {}};
+            .hidden = {},
+            .norm = {}};
   }
 };
 
@@ -160,8 +172,13 @@ template <class Math>
 Status launch_gate_up(const Experts& op) {
   using Tiles = typename Math::Weights::Tiles;
   const GateUpCall<Tiles> call{
-      op.lists(), op.matrices<Tiles>(op.args.gate_up, op.args.gate_up_bias, op.gate_up_bias_stride()), op.x(),
-      op.x_stride(), op.hidden};
+      op.lists(),
+      op.matrices<Tiles>(op.args.gate_up, op.args.gate_up_bias, op.gate_up_bias_stride()),
+      op.x(),
+      op.x_stride(),
+      static_cast<int>(op.args.rows),
+      op.norm(),
+      op.hidden};
   return op.args.rows > kColumns ? launch_grouped<Math, GateUp>(op, call)
                                  : launch_striped<Math, GateUp>(op, call);
 }
@@ -171,12 +188,13 @@ Status launch_down(const Experts& op) {
   using Tiles = typename Math::Weights::Tiles;
   const DownCall<Tiles> call{op.lists(),
                              op.matrices<Tiles>(op.args.down, op.args.down_bias, row_stride(op.width())),
-                             op.args.routing.weight,
+                             op.entry_weight(),
                              op.hidden.at,
                              op.hidden.stride,
                              op.args.outputs,
                              op.combine(),
-                             Scratch(op.context).counters};
+                             Scratch(op.context).counters,
+                             op.folds() ? FoldedRows::of(op.args.next, op.width()) : FoldedRows{}};
   return op.args.rows > kColumns ? launch_grouped<Math, DownOutputs>(op, call)
                                  : launch_striped<Math, DownAndAdd>(op, call);
 }
@@ -184,6 +202,7 @@ Status launch_down(const Experts& op) {
 Status launch_gate_up_of_tiles(const Experts& op) {
   TilesProduct call = op.tiles(op.args.gate_up, op.args.gate_up_bias, op.gate_up_bias_stride());
   call.hidden = op.hidden;
+  call.norm = op.norm();
   return multiply_tiles(op.queue, call);
 }
 
@@ -192,7 +211,7 @@ Status launch_down_of_tiles(const Experts& op) {
   call.lists.row = nullptr;  // an entry has inputs of its own
   call.x = op.hidden.at;
   call.x_stride = op.hidden.stride;
-  call.entry_weight = op.args.routing.weight;
+  call.entry_weight = op.entry_weight();
   call.out = op.args.outputs;
   call.out_stride = row_stride(op.width());
   return multiply_tiles(op.queue, call);
@@ -264,8 +283,10 @@ Status experts(const Queue& queue, const OpContext& context, const ExpertsArgs& 
         down_form, queue.tensor_cores, [&]<class Math>() { return launch_down<Math>(op); },
         [&] { return launch_down_of_tiles(op); }));
   }
+  if (op.folds()) return {};
   const bool is_added = args.rows <= kColumns && down_form != DeviceForm::tiles;
-  return is_added ? Status() : op.launch_combine();
+  if (!is_added) NIB_TRY(op.launch_combine());
+  return norm_for_next(queue, args.x, args.rows, op.width(), args.next);
 }
 
 }  // namespace nib::inline v0::cuda

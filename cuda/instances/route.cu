@@ -1,6 +1,5 @@
-#include "../arch.cuh"
-#include "../bodies/slice.cuh"
-#include "../multiply.hpp"
+#include "../bodies/dense.cuh"
+#include "../bodies/weights_bf16.cuh"
 #include <nibble/base/concat.hpp>
 
 #include <algorithm>
@@ -10,7 +9,7 @@
 namespace nib::inline v0::cuda {
 namespace {
 
-constexpr int kThreads = 256, kWarps = kThreads / 32;
+constexpr int kThreads = kStripeThreads, kWarps = kThreads / 32;
 
 struct Route {
   int rows, experts, chosen;  // of a row
@@ -115,26 +114,66 @@ NIB_KERNEL void NIB_FITS(kThreads, 1) list_kernel(Route call) {
 }
 
 // Both, in one block: for as many rows as it has warps it takes less time than another launch.
-NIB_KERNEL void NIB_FITS(kThreads, 1) choose_and_list_kernel(Route call) {
-  wait_for_kernel_before();
+NIB_DEVICE void choose_and_list(const Route& call) {
   const int warp = thread_index() / 32, lane = thread_index() % 32;
   if (warp < call.rows) choose(call, warp, lane);
   sync_block();
   for (int expert = warp; expert < call.experts; expert += kWarps) list(call, expert, lane);
 }
-
-// Every row to the one expert there is.
-NIB_KERNEL void NIB_FITS(kThreads, 1) dense_kernel(Routing to, int rows) {
+NIB_KERNEL void NIB_FITS(kThreads, 1) choose_and_list_kernel(Route call) {
   wait_for_kernel_before();
-  const int thread = block_index() * kThreads + thread_index();
-  if (thread == 0) {
-    to.first[0] = 0;
-    to.first[1] = rows;
+  choose_and_list(call);
+}
+
+// Logits of up to eight rows, of which tiles are counted: the block that comes last goes on with all of them.
+template <class Tiles>
+struct Logits : Dense<Tiles> {
+  std::int32_t* counter;  // zero, before and after
+  std::int32_t& is_last;  // in shared memory
+
+  NIB_DEVICE void begin(float (&row_factors)[kColumns]) const {
+    Dense<Tiles>::begin(row_factors);
+    if (thread_index() == 0) is_last = 0;
   }
-  for (int row = thread; row < rows; row += block_count() * kThreads) {
-    to.row[row] = to.entry_of_row[row] = row;
-    to.weight[row] = 1;
+  NIB_DEVICE void finish(int item, int lane, const LaneSums& sums) const {
+    Dense<Tiles>::finish(item, lane, sums);
+    sync_warp();  // what the lanes left in memory comes before what is counted
+    if (lane != 0 || add_in_order(counter, 1) + 1 != this->tiles()) return;
+    *counter = 0;
+    is_last = 1;
   }
+};
+
+template <class Math>
+struct RouteShared {
+  StripeShared<Math> stripes;
+  std::int32_t is_last;
+};
+
+template <class Math>
+NIB_KERNEL void NIB_FITS(kThreads, Math::kBlocksThatFit)
+    route_kernel(DenseCallOf<Math> product, CutItems cut, std::int32_t* counter, Route call) {
+  if constexpr (Math::kHasCode) {
+    auto& shared = shared_memory<RouteShared<Math>>();
+    const RowFactors factors = RowFactors::of(product.norm, shared.stripes.row_factors);
+    const Logits<typename Math::Weights::Tiles> logits{{product, factors}, counter, shared.is_last};
+    multiply_stripes<Math>(logits, cut, shared.stripes);
+    sync_block();
+    if (shared.is_last) choose_and_list(call);
+  } else {
+    fail_without_code();
+  }
+}
+
+template <class Math>
+Status launch_route(const Queue& queue, const OpContext& context, const Multiply& logits, const Route& call) {
+  static_assert(sizeof(RouteShared<Math>) <= Math::kMostShared);
+  const auto product = DenseCallOf<Math>::of(logits);
+  const Scratch scratch(context);
+  const int blocks = blocks_of(queue, Math::kBlocksThatFit, sizeof(RouteShared<Math>));
+  NIB_ASSIGN(const CutItems cut, cut_items(scratch, blocks, product.tiles.slices(), 1));
+  return launch(route_kernel<Math>, {blocks, kThreads, sizeof(RouteShared<Math>)}, queue.stream, product, cut,
+                scratch.counters, call);
 }
 
 Status check(const RouteArgs& args) {
@@ -156,24 +195,24 @@ Status check(const RouteArgs& args) {
 
 Status route(const Queue& queue, const OpContext& context, const RouteArgs& args) {
   NIB_TRY(check(args));
-  if (args.rows == 0) return {};
+  if (args.rows == 0 || !args.weight) return {};
   const auto rows = static_cast<int>(args.rows);
-  if (!args.weight) {
-    const int blocks = std::min(queue.processors, ceil_div(rows, kThreads));
-    return launch(dense_kernel, {blocks, kThreads, 0}, queue.stream, args.routing, rows);
-  }
   const std::int64_t logit_stride = row_stride(args.experts);
-  NIB_TRY(multiply(queue, context,
-                   {.weight = args.weight,
-                    .x = reinterpret_cast<const std::uint16_t*>(args.normed),
-                    .x_stride = bf16_stride(args.weight->k),
-                    .rows = args.rows,
-                    .bias = args.bias,
-                    .out = args.logits,
-                    .out_stride = logit_stride}));
+  const Multiply logits{.weight = args.weight,
+                        .x = reinterpret_cast<const std::uint16_t*>(args.normed),
+                        .x_stride = bf16_stride(args.weight->k),
+                        .rows = args.rows,
+                        .bias = args.bias,
+                        .out = args.logits,
+                        .out_stride = logit_stride,
+                        .norm = FoldedNorm::of(args.norm, args.squares, args.weight->k)};
   const Route call{rows,        args.experts, args.experts_per_token,
                    args.logits, logit_stride, args.weights_of_all,
                    args.routing};
+  if (rows <= kWarps && device_form(*args.weight) == DeviceForm::bf16)
+    return queue.tensor_cores ? launch_route<TensorMath<Bf16Weights>>(queue, context, logits, call)
+                              : launch_route<SimtMath<Bf16Weights>>(queue, context, logits, call);
+  NIB_TRY(multiply(queue, context, logits));
   if (rows <= kWarps) return launch(choose_and_list_kernel, {1, kThreads, 0}, queue.stream, call);
   const auto blocks = [&](int of) { return std::min(queue.processors, ceil_div(of, kWarps)); };
   NIB_TRY(launch(choose_kernel, {blocks(rows), kThreads, 0}, queue.stream, call));

@@ -1,3 +1,4 @@
+#include "../bodies/folded_norm.cuh"
 #include "../kv_pages.hpp"
 #include "../rows.hpp"
 #include <nibble/base/concat.hpp>
@@ -13,12 +14,6 @@ namespace {
 
 constexpr int kThreads = 256, kWarps = kThreads / 32;
 constexpr int kMostHeadDim = 256;
-
-NIB_DEVICE float sum_of_warp(float x) {
-  NIB_UNROLL
-  for (int by = 1; by < 32; by *= 2) x += shuffle_xor(x, by);
-  return x;
-}
 
 // ---- norms: a block for a row. A thread's sum runs over every 256th number, then come lanes, then warps.
 
@@ -61,6 +56,24 @@ NIB_KERNEL void NIB_FITS(kThreads, 2) norm_kernel(NormRows call) {
     }
     call.out[row * stride + i] = round_to_bf16(y);
   }
+}
+
+// The same sums as those of leave_folded.
+NIB_KERNEL void NIB_FITS(kThreads, 2) fold_kernel(const float* x, std::int64_t x_stride, FoldedRows to) {
+  wait_for_kernel_before();
+  const std::int64_t row = block_index(), stride = bf16_stride(to.norm.width);
+  float* const squares = to.norm.squares + row * to.norm.stride();
+  for (std::int64_t i = thread_index(); i < stride; i += kThreads) {
+    const bool is_one = i < to.norm.width;
+    const float number = is_one ? x[row * x_stride + i] : 0;
+    to.rows[row * stride + i] = is_one ? round_to_bf16(number * to.weight[i]) : std::uint16_t{0};
+    const float sum = sum_of_part(number * number);
+    if (is_one && i % kNormPart == 0) squares[i / kNormPart] = sum;
+  }
+  sync_block();
+  if (thread_index() >= 32) return;
+  const float factor = row_factor(to.norm, row, thread_index());
+  if (thread_index() == 0) squares[to.norm.parts()] = factor;
 }
 
 // ---- heads of q, k and v: a warp for each
@@ -162,6 +175,21 @@ NIB_KERNEL void NIB_FITS(kThreads, 2) place_kernel(QkvArgs args) {
 Status norm_rows(const Queue& queue, const NormRows& call) {
   if (call.rows == 0) return {};
   return launch(norm_kernel, {static_cast<int>(call.rows), kThreads, sizeof(NormShared)}, queue.stream, call);
+}
+
+Status norm_for_next(const Queue& queue, const float* x, std::int64_t rows, std::int64_t width,
+                     const NextNorm& next) {
+  if (rows == 0 || !next.normed) return {};
+  const FoldedRows to = FoldedRows::of(next, width);
+  if (to.norm.squares)
+    return launch(fold_kernel, {static_cast<int>(rows), kThreads, 0}, queue.stream, x, row_stride(width), to);
+  return norm_rows(queue, {.x = x,
+                           .x_stride = row_stride(width),
+                           .picked = nullptr,
+                           .rows = rows,
+                           .width = width,
+                           .norm = next.norm,
+                           .out = to.rows});
 }
 
 Status place_qkv(const Queue& queue, const QkvArgs& args) {

@@ -105,6 +105,16 @@ Norm Transformer::norm(const float* weight, const float* bias) const {
   return {weight, config_.norm_epsilon, config_.architecture->norm, bias};
 }
 
+// On a device whoever writes x does what the norm that follows wants of it, if the same device reads it next.
+bool Transformer::norms_mlp(std::uint32_t layer) const {
+  const LayerPlacement at = placement_.layer(layer);
+  return !config_.parallel_residual && at.attention == Place::device && at.experts == Place::device;
+}
+bool Transformer::norms_next_layer(std::uint32_t layer) const {
+  return layer + 1 < config_.layers && placement_.layer(layer).experts == Place::device &&
+         placement_.layer(layer + 1).attention == Place::device;
+}
+
 // What depends on positions: cosines, sines and the page tables, the same for all layers of a kind.
 Status Transformer::place(std::span<const BatchRow> batch, Workspace& workspace) const {
   const std::size_t half = frequencies_.size();
@@ -130,6 +140,7 @@ Status Transformer::attend(std::uint32_t layer, std::int64_t rows, Workspace& wo
   const int heads = static_cast<int>(config_.heads);
   NIB_TRY(bring_x(place, rows, workspace));
   const Activations& with = activations(place, workspace);
+  const bool is_normed = layer > 0 && norms_next_layer(layer - 1);
   NIB_TRY(run<QkvArgs>(Op::qkv, place, &Ops::qkv, &DeviceOps::qkv, workspace,
                        {.x = with.x,
                         .rows = rows,
@@ -147,7 +158,9 @@ Status Transformer::attend(std::uint32_t layer, std::int64_t rows, Workspace& wo
                         .rotary = static_cast<int>(config_.rotary_dim),
                         .q_norm = w.q_norm,
                         .k_norm = w.k_norm,
-                        .parts = static_cast<int>(w.qkv.size())}));
+                        .parts = static_cast<int>(w.qkv.size()),
+                        .squares = with.squares,
+                        .is_normed = is_normed}));
   return run<AttentionArgs>(Op::attention, place, &Ops::attention, &DeviceOps::attention, workspace,
                             {.qkv = with.qkv,
                              .qkv_stride = row_stride(config_.qkv_rows()),
@@ -168,9 +181,15 @@ Status Transformer::project(std::uint32_t layer, std::int64_t rows, Workspace& w
   const Place place = placement_.layer(layer).attention;
   const Activations& with = activations(place, workspace);
   NIB_TRY(bring_x(place, rows, workspace));
+  const bool norms = norms_mlp(layer);
   NIB_TRY(run<ProjectArgs>(
       Op::project, place, &Ops::project, &DeviceOps::project, workspace,
-      {.in = with.attention, .rows = rows, .weight = &w.output, .bias = w.output_bias, .x = with.x}));
+      {.in = with.attention,
+       .rows = rows,
+       .weight = &w.output,
+       .bias = w.output_bias,
+       .x = with.x,
+       .next = norms ? NextNorm{norm(w.mlp_norm, w.mlp_norm_bias), with.normed, with.squares} : NextNorm{}}));
   x_was_written(place, workspace);
   return {};
 }
@@ -192,7 +211,9 @@ Status Transformer::route(std::uint32_t layer, std::int64_t rows, Workspace& wor
                          .logits = with.router_logits,
                          .routing = with.routing,
                          .weights_of_all = config_.weights_of_all,
-                         .width = config_.hidden});
+                         .width = config_.hidden,
+                         .squares = with.squares,
+                         .is_normed = norms_mlp(layer)});
 }
 
 Status Transformer::mix_experts(std::uint32_t layer, std::int64_t rows, Workspace& workspace) const {
@@ -200,6 +221,11 @@ Status Transformer::mix_experts(std::uint32_t layer, std::int64_t rows, Workspac
   const Place place = placement_.layer(layer).experts;
   const Activations& with = activations(place, workspace);
   NIB_TRY(bring_x(place, rows, workspace));
+  NextNorm next{};
+  if (norms_next_layer(layer)) {
+    const LayerWeights& after = weights_.layers[layer + 1];
+    next = {norm(after.attention_norm, after.attention_norm_bias), with.normed, with.squares};
+  }
   NIB_TRY(run<ExpertsArgs>(Op::experts, place, &Ops::experts, &DeviceOps::experts, workspace,
                            {.normed = with.normed,
                             .rows = rows,
@@ -216,7 +242,10 @@ Status Transformer::mix_experts(std::uint32_t layer, std::int64_t rows, Workspac
                             .x = with.x,
                             .activation = config_.activation,
                             .up = w.up.empty() ? nullptr : w.up.data(),
-                            .slots = w.slots}));
+                            .slots = w.slots,
+                            .norm = norm(w.mlp_norm, w.mlp_norm_bias),
+                            .squares = with.squares,
+                            .next = next}));
   x_was_written(place, workspace);
   return {};
 }

@@ -313,6 +313,7 @@ void WeightLayout::add_attention(Builder& builder, const TensorNames& names, con
   if (!names.attention_norm_bias.empty())
     layer.attention_norm_bias = builder.vector(names.attention_norm_bias, l, hidden);
   layer.qkv = builder.matrices(l, qkv_parts(names.qkv), hidden, 0, map, "attention", 1);
+  for (Matrix& m : layer.qkv) m.rotary = config.rotary_dim;
   if (has(builder, config.qkv_bias, names.qkv_bias[0], l))
     layer.qkv_bias = builder.vector(builder.collect(l, qkv_parts(names.qkv_bias), 0, 0, map));
   if (!names.q_norm.empty()) {

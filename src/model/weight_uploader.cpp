@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <mutex>
+#include <numeric>
 
 namespace nib::inline v0 {
 namespace {
@@ -18,8 +19,11 @@ std::int64_t WeightUploader::groups_at_once(const Matrix& m) {
   const PackedWeight shape = m.shape();
   const std::int64_t all = ceil_div(shape.strips(), kGroupStrips);
   if (m.transposed || device_form(shape) == DeviceForm::mxfp4) return all;
-  const std::uint64_t group = kGroupStrips * shape.strip_bytes();
-  return std::clamp(static_cast<std::int64_t>(kPieceBytes / group), std::int64_t{1}, all);
+  // A piece has whole heads.
+  const std::int64_t unit =
+      std::lcm(std::int64_t{std::max(m.device_rows().head_dim, 1)}, kGroupRows) / kGroupRows;
+  const std::uint64_t units = kGroupStrips * shape.strip_bytes() * static_cast<std::uint64_t>(unit);
+  return std::min(std::max(static_cast<std::int64_t>(kPieceBytes / units), std::int64_t{1}) * unit, all);
 }
 
 // The rows of these groups as a matrix of their own.

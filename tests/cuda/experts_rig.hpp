@@ -113,7 +113,7 @@ inline ExpertsArgs arguments_of(const ExpertLayer& layer, Choice& choice) {
   args.rows = choice.rows();
   args.experts = layer.experts;
   args.experts_per_token = choice.chosen;
-  args.routing = choice.routing();
+  if (layer.experts > 1) args.routing = choice.routing();  // else there is nothing to look up
   args.gate_up = layer.gate_up.on_device.data();
   args.gate_up_bias = layer.has_bias() ? layer.gate_up_bias.data() : nullptr;
   args.down = layer.down.on_device.data();

@@ -11,7 +11,11 @@ using cuda::ScaleExtent;
 
 // The row of the processor's order that is row `row` of a device's tiles.
 std::int64_t source_row(DeviceRows order, std::int64_t row) {
-  if (order == DeviceRows::consecutive) return row;
+  if (order.order == DeviceRows::consecutive) return row;
+  if (order.order == DeviceRows::heads) {  // dimensions d .. d + 7 of a head, and their partners
+    const std::int64_t dim = order.head_dim, head = row / dim, d = row % dim / 16 * 8 + row % 8;
+    return head * dim + d + (row % 16 >= 8 ? dim / 2 : 0);
+  }
   const std::int64_t unit = row / 16 * 8 + row % 8;
   const bool is_up = row % 16 >= 8;
   return unit / 16 * 32 + (is_up ? 16 : 0) + unit % 16;
@@ -99,17 +103,19 @@ double weight_by_lanes(const PackedWeight& weight, std::int64_t row, std::int64_
   return double{to_float(bf16{bits})} * header_of(weight);
 }
 
-TEST_CASE("pack: every weight comes back, in both orders of rows, and beyond them are zeros") {
+TEST_CASE("pack: every weight comes back, in every order of rows, and beyond them are zeros") {
   NIB_RANDOM(random);
   for (const Format format : {Format::mxfp4, Format::gguf_mxfp4, Format::bf16, Format::q4_0, Format::q8_0,
                               Format::int8, Format::llm_int8, Format::fp8_e4m3, Format::fp8_e5m2})
-    for (const DeviceRows order : {DeviceRows::consecutive, DeviceRows::gate_up})
+    for (const DeviceRows order : {DeviceRows(DeviceRows::consecutive), DeviceRows(DeviceRows::gate_up),
+                                   DeviceRows(DeviceRows::heads, 16), DeviceRows(DeviceRows::heads, 80)})
       for (const std::int64_t k :
            {std::int64_t{32}, std::int64_t{2880}, std::int64_t{32} * (1 + random.below(20))}) {
-        const std::int64_t rows =
-            order == DeviceRows::gate_up ? 32 * (1 + random.below(3)) : 1 + random.below(70);
+        const std::int64_t rows = order.order == DeviceRows::gate_up ? 32 * (1 + random.below(3))
+                                  : order.order == DeviceRows::heads ? order.head_dim * (1 + random.below(3))
+                                                                     : 1 + random.below(70);
         CAPTURE(format_name(format));
-        CAPTURE((order == DeviceRows::gate_up));
+        CAPTURE(static_cast<int>(order.order));
         CAPTURE(rows);
         CAPTURE(k);
         const bool shared = format_info(format).scales == nib::Scales::shared;
@@ -160,6 +166,7 @@ TEST_CASE("pack: what is refused") {
   Encoded w = random_weights(Format::mxfp4, 16, 64, random);
   CHECK(pack(w, DeviceRows::consecutive, 1, 1).code() == Code::argument);
   CHECK(pack(w, DeviceRows::consecutive, -1, 2).code() == Code::argument);
+  for (const int dim : {0, 24, 48}) CHECK(pack(w, {DeviceRows::heads, dim}, 0, 1).code() == Code::argument);
   CHECK(pack(w, DeviceRows::gate_up, 0, 1).message() ==
         "rows of gates and ups: expected a multiple of 32, found 16");
   w.codes[0] = w.codes[16] = std::byte{0x11};

@@ -11,10 +11,29 @@ namespace {
 const Backend& host_backend() { return *present_backends().front(); }
 
 // As for the processor (tests/model/golden_test.cpp): every position before the first choice of experts that
-// rounding flips, there, here or in the reference; and the median everywhere. Greedy ids are recorded with
-// gaps to the second best of 0.01 at least.
+// rounding flips, there, here or in the reference; and the median everywhere.
+// That the recorded ids are the best under rounding, too, was seen where the processor rounds. A device
+// rounds x * w in place of the norm (cuda/folded_norm.hpp), as closely and elsewhere: there an id may be
+// exchanged for another where the two are nearer to one another than both logits may be off; until a choice
+// of experts flips in the continuation.
+void check_greedy(ModelRig& rig, KvCache& cache, std::vector<float> logits, const Golden& golden,
+                  const Tolerances& tolerances, const std::vector<std::vector<std::int32_t>>& unrounded) {
+  const auto& choices = DeviceRouteRecorder::choices();
+  std::size_t compared = choices.size();
+  for (std::size_t step = 0; step < tolerances.greedy; ++step) {
+    const auto last = std::span(logits).last(rig.config.vocabulary);
+    const std::uint32_t id = golden.greedy_ids[step];
+    CAPTURE(step);
+    CHECK(last[best(last)] - last[id] < 2 * tolerances.bf16);
+    logits = rig.feed(cache, std::span(&id, 1));
+    for (; compared < choices.size(); ++compared)
+      if (choices[compared] != unrounded[compared]) return;
+  }
+}
+
 TEST_CASE(
-    "slow: whole models on the device: logits within the recorded bf16 tolerance, greedy ids as recorded") {
+    "slow: whole models on the device: logits within the recorded bf16 tolerance, greedy ids as recorded but "
+    "for ties") {
   NIB_REQUIRE_DATA(data);
   for (const GoldenCase& c : golden_cases(data)) {
     const Golden golden = c.golden();
@@ -25,6 +44,8 @@ TEST_CASE(
       ModelRig rig(c.path, {.backend = &recorder.backend(), .numerics = Numerics::f32, .rows = rows});
       auto cache = rig.cache();
       rig.feed(*cache, golden.input_ids);
+      for (std::size_t step = 0; step < c.tolerances.greedy; ++step)
+        rig.feed(*cache, std::span(golden.greedy_ids).subspan(step, 1));
       unrounded = RouteRecorder::choices();
     }
     for (const int device : devices()) {
@@ -48,8 +69,7 @@ TEST_CASE(
             c.tolerances.bf16);
       CHECK(median_difference(logits, golden.logits, vocabulary) < c.tolerances.bf16_median);
       if (device > 0) continue;  // half of the time, for the same steps
-      const auto ids = greedy(rig, golden.input_ids, c.tolerances.greedy);
-      CHECK(std::equal(ids.begin(), ids.end(), golden.greedy_ids.begin()));
+      check_greedy(rig, *cache, logits, golden, c.tolerances, unrounded);
     }
   }
 }

@@ -48,6 +48,10 @@ constexpr DeviceForm device_form(const PackedWeight& shape) {
   }
 }
 
+constexpr bool has_tensor_tiles(DeviceForm form) {
+  return form != DeviceForm::none && form != DeviceForm::tiles;
+}
+
 // Before the tiles of every matrix: a line that begins with a f32, the factor of all of its products.
 inline constexpr std::size_t kDeviceHeaderBytes = 128;
 
@@ -84,6 +88,27 @@ using Bf16Tiles = TensorTiles<0, kTileRows * kBlockDepth * 2, 1>;
 using Q4Tiles = TensorTiles<256, kTileRows * kBlockDepth / 2, 4>;
 using Q8Tiles = TensorTiles<128, kTileRows * kBlockDepth, 2>;
 using ByteTiles = TensorTiles<64, kTileRows * kBlockDepth, 2>;
+
+// Whether a matrix of heads lies there in pairs (DeviceRows::heads), so that its product can rotate them: all
+// of a head's dimensions are, in halves, and no tile has rows of two heads.
+constexpr bool heads_in_pairs(const PackedWeight& shape, std::int64_t head_dim, std::int64_t rotary) {
+  return has_tensor_tiles(device_form(shape)) && head_dim % kTileRows == 0 && rotary == head_dim;
+}
+// Which rows of a matrix a tile has: eight from `first` on, and eight that are so much further on.
+struct RowsOfTile {
+  std::int64_t first;
+  int further;
+  constexpr std::int64_t row(int i) const {
+    constexpr int kHalf = kTileRows / 2;
+    return first + i / kHalf * further + i % kHalf;
+  }
+};
+constexpr RowsOfTile consecutive_rows(std::int64_t tile) { return {tile * kTileRows, kTileRows / 2}; }
+// Of a matrix of heads in pairs: d .. d + 7 of some head, and d + D / 2 ...
+constexpr RowsOfTile rows_in_pairs(int head_dim, int tile) {
+  const int tiles = head_dim / kTileRows, head = tile / tiles;
+  return {std::int64_t{head} * head_dim + (tile - head * tiles) * (kTileRows / 2), head_dim / 2};
+}
 
 // Bytes of a matrix, a multiple of 128; 0 for one that has no form.
 template <class Tiles>

@@ -15,7 +15,7 @@
 namespace nib::inline v0 {
 
 // Grows with every change of this file, and of anything that both sides take to be the same.
-inline constexpr std::uint32_t kDeviceInterface = 3;
+inline constexpr std::uint32_t kDeviceInterface = 4;
 // Major, minor and patch of this nibble, three digits each.
 inline constexpr std::uint32_t kDeviceVersion =
     NIBBLE_VERSION_MAJOR * 1'000'000 + NIBBLE_VERSION_MINOR * 1'000 + NIBBLE_VERSION_PATCH;
@@ -38,18 +38,27 @@ struct DeviceFacts {
 // other.
 struct DeviceQueue;
 
-// Which rows of a packed matrix lie together on a device.
-enum class DeviceRows : std::uint8_t {
-  consecutive,
-  gate_up,  // of strips gate, up, gate, up: eight gates, then the eight ups of the same units
+// Which rows of a packed matrix lie together on a device, sixteen at a time.
+struct DeviceRows {
+  enum Order : std::uint8_t {
+    consecutive,
+    gate_up,  // of strips gate, up, gate, up: eight gates, then the eight ups of the same units
+    heads,    // of heads: eight dimensions, then the eight that these are rotated with (rows_in_pairs)
+  };
+  Order order = consecutive;
+  std::int32_t head_dim = 0;  // of heads; a multiple of sixteen
+
+  constexpr DeviceRows(Order rows = consecutive, std::int32_t dim = 0) : order(rows), head_dim(dim) {}
+  bool operator==(const DeviceRows&) const = default;
 };
 
 // One op, as backends of the processor have it (ops.hpp), with these differences: what pointers lead to is on
 // the device, but for the arrays of PackedWeight, which are read before the op returns; OpContext has neither
 // pool nor activations, and its tiles are scratch of device_scratch_bytes, the counters in it zero;
 // matrices of rows that only ops of one device exchange (QkvArgs::normed, AttentionArgs::out,
-// RouteArgs::normed, expert_inputs) are bf16, each row at a multiple of 64. The op has been queued when it
-// returns.
+// RouteArgs::normed, NextNorm::normed, expert_inputs) are bf16, each row at a multiple of 64; rows of an rms
+// norm are as NextNorm says, with `squares` beside them, but for the head's. Without a router route() leaves
+// no lists, and experts() of one expert reads none. The op has been queued when it returns.
 template <class Args>
 using DeviceOp = std::int32_t (*)(DeviceQueue*, const OpContext*, const Args*, DeviceMessage*);
 

@@ -37,6 +37,19 @@ struct Norm {
   const float* bias = nullptr;  // [row_stride(H)], of a layer norm
 };
 
+// Of devices: what whoever writes x leaves for the norm that follows, if it is wanted. A layer norm's rows,
+// as they come out; of an rms norm x * weight, and for each kNormPart numbers of a row the sum of their
+// squares: products with such rows are divided by the root of the mean (cuda/folded_norm.hpp).
+inline constexpr int kNormPart = 16;
+constexpr std::int64_t norm_squares(std::int64_t width) {
+  return ceil_div(width, std::int64_t{kNormPart}) + 1;
+}
+struct NextNorm {
+  Norm norm{};
+  float* normed = nullptr;   // null: nothing is wanted
+  float* squares = nullptr;  // [R][norm_squares(H)]
+};
+
 // Geometry of the key/value pages of one layer kind. A page holds kPagePositions positions of every layer of
 // the kind:
 //   [layer][kv head][K block, V block]
@@ -92,6 +105,9 @@ struct QkvArgs {
   const float* k_norm = nullptr;
   // The kernels of parts want the same activations; rows of all but the last are a multiple of sixteen.
   int parts = 1;
+  // Of devices: with `normed` what NextNorm says, and whether whoever wrote x has left it.
+  float* squares = nullptr;
+  bool is_normed = false;
 };
 
 // out[r, h] = softmax over visible keys of (q . k * scale), the sink in its denominator, times v.
@@ -117,6 +133,7 @@ struct ProjectArgs {
   const PackedWeight* weight;  // [H, k]
   const float* bias;           // padded to strips
   float* x;                    // [R][stride H]
+  NextNorm next{};             // of devices
 };
 
 // What the router decided: rows sorted by expert. Entry i is (row[i], weight[i]); expert e owns entries
@@ -144,7 +161,9 @@ struct RouteArgs {
   float* logits;    // out [R][stride E]
   Routing routing;  // out
   bool weights_of_all = false;
-  std::int64_t width = 0;  // H, where there is no W to say it
+  std::int64_t width = 0;    // H, where there is no W to say it
+  float* squares = nullptr;  // of devices, as QkvArgs has them
+  bool is_normed = false;
 };
 
 // What stands between the two matrices of an expert. The first two have a gate g and a value u for each unit,
@@ -191,6 +210,10 @@ struct ExpertsArgs {
   // Their kernels want the same activations. The bias is as ever.
   const PackedWeight* up = nullptr;
   ExpertSlots slots{};  // if any: gate_up and down lie in page-locked memory of the host
+  // Of devices: the norm of `normed` with its squares, which are null where it is done; and the next one.
+  Norm norm{};
+  float* squares = nullptr;
+  NextNorm next{};
 };
 
 // logits = W norm(x[picked]).

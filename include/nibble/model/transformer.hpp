@@ -38,8 +38,9 @@ class Workspace;
 // The arrays that ops of one place work with, for the largest batch.
 struct Activations {
   float *x = nullptr, *normed = nullptr, *qkv = nullptr, *attention = nullptr;  // [rows][...]
-  float *cos = nullptr, *sin = nullptr;                                         // [rows][D / 2]
-  float* router_logits = nullptr;                                               // [rows][E]
+  float* squares = nullptr;              // of a device: [rows][norm_squares(H)]
+  float *cos = nullptr, *sin = nullptr;  // [rows][D / 2]
+  float* router_logits = nullptr;        // [rows][E]
   Routing routing{};
   float* expert_outputs = nullptr;                       // [rows T][H]
   float* logits = nullptr;                               // [logit_rows][V]
@@ -163,6 +164,8 @@ class Transformer {
   Status digest(Workspace& workspace) const;
   void forget_slots() const;
   Norm norm(const float* weight, const float* bias) const;
+  bool norms_mlp(std::uint32_t layer) const;         // who writes x before the layer's router
+  bool norms_next_layer(std::uint32_t layer) const;  // who writes it after its experts
 
   const ModelConfig& config_;
   const Weights& weights_;

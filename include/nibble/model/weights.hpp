@@ -199,6 +199,7 @@ class WeightLayout {
     Place place = Place::host;
     std::int64_t slots = 0;    // if any: `offset` is the first one's, and of expert 0 it is
     std::uint64_t locked = 0;  // in page-locked memory
+    std::int64_t rotary = 0;   // dimensions of each head that are rotated, where rows are heads
     bool exists() const { return !stored.tensors.empty(); }
     // Null where the checkpoint is not prepared, or lacks this one.
     const PreparedMatrix* prepared_in(const Checkpoint& checkpoint) const {
@@ -210,6 +211,8 @@ class WeightLayout {
       return {tile_format(format), stored.map.rows(), k, nullptr, nullptr, scale_run};
     }
     DeviceRows device_rows() const {
+      if (rotary > 0 && heads_in_pairs(shape(), stored.map.head_dim, rotary))
+        return {DeviceRows::heads, static_cast<std::int32_t>(stored.map.head_dim)};
       return stored.map.in_strips() ? DeviceRows::gate_up : DeviceRows::consecutive;
     }
     // Of one expert, where it is placed.

@@ -1,0 +1,93 @@
+// How many kernels a layer takes. Between two of them a device waits for the slowest of its blocks, so that a
+// token's time grows with their number: it is written down here.
+#include "device_rig.hpp"
+#include "support/data.hpp"
+
+#include <string>
+
+#include <cuda/device_queue.hpp>
+#include <doctest/doctest.h>
+
+namespace nib::test {
+namespace {
+
+// The library, but for ops that write down how many kernels each of them asked for. One at a time.
+class LaunchRecorder {
+ public:
+  LaunchRecorder() {
+    launches_.clear();
+    library_.ops = {record<QkvArgs, &DeviceOps::qkv>,         record<AttentionArgs, &DeviceOps::attention>,
+                    record<ProjectArgs, &DeviceOps::project>, record<RouteArgs, &DeviceOps::route>,
+                    record<ExpertsArgs, &DeviceOps::experts>, record<HeadArgs, &DeviceOps::head>};
+  }
+  const DeviceLibrary& library() const { return library_; }
+  // Of each call in turn, the op by its first letter: "q3 a1 p1 ..".
+  static std::string& launches() { return launches_; }
+
+ private:
+  template <class Args, DeviceOp<Args> DeviceOps::*op>
+  static std::int32_t record(DeviceQueue* queue, const OpContext* context, const Args* args,
+                             DeviceMessage* message) {
+    const std::int64_t before = queue->emulator->launches();
+    const std::int32_t code = (nibble_device_library.ops.*op)(queue, context, args, message);
+    launches_ += letter(args);
+    launches_ += std::to_string(queue->emulator->launches() - before) + " ";
+    return code;
+  }
+  static char letter(const QkvArgs*) { return 'q'; }
+  static char letter(const AttentionArgs*) { return 'a'; }
+  static char letter(const ProjectArgs*) { return 'p'; }
+  static char letter(const RouteArgs*) { return 'r'; }
+  static char letter(const ExpertsArgs*) { return 'e'; }
+  static char letter(const HeadArgs*) { return 'h'; }
+
+  DeviceLibrary library_ = nibble_device_library;
+  static inline std::string launches_;
+};
+
+// Of a pass of so many tokens of a session.
+std::string launches_of(const std::string& path, std::size_t tokens, int device,
+                        KvFormat format = KvFormat::automatic) {
+  const LaunchRecorder recorder;
+  ModelRig rig(path, {.numerics = Numerics::bf16,
+                      .kv_format = format,
+                      .placement = all_there,
+                      .library = &recorder.library(),
+                      .device = device});
+  auto cache = rig.cache();
+  rig.feed(*cache, std::vector<std::uint32_t>(tokens, 17));
+  return LaunchRecorder::launches();
+}
+
+std::string times(int count, const std::string& text) {
+  std::string out;
+  for (int i = 0; i < count; ++i) out += text;
+  return out;
+}
+
+// q: product, which places heads; of the first layer the norm. a: attention, joined by the block that comes
+// last. p: product, which leaves what the norm wants. r: product, choice and lists in one where the router is
+// in bf16. e: gates and ups, down, the sum of experts and what the norm wants. h: norm, product.
+TEST_CASE("kernels of a layer of gpt-oss") {
+  for (const int device : {0, 1}) {
+    const std::string few = "q2 a1 p1 r1 e2 " + times(5, "q1 a1 p1 r1 e2 ") + "h2 ";
+    CHECK(launches_of(kTalesFolder, 1, device) == few);
+    CHECK(launches_of(kTalesFolder, 8, device) == few);
+    CHECK(launches_of(kTalesFolder, 9, device) ==
+          "q3 a1 p2 r3 e4 " + times(4, "q2 a1 p2 r3 e4 ") + "q2 a1 p2 r3 e3 h2 ");
+  }
+}
+
+// Of dense layers nothing is routed.
+TEST_CASE("kernels of a layer of Llama") {
+  NIB_REQUIRE_DATA(data);
+  const std::string path = data + "/models/llama-3";
+  const std::string few = "q2 a1 p1 r0 e2 " + times(1, "q1 a1 p1 r0 e2 ") + "h2 ";
+  CHECK(launches_of(path, 1, 0) == few);
+  CHECK(launches_of(path, 1, 0, KvFormat::int8) ==
+        "q3 a1 p1 r0 e2 q2 a1 p1 r0 e2 h2 ");  // scales want whole heads
+  CHECK(launches_of(path, 9, 0) == "q3 a1 p2 r0 e4 q2 a1 p2 r0 e3 h2 ");
+}
+
+}  // namespace
+}  // namespace nib::test
