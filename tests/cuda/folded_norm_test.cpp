@@ -105,7 +105,7 @@ DeviceBuffer<float> product_of(const DeviceMatrices& w, const FoldRig& rig, cons
   return out;
 }
 
-constexpr Format kForms[] = {Format::mxfp4, Format::bf16, Format::q8_0, Format::f32};
+constexpr Format kForms[] = {Format::mxfp4, Format::bf16, Format::q8_0, Format::q5_0, Format::f32};
 
 TEST_CASE("folded norms: products are those of the norm, the same bits for every number of rows") {
   NIB_RANDOM(random);
@@ -157,7 +157,7 @@ TEST_CASE("folded norms: products are those of the norm, the same bits for every
 TEST_CASE("folded norms: a product leaves what the kernel of its own does") {
   NIB_RANDOM(random);
   DeviceUnderTest device(random.seed);
-  for (const Format format : {Format::mxfp4, Format::bf16})
+  for (const Format format : {Format::mxfp4, Format::bf16, Format::q4_0})
     for (std::int64_t rows = 1; rows <= 8; ++rows) {
       const std::int64_t k = 32 * (1 + random.below(20)), width = 1 + random.below(200);
       CAPTURE(format_name(format));
