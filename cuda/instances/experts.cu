@@ -268,9 +268,6 @@ Status experts(const Queue& queue, const OpContext& context, const ExpertsArgs& 
   if (up_form == DeviceForm::none) return no_kernel(*args.gate_up);
   if (down_form == DeviceForm::none) return no_kernel(*args.down);
   Experts op(queue, context, args);
-  if (op.hidden.stride > op.hidden.units)
-    NIB_TRY(launch(clear_beyond_kernel, {queue.processors, kStripeThreads, 0}, queue.stream, op.hidden,
-                   op.entries()));
   if (op.has_slots()) NIB_TRY(place_experts(queue, op.table(), args.routing.first));
   const int rounds = op.rounds();
   for (int i = 0; i < rounds; ++i) {
