@@ -18,7 +18,8 @@ class LaunchRecorder {
     launches_.clear();
     library_.ops = {record<QkvArgs, &DeviceOps::qkv>,         record<AttentionArgs, &DeviceOps::attention>,
                     record<ProjectArgs, &DeviceOps::project>, record<RouteArgs, &DeviceOps::route>,
-                    record<ExpertsArgs, &DeviceOps::experts>, record<HeadArgs, &DeviceOps::head>};
+                    record<ExpertsArgs, &DeviceOps::experts>, record<HeadArgs, &DeviceOps::head>,
+                    record<DigestArgs, &DeviceOps::digest>};
   }
   const DeviceLibrary& library() const { return library_; }
   // Of each call in turn, the op by its first letter: "q3 a1 p1 ..".
@@ -40,6 +41,7 @@ class LaunchRecorder {
   static char letter(const RouteArgs*) { return 'r'; }
   static char letter(const ExpertsArgs*) { return 'e'; }
   static char letter(const HeadArgs*) { return 'h'; }
+  static char letter(const DigestArgs*) { return 'd'; }
 
   DeviceLibrary library_ = nibble_device_library;
   static inline std::string launches_;
