@@ -156,7 +156,7 @@ def page(machine, image):
            "instruction that the kernel multiplies with. Of roof: over the lower of that and what the best bandwidth allows.", "",
            f"![GFLOP/s over operations for a byte of weights, one panel for each instruction set]({image})", ""]
     for backend in machine.backends():
-        peaks = ", ".join(f"{machine.peaks[backend, layout]:.0f} in {LAYOUTS[layout][0]}" for layout in LAYOUTS)
+        peaks = ", ".join(f"{machine.peaks[backend, layout]:.0f} in {LAYOUTS[layout][0]}" for layout in ("floats", "pairs", "bytes"))
         out += [f"## {backend}: {peaks} GFLOP/s", ""] + table(machine, backend) + [""]
     return "\n".join(out)
 
