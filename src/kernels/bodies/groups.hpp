@@ -53,6 +53,18 @@ struct GroupInputs {
   [[gnu::always_inline]] void advance() { at += kDwords * W; }
 };
 
+// body(octet) for each; of few steps, all at once.
+template <class D, class Body>
+[[gnu::always_inline]] inline void for_octets(int begin, Body&& body) {
+  if constexpr (D::kSteps < 8) {
+#pragma GCC unroll 4
+    for (int o = begin; o < begin + D::kRunOctets; ++o) body(o);
+  } else {
+#pragma GCC unroll 1
+    for (int o = begin; o < begin + D::kRunOctets; ++o) body(o);
+  }
+}
+
 // What a run adds to the chains of rows [begin, end) of W.
 template <class D, int W>
 [[gnu::always_inline]] inline void add_run(typename D::Arch::F (&acc)[W], const typename D::Sums (&sums)[W],
@@ -106,21 +118,21 @@ template <class D, int T, int W>
     for (auto& row : sums)
       for (Sums& sum : row) sum = Sums::zero();
     const int first = run * D::kRunOctets;
+    for_octets<D>(
+        first, [&](int o) __attribute__((always_inline)) {
+          if (o >= octets) return;
 #pragma GCC unroll 4
-    for (int o = first; o < first + D::kRunOctets; ++o) {
-      if (o >= octets) break;
-#pragma GCC unroll 4
-      for (int s = 0; s < T; ++s) {
-        const auto octet = D::open(tile[s], group + o);
+          for (int s = 0; s < T; ++s) {
+            const auto octet = D::open(tile[s], group + o);
 #pragma GCC unroll 8
-        for (int j = 0; j < D::kSteps; ++j) {
-          const auto codes = octet.step(j);
-          offset[s].add(codes);
+            for (int j = 0; j < D::kSteps; ++j) {
+              const auto codes = octet.step(j);
+              offset[s].add(codes);
 #pragma GCC unroll 4
-          for (int r = 0; r < W; ++r) sums[s][r].add(x.step(D::kSteps * o + j, r), codes);
-        }
-      }
-    }
+              for (int r = 0; r < W; ++r) sums[s][r].add(x.step(D::kSteps * o + j, r), codes);
+            }
+          }
+        });
 #pragma GCC unroll 4
     for (int s = 0; s < T; ++s) {
       if constexpr (Offset<Sums>::kCounts) {
@@ -235,17 +247,17 @@ template <class D, class Group>
 #pragma GCC unroll 2
   for (int run = 0; run < D::kRuns; ++run) {
     Offset<Sums> offset;
-#pragma GCC unroll 4
-    for (int o = run * D::kRunOctets; o < (run + 1) * D::kRunOctets; ++o) {
-      const auto opened = D::open(tile, octet + std::min(o, octets - 1));
+    for_octets<D>(
+        run * D::kRunOctets, [&](int o) __attribute__((always_inline)) {
+          const auto opened = D::open(tile, octet + std::min(o, octets - 1));
 #pragma GCC unroll 8
-      for (int j = 0; j < D::kSteps; ++j) {
-        typename Sums::Codes codes{};
-        if (o < octets) codes = opened.step(j);
-        group.codes[D::kSteps * o + j][s] = codes;
-        offset.add(codes);
-      }
-    }
+          for (int j = 0; j < D::kSteps; ++j) {
+            typename Sums::Codes codes{};
+            if (o < octets) codes = opened.step(j);
+            group.codes[D::kSteps * o + j][s] = codes;
+            offset.add(codes);
+          }
+        });
     if constexpr (Offset<Sums>::kCounts) group.start[run][s] = Sums::zero().less(offset.sums());
     const int first = octet + std::min(run * D::kRunOctets, octets - 1);
     group.steps[run][s] = D::steps(tile, first).step();
