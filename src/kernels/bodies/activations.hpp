@@ -36,7 +36,8 @@ typename A::F activation_rounded(typename A::F x) {
 }
 
 // Eight inputs in the order of steps, as floats or as pairs, `width` dwords apart; returns what follows.
-inline std::uint32_t* pack_octet(const float* in, bool pairs, std::uint32_t* out, int width) {
+[[gnu::always_inline]] inline std::uint32_t* pack_octet(const float* in, bool pairs, std::uint32_t* out,
+                                                        int width) {
   if (pairs)
     for (int s = 0; s < 4; ++s, out += width)
       *out = to_bf16(in[s]).bits | static_cast<std::uint32_t>(to_bf16(in[s + 4]).bits) << 16;
