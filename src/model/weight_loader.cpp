@@ -83,17 +83,17 @@ class WeightLoader {
     for (const std::span<const Matrix> list : lists)
       for (const Matrix& m : list)
         if (m.exists()) {
-          const MatmulKernel* kernel = find_kernel(backend_, m.shape(), numerics_, ScaleRange::any);
-          layouts.insert(kernel ? kernel->x : ActivationLayout::floats);
+          layouts.insert(layout_for(backend_, m, numerics_));
           ++count;
         }
     return count == 1 || (layouts.size() == 1 && group_dwords(*layouts.begin()) > 0) ? numerics_
                                                                                      : Numerics::f32;
   }
 
-  static bool takes_bytes(const Backend& backend, const Matrix& m) {
-    const MatmulKernel* kernel = find_kernel(backend, m.shape(), Numerics::int8, ScaleRange::any);
-    return kernel && kernel->x == ActivationLayout::bytes;
+  // How the kernel that takes any scales wants its activations; floats where there is none.
+  static ActivationLayout layout_for(const Backend& backend, const Matrix& m, Numerics numerics) {
+    const MatmulKernel* kernel = find_kernel(backend, m.shape(), numerics, ScaleRange::any);
+    return kernel ? kernel->x : ActivationLayout::floats;
   }
 
   // Packs a matrix, or reads what was packed, and returns its experts' PackedWeights, kernels chosen for
@@ -226,7 +226,9 @@ bool bf16_holds(Format format) {
 
 Status WeightLayout::check_int8(const Checkpoint& checkpoint, const Backend& backend) const {
   const auto check = [&](const Matrix& m) -> Status {
-    if (!m.exists() || bf16_holds(m.format) || WeightLoader::takes_bytes(backend, m)) return {};
+    if (!m.exists() || bf16_holds(m.format) ||
+        WeightLoader::layout_for(backend, m, Numerics::int8) == ActivationLayout::bytes)
+      return {};
     return Status(Code::unsupported,
                   concat(checkpoint.path, ": tensor ", m.stored.tensors[0]->name, " is ",
                          format_name(m.format), ", which int8 numerics cannot multiply; bf16 numerics can, ",
