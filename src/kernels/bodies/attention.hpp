@@ -18,57 +18,183 @@
 
 namespace nib::inline v0::cpu {
 
-inline constexpr int kChunk = 256;
+inline constexpr int kChunk = 256, kChunkPages = kChunk / kPagePositions;
+inline constexpr int kMostHeads = 16;    // that pass over keys and values together
 inline constexpr int kMaxHeadDim = 256;  // what model/config.hpp lets through
 
-// One row, N query heads of one kv head.
-template <class A, class Stored, int N>
-class HeadGroup {
+// Keys and values come from memory in the order of their use and evenly, a line with each line that is
+// multiplied, and into the second level: values while the keys of their page are scored, keys while the
+// values of the chunk before are added; between these, while scores become probabilities, the last page of
+// values and the first of keys. (Asked for while keys are scored alone, memory rests through the other half:
+// 13 GB/s of 31.)
+struct Wanted {
+  const std::byte* from;  // what the steps of a loop ask for, as many bytes as they read; null: nothing
+  int turn, turns;        // of the blocks of heads that pass over the same bytes, each has its share
+  Wanted after(std::size_t bytes) const { return {from ? from + bytes : nullptr, turn, turns}; }
+};
+template <int kBytes>  // that a step reads
+class AskAhead {
+ public:
+  explicit AskAhead(const Wanted& wanted)
+      : from_(wanted.from),
+        wait_(wanted.from ? wanted.turn * kSteps : -1),
+        pause_(wanted.turns * kSteps - 1) {}
+  [[gnu::always_inline]] void step(std::int64_t i) {
+    if (wait_-- != 0) return;
+    wait_ = pause_;
+#pragma GCC unroll 8
+    for (int line = 0; line < kLines; ++line) __builtin_prefetch(from_ + i * kBytes + line * 64, 0, 2);
+  }
+
+ private:
+  static constexpr int kSteps = kBytes < 64 ? 64 / kBytes : 1, kLines = kBytes < 64 ? 1 : kBytes / 64;
+  const std::byte* from_;
+  int wait_, pause_;
+};
+
+// The head of keys and values that some query heads of one row share.
+struct SharedKv {
+  std::int64_t row;
+  int kv_head;
+};
+
+// The query heads of one row that share a head of keys and values, kMostHeads at a time. They go in blocks of
+// N, whose sums of T vectors each the registers hold; what they read is in the first level after the first
+// block.
+template <class A, class Stored>
+class SharedHeads {
   using F = typename A::F;
   using Q = typename Stored::Q;
 
  public:
-  HeadGroup(const AttentionArgs& args, bool round, std::int64_t row, int head, int kv_head)
+  // `next` is what the same thread computes next; its row is -1: nothing.
+  SharedHeads(const AttentionArgs& args, bool round, const SharedKv& shared, int head, int count,
+              const SharedKv& next)
       : args_(args),
-        kv_(args.kv_rows[row]),
+        kv_(args.kv_rows[shared.row]),
+        next_(next),
         round_(round),
-        fetches_(head == kv_head * (args.heads / args.kv.kv_heads)),
+        heads_(count),
         dim_(args.kv.head_dim),
         padded_(args.kv.padded_dim()) {
-    block_ = args.layer_offset + static_cast<std::size_t>(kv_head) * 2 * args.kv.block_bytes();
-    const float* q = args.qkv + row * args.qkv_stride + head * dim_;
-    for (int n = 0; n < N; ++n)
-      for (int i = 0; i < dim_ / 2; ++i)
-        q_[n][i] = Stored::join(rounded(q[n * dim_ + 2 * i]), rounded(q[n * dim_ + 2 * i + 1]));
+    block_ = block_of(shared.kv_head);
+    each_block([&]<int>(int, int turn) { blocks_ = turn + 1; });
+    take_queries(args.qkv + shared.row * args.qkv_stride + head * dim_);
     const std::int64_t end = kv_.position + 1;
-    const std::int64_t begin = args.window > 0 ? std::max<std::int64_t>(0, end - args.window) : 0;
-    bool first = true;
-    for (std::int64_t chunk = begin / kChunk * kChunk; chunk < end; chunk += kChunk, first = false)
-      add_chunk(chunk, std::max(begin, chunk), std::min<std::int64_t>(end, chunk + kChunk), first);
-    float* out = args.out + row * args.out_stride + head * dim_;
-    for (int n = 0; n < N; ++n) finish(n, args.sinks ? &args.sinks[head + n] : nullptr, out + n * dim_);
+    const std::int64_t begin = first_visible(end);
+    for (std::int64_t start = begin / kChunk * kChunk; start < end; start += kChunk)
+      add_chunk({start, std::max(begin, start), std::min<std::int64_t>(end, start + kChunk), start <= begin});
+    float* out = args.out + shared.row * args.out_stride + head * dim_;
+    for (int n = 0; n < heads_; ++n) finish(n, args.sinks ? &args.sinks[head + n] : nullptr, out + n * dim_);
   }
 
  private:
-  float rounded(float x) const { return round_ ? to_float(to_bf16(x)) : x; }
+  template <int N>
+  static constexpr int kVectors = std::min(4, A::kHeadSums / N);
+  // Bytes of sixteen lanes of a pair.
+  static constexpr int kVectorBytes = 32 * Stored::kBytes;
+
+  // work.operator()<N>(first head, turn) for each block.
+  template <int N = A::kHeadBlock, class Work>
+  [[gnu::always_inline]] void each_block(Work work, int head = 0, int turn = 0) {
+    for (; heads_ - head >= N; head += N) work.template operator()<N>(head, turn++);
+    if constexpr (N > 1) each_block<N / 2>(work, head, turn);
+  }
+
+  std::int64_t first_visible(std::int64_t end) const {
+    return args_.window > 0 ? std::max<std::int64_t>(0, end - args_.window) : 0;
+  }
+  std::size_t block_of(int kv_head) const {
+    return args_.layer_offset + static_cast<std::size_t>(kv_head) * 2 * args_.kv.block_bytes();
+  }
   const std::byte* keys(std::int64_t page) const { return kv_.pages[page - kv_.first_page] + block_; }
   const std::byte* values(std::int64_t page) const { return keys(page) + args_.kv.block_bytes(); }
-  // Of sixteen positions from a multiple of sixteen.
-  F scales(const std::byte* block, std::int64_t position) const {
-    return A::load(reinterpret_cast<const float*>(block + args_.kv.code_bytes()) + position % kPagePositions);
+  const std::byte* scales(const std::byte* block, std::int64_t position) const {
+    return block + args_.kv.code_bytes() + static_cast<std::size_t>(position % kPagePositions) * 4;
   }
-  F key_scales(std::int64_t position) const { return scales(keys(position / kPagePositions), position); }
-  F value_scales(std::int64_t position) const { return scales(values(position / kPagePositions), position); }
+  // Of sixteen positions from a multiple of sixteen.
+  F value_scales(std::int64_t position) const {
+    return A::load(reinterpret_cast<const float*>(scales(values(position / kPagePositions), position)));
+  }
 
-  // Visible positions [begin, end) of the chunk that starts at `chunk`.
-  void add_chunk(std::int64_t chunk, std::int64_t begin, std::int64_t end, bool first) {
-    for (std::int64_t at = begin / 16 * 16; at < end; at += 16) score_keys(at, at - chunk);
-    for (int n = 0; n < N; ++n) {
-      std::fill(score_[n] + (begin / 16 * 16 - chunk), score_[n] + (begin - chunk), kHidden);
-      std::fill(score_[n] + (end - chunk), score_[n] + ((end + 15) / 16 * 16 - chunk), kHidden);
-      const float largest = weigh_keys(n, chunk, begin - chunk, end - chunk);
+  void take_queries(const float* q) {
+    for (int n = 0; n < heads_; ++n, q += dim_) {
+      alignas(64) float last[16] = {};  // beyond the head may be nothing to read
+      const int whole = dim_ / 16 * 16;
+      for (int i = whole; i < dim_; ++i) last[i - whole] = q[i];
+      for (int i = 0; i < dim_; i += 16) {
+        const F x = A::load(i < whole ? q + i : last);
+        Stored::join(round_ ? A::round_bf16(x) : x, &q_[n][i / 2]);
+      }
+    }
+  }
+
+  // Positions [begin, end) are visible of the chunk that starts at `start`.
+  struct Chunk {
+    std::int64_t start, begin, end;
+    bool first;
+    std::int64_t first_page() const { return begin / kPagePositions; }
+    std::int64_t last_page() const { return (end - 1) / kPagePositions; }
+  };
+
+  // The pages of keys that are scored after those of this chunk: of the next chunk, or of whoever is next.
+  struct Upcoming {
+    const KvRow* kv;  // null: nobody
+    std::size_t block;
+    std::int64_t page, last;
+    const std::byte* keys(std::int64_t i) const {
+      return kv && page + i <= last ? kv->pages[page + i - kv->first_page] + block : nullptr;
+    }
+  };
+  Upcoming after(const Chunk& chunk) const {
+    const auto from = [&](const KvRow& kv, std::size_t block, std::int64_t begin) -> Upcoming {
+      const std::int64_t page = begin / kPagePositions;
+      return {&kv, block, page,
+              std::min(kv.position / kPagePositions, page / kChunkPages * kChunkPages + kChunkPages - 1)};
+    };
+    if (chunk.start + kChunk <= kv_.position) return from(kv_, block_, chunk.start + kChunk);
+    if (next_.row < 0) return {nullptr, 0, 0, 0};
+    const KvRow& kv = args_.kv_rows[next_.row];
+    return from(kv, block_of(next_.kv_head), first_visible(kv.position + 1));
+  }
+  // (Inlined, or compilers take it for a function without effect.)
+  [[gnu::always_inline]] void ask_for_scales(const std::byte* block) const {
+    if constexpr (Stored::kScaled)
+      for (int slot = 0; slot < kPagePositions; slot += 16) __builtin_prefetch(scales(block, slot), 0, 2);
+  }
+  // A block's codes, asked for in so many steps.
+  class AskForBlock {
+   public:
+    AskForBlock(const std::byte* block, std::size_t bytes, std::int64_t steps)
+        : at_(block),
+          end_(block ? block + bytes : nullptr),
+          step_(round_up(ceil_div(static_cast<std::int64_t>(bytes), steps), std::int64_t{64})) {}
+    void step() {
+      for (const std::byte* stop = at_ + std::min(step_, end_ - at_); at_ < stop; at_ += 64)
+        __builtin_prefetch(at_, 0, 2);
+    }
+
+   private:
+    const std::byte *at_, *end_;
+    std::int64_t step_;
+  };
+
+  void add_chunk(const Chunk& chunk) {
+    const Upcoming upcoming = after(chunk);
+    for (std::int64_t page = chunk.first_page(); page <= chunk.last_page(); ++page) {
+      ask_for_scales(values(page));
+      const std::byte* wanted = page < chunk.last_page() ? values(page) : nullptr;
+      each_block([&]<int N>(int head, int turn) {
+        score_page<N>(head, chunk, page, {wanted, turn, blocks_});
+      });
+    }
+    const std::int64_t steps = heads_ * ((chunk.end - 1) / 16 - chunk.begin / 16 + 1);
+    AskForBlock last_values(values(chunk.last_page()), args_.kv.code_bytes(), steps);
+    AskForBlock first_keys(upcoming.keys(0), args_.kv.code_bytes(), steps);
+    for (int n = 0; n < heads_; ++n) {
+      const float largest = weigh_keys(n, chunk, last_values, first_keys);
       rescale_[n] = 0;
-      if (first) {
+      if (chunk.first) {
         max_[n] = largest;
         sum_[n] = chunk_sum_[n];
       } else {
@@ -79,54 +205,71 @@ class HeadGroup {
         max_[n] = joint;
       }
     }
-    for (int lane = 0; lane < padded_; lane += 16) add_values(chunk, begin, end, lane, first);
+    for (int i = 0; i < kChunkPages; ++i)
+      if (const std::byte* block = upcoming.keys(i)) ask_for_scales(block);
+    each_block([&]<int N>(int head, int turn) { add_lanes<N, kVectors<N>>(head, chunk, 0, upcoming, turn); });
   }
 
-  // Scores of sixteen keys from position `at`. Meanwhile what is needed next is on its way: a quarter of the
-  // values of this page, of which each line has another dimension, and a quarter of the keys of the next.
-  // Lines of a block are too far apart for processors to see what comes; and asked for all at once they would
-  // wait for one another, and with them the keys at hand.
-  void score_keys(std::int64_t at, std::int64_t into) {
-    const std::int64_t page = at / kPagePositions;
-    const std::byte* block = keys(page);
-    const std::size_t part = args_.kv.block_bytes() / (kPagePositions / 16);
-    const std::size_t from = static_cast<std::size_t>(at % kPagePositions / 16) * part;
-    const bool more = page < kv_.position / kPagePositions;
-    const std::byte *next_keys = (more ? keys(page + 1) : block) + from, *these = values(page) + from;
-    const auto lines = static_cast<int>(part / 64);
-    F acc[N];
-#pragma GCC unroll 8
-    for (int n = 0; n < N; ++n) acc[n] = A::set(0.0f);
-    for (int i = 0; i < dim_ / 2; ++i) {
-      if (fetches_ && i < lines) {
-        __builtin_prefetch(next_keys + i * 64);
-        __builtin_prefetch(these + i * 64);
-      }
-      const auto raw = Stored::load(block, i, kPagePositions, at % kPagePositions);
-#pragma GCC unroll 8
-      for (int n = 0; n < N; ++n) acc[n] = Stored::mac(acc[n], raw, q_[n][i]);
+  // Scores of the keys of a page that are visible, and of some beside them.
+  template <int N>
+  void score_page(int head, const Chunk& chunk, std::int64_t page, const Wanted& wanted) {
+    constexpr int T = kVectors<N>;
+    const std::int64_t start = page * kPagePositions;
+    const auto stop = static_cast<int>(std::min<std::int64_t>(chunk.end - start, kPagePositions));
+    const auto from = static_cast<int>(std::max<std::int64_t>(chunk.begin - start, 0));
+    for (int slot = from / (16 * T) * (16 * T); slot < stop; slot += 16 * T) {
+      const auto before = static_cast<std::size_t>(slot / 16 * kVectorBytes * (dim_ / 2));
+      score_keys<N, T>(head, keys(page), slot, start - chunk.start + slot, wanted.after(before));
     }
-    F scale = A::set(args_.scale);
-    if constexpr (Stored::kScaled) scale = A::mul(scale, key_scales(at));
+  }
+
+  template <int N, int T>
+  void score_keys(int head, const std::byte* block, int slot, std::int64_t into, const Wanted& wanted) {
+    F acc[T][N];
+#pragma GCC unroll 4
+    for (int t = 0; t < T; ++t)
 #pragma GCC unroll 8
-    for (int n = 0; n < N; ++n) A::store(score_[n] + into, A::mul(acc[n], scale));
+      for (int n = 0; n < N; ++n) acc[t][n] = A::set(0.0f);
+    AskAhead<T * kVectorBytes> ask(wanted);
+    const Q* q = q_[head];
+    for (int i = 0; i < dim_ / 2; ++i, ++q) {
+      ask.step(i);
+      const auto raw = load_vectors<Stored, T>(block, i, kPagePositions, slot);
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n)
+#pragma GCC unroll 4
+        for (int t = 0; t < T; ++t) acc[t][n] = Stored::mac(acc[t][n], raw.of[t], q[n * (kMaxHeadDim / 2)]);
+    }
+#pragma GCC unroll 4
+    for (int t = 0; t < T; ++t) {
+      F scale = A::set(args_.scale);
+      if constexpr (Stored::kScaled)
+        scale = A::mul(scale, A::load(reinterpret_cast<const float*>(scales(block, slot + 16 * t))));
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n) A::store(score_[head + n] + into + 16 * t, A::mul(acc[t][n], scale));
+    }
   }
 
   // Scores to probabilities relative to their maximum, which it returns.
   // Where values have scales, what meets the values is the probability times the scale of its position.
-  float weigh_keys(int n, std::int64_t chunk, std::int64_t begin, std::int64_t end) {
+  float weigh_keys(int n, const Chunk& chunk, AskForBlock& last_values, AskForBlock& first_keys) {
+    const std::int64_t begin = chunk.begin - chunk.start, end = chunk.end - chunk.start;
     const std::int64_t from = begin / 16 * 16, to = (end + 15) / 16 * 16;
+    std::fill(score_[n] + from, score_[n] + begin, kHidden);
+    std::fill(score_[n] + end, score_[n] + to, kHidden);
     F largest = A::set(kHidden);
     for (std::int64_t i = from; i < to; i += 16) largest = A::max(largest, A::load(score_[n] + i));
     const float max = A::largest(largest);
     F sum = A::set(0.0f);
     for (std::int64_t i = from; i < to; i += 16) {
+      last_values.step();
+      first_keys.step();
       F p = exp<A>(A::sub(A::load(score_[n] + i), A::set(max)));
       if constexpr (Stored::kScaled) {
         sum = A::add(sum, p);
         // Hidden positions have no probability, and perhaps no scale yet.
         const F zero = A::set(0.0f);
-        p = A::if_less(zero, p, A::mul(p, value_scales(chunk + i)), p);
+        p = A::if_less(zero, p, A::mul(p, value_scales(chunk.start + i)), p);
         if (round_) p = A::round_bf16(p);
       } else {
         if (round_) p = A::round_bf16(p);
@@ -138,34 +281,65 @@ class HeadGroup {
     return max;
   }
 
-  // Sixteen dimensions of the chunk's weighted values, joined to what earlier chunks gave.
-  void add_values(std::int64_t chunk, std::int64_t begin, std::int64_t end, int lane, bool first) {
-    F acc[N];
+  // The chunk's weighted values from dimension `lane`, T vectors of it at a time, joined to what earlier
+  // chunks gave.
+  template <int N, int T>
+  void add_lanes(int head, const Chunk& chunk, int lane, const Upcoming& upcoming, int turn) {
+    for (; lane + 16 * T <= padded_; lane += 16 * T) add_values<N, T>(head, chunk, lane, upcoming, turn);
+    if constexpr (T > 1)
+      if (lane < padded_) add_lanes<N, T / 2>(head, chunk, lane, upcoming, turn);
+  }
+  template <int N, int T>
+  void add_values(int head, const Chunk& chunk, int lane, const Upcoming& upcoming, int turn) {
+    F acc[T][N];
+#pragma GCC unroll 4
+    for (int t = 0; t < T; ++t)
 #pragma GCC unroll 8
-    for (int n = 0; n < N; ++n) acc[n] = A::set(0.0f);
-    for (std::int64_t at = begin; at < end;) {
-      const std::int64_t page = at / kPagePositions, start = page * kPagePositions,
-                         stop = std::min<std::int64_t>(end, start + kPagePositions);
+      for (int n = 0; n < N; ++n) acc[t][n] = A::set(0.0f);
+    for (std::int64_t page = chunk.first_page(); page <= chunk.last_page(); ++page) {
+      const std::int64_t start = page * kPagePositions;
+      const std::int64_t low = std::max<std::int64_t>(chunk.begin - start, 0);
+      const std::int64_t high = std::min<std::int64_t>(chunk.end - start, kPagePositions);
       const std::byte* block = values(page);
-      const std::int64_t first_pair = (start - chunk) / 2;
-      const auto load = [&](std::int64_t pair) { return Stored::load(block, pair, padded_, lane); };
-      const auto add = [&](std::int64_t pair, auto raw) {
-#pragma GCC unroll 8
-        for (int n = 0; n < N; ++n) acc[n] = Stored::mac(acc[n], raw, p_[n][first_pair + pair]);
+      const Q* p = p_[head] + (start - chunk.start) / 2;
+      const auto load = [&](std::int64_t pair) {
+        return load_vectors<Stored, T>(block, pair, padded_, lane);
       };
-      // Only the first pair and the last may have a hidden half.
-      const std::int64_t low = at - start, high = stop - start;
-      if (low % 2 != 0) add(low / 2, Stored::keep(load(low / 2), false, true));
-      for (std::int64_t pair = (low + 1) / 2; pair < high / 2; ++pair) add(pair, load(pair));
-      if (high % 2 != 0) add(high / 2, Stored::keep(load(high / 2), true, false));
-      at = stop;
-    }
+      const auto add = [&](std::int64_t pair, const auto& raw) {
 #pragma GCC unroll 8
-    for (int n = 0; n < N; ++n) {
-      float* out = out_[n] + lane;
-      if (!first) acc[n] = A::fma(acc[n], A::set(weight_[n]), A::mul(A::load(out), A::set(rescale_[n])));
-      A::store(out, acc[n]);
+        for (int n = 0; n < N; ++n)
+#pragma GCC unroll 4
+          for (int t = 0; t < T; ++t)
+            acc[t][n] = Stored::mac(acc[t][n], raw.of[t], p[pair + n * (kChunk / 2)]);
+      };
+      const auto add_half = [&](std::int64_t pair, bool even) {
+        auto raw = load(pair);
+        for (auto& half : raw.of) half = Stored::keep(half, even, !even);
+        add(pair, raw);
+      };
+      // The first of the upcoming keys are there already.
+      const std::int64_t ordinal = page - chunk.first_page();
+      const Wanted wanted = {ordinal > 0 ? upcoming.keys(ordinal) : nullptr, turn, blocks_};
+      AskAhead<T * kVectorBytes> ask(
+          wanted.after(static_cast<std::size_t>(lane / 16 * (kPagePositions / 2) * kVectorBytes)));
+      // Only the first pair and the last may have a hidden half.
+      if (low % 2 != 0) add_half(low / 2, false);
+      for (std::int64_t pair = (low + 1) / 2; pair < high / 2; ++pair) {
+        ask.step(pair);
+        add(pair, load(pair));
+      }
+      if (high % 2 != 0) add_half(high / 2, true);
     }
+#pragma GCC unroll 4
+    for (int t = 0; t < T; ++t)
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n) {
+        float* out = out_[head + n] + lane + 16 * t;
+        F sum = acc[t][n];
+        if (!chunk.first)
+          sum = A::fma(sum, A::set(weight_[head + n]), A::mul(A::load(out), A::set(rescale_[head + n])));
+        A::store(out, sum);
+      }
   }
 
   void finish(int n, const float* sink, float* out) {
@@ -176,30 +350,25 @@ class HeadGroup {
       total = total * factor + exp1<A>(*sink - joint);
     }
     factor /= total;
-    for (int i = 0; i < dim_; ++i) out[i] = mul_canonical(out_[n][i], factor);
+    for (int i = 0; i < dim_ / 16 * 16; i += 16)
+      A::store(out + i, A::mul(A::load(out_[n] + i), A::set(factor)));
+    for (int i = dim_ / 16 * 16; i < dim_; ++i) out[i] = mul_canonical(out_[n][i], factor);
   }
 
   static constexpr float kHidden = -std::numeric_limits<float>::infinity();
   const AttentionArgs& args_;
   const KvRow& kv_;
-  bool round_, fetches_;  // the first of the heads that share keys and values fetches for all
+  const SharedKv next_;
+  bool round_;
+  int heads_, blocks_ = 0;
   int dim_, padded_;
   std::size_t block_;
-  float max_[N], sum_[N], chunk_sum_[N], rescale_[N], weight_[N];
-  alignas(64) Q q_[N][kMaxHeadDim / 2];
-  alignas(64) float score_[N][kChunk];
-  alignas(64) Q p_[N][kChunk / 2];
-  alignas(64) float out_[N][kMaxHeadDim];
+  float max_[kMostHeads], sum_[kMostHeads], chunk_sum_[kMostHeads], rescale_[kMostHeads], weight_[kMostHeads];
+  alignas(64) Q q_[kMostHeads][kMaxHeadDim / 2];
+  alignas(64) float score_[kMostHeads][kChunk];
+  alignas(64) Q p_[kMostHeads][kChunk / 2];
+  alignas(64) float out_[kMostHeads][kMaxHeadDim];
 };
-
-template <class A, class Stored, int N>
-void attend_heads(const AttentionArgs& args, bool round, std::int64_t row, int head, int kv_head, int left) {
-  for (; left >= N; left -= N, head += N)
-    exactly<A>(
-        [&]<class B>(Verbs<B>) { HeadGroup<B, Rebound<Stored, B>, N>(args, round, row, head, kv_head); });
-  if constexpr (N > 1)
-    if (left > 0) attend_heads<A, Stored, N / 2>(args, round, row, head, kv_head, left);
-}
 
 template <class A, class Stored>
 void attend(const OpContext& context, const AttentionArgs& args) {
@@ -207,11 +376,17 @@ void attend(const OpContext& context, const AttentionArgs& args) {
   const int group = args.heads / args.kv.kv_heads;
   const bool round = rounds_to_bf16(context.numerics);
   context.pool->run([&](int index, int count) {
-    for (std::int64_t i = index; i < items; i += count) {
-      const auto kv_head = static_cast<int>(i % args.kv.kv_heads);
-      attend_heads<A, Stored, A::kHeadBlock>(args, round, i / args.kv.kv_heads, kv_head * group, kv_head,
-                                             group);
-    }
+    const auto shared = [&](std::int64_t i) -> SharedKv {
+      return {i < items ? i / args.kv.kv_heads : -1, static_cast<int>(i % args.kv.kv_heads)};
+    };
+    for (std::int64_t i = index; i < items; i += count)
+      for (int n = 0; n < group; n += kMostHeads)
+        exactly<A>([&]<class B>(Verbs<B>) {
+          const SharedKv of = shared(i);
+          SharedHeads<B, Rebound<Stored, B>>(args, round, of, of.kv_head * group + n,
+                                             std::min(group - n, kMostHeads),
+                                             n + kMostHeads < group ? of : shared(i + count));
+        });
   });
 }
 

@@ -23,7 +23,8 @@ struct Avx2 {
   static constexpr int kBlockRows = 6;     // 12 accumulators of 16 registers
   static constexpr int kDirectStrips = 4;  // 8 accumulators
   static constexpr int kChains = 2;        // of two each, beside 8 registers of codes
-  static constexpr int kHeadBlock = 4;     // 8 accumulators in attention
+  static constexpr int kHeadBlock = 4;     // query heads that share a pass over keys and values
+  static constexpr int kHeadSums = 4;      // their vectors of sums
 
   static F set(float x) { return {B(x), B(x)}; }
   static F load(const float* from) { return {B::load_unaligned(from), B::load_unaligned(from + 8)}; }

@@ -15,11 +15,20 @@
 
 #include "simd_bytes.hpp"
 
+#include <array>
+
 namespace nib::inline v0::cpu {
 
 #if defined(NIB_EMULATE_AVX512)
 inline namespace emulated {  // another type than the real one: both may be in one program
 #endif
+
+template <int kShift, std::size_t N>
+constexpr std::array<std::uint8_t, N> bytes_of_words(const std::array<std::uint16_t, N>& words) {
+  std::array<std::uint8_t, N> bytes{};
+  for (std::size_t i = 0; i < N; ++i) bytes[i] = static_cast<std::uint8_t>(words[i] >> kShift);
+  return bytes;
+}
 
 struct Avx512 {
   using F = __m512;
@@ -28,7 +37,8 @@ struct Avx512 {
   static constexpr int kBlockRows = 12;     // two strips: 24 accumulators of 32 registers
   static constexpr int kDirectStrips = 16;  // accumulators of the direct kernel
   static constexpr int kChains = 8;         // of them, those between two stores
-  static constexpr int kHeadBlock = 8;      // accumulators in attention
+  static constexpr int kHeadBlock = 8;      // query heads that share a pass over keys and values
+  static constexpr int kHeadSums = 16;      // their vectors of sums
 
   static F set(float x) { return _mm512_set1_ps(x); }
   static F load(const float* from) { return _mm512_loadu_ps(from); }
@@ -50,12 +60,16 @@ struct Avx512 {
         _mm512_add_epi32(_mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(n), 23)));
   }
   static F round_bf16(F x) {
+#if defined(NIB_EMULATE_AVX512)
     const P bits = _mm512_castps_si512(x);
     const P even_bit = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
     P rounded = _mm512_add_epi32(bits, _mm512_add_epi32(even_bit, _mm512_set1_epi32(0x7fff)));
     const P quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x0040'0000));
     rounded = _mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), quiet);
     return _mm512_castsi512_ps(_mm512_and_si512(rounded, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+#else
+    return even(_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(x)));
+#endif
   }
 
   static float sum(F x) {
@@ -138,6 +152,31 @@ struct Avx512 {
     const P word = _mm512_mask_mov_epi16(below, _mm512_test_epi16_mask(codes, _mm512_set1_epi16(64)), above);
     const P sign = _mm512_and_si512(_mm512_slli_epi16(codes, 8), _mm512_set1_epi16(INT16_MIN));
     return _mm512_or_si512(word, sign);
+  }
+  // Two rows of thirty-two codes as pairs, in two vectors; `table` has the words of magnitudes, which are the
+  // codes without their highest bit, or, kTwos, those of numbers in two's complement.
+  template <const auto& table, bool kTwos>
+  static void signed_pairs(const void* even, const void* odd, P* to) {
+    static_assert(table.size() == 128);
+    static constexpr auto kLow = bytes_of_words<0>(table), kHigh = bytes_of_words<8>(table);
+    static constexpr auto kPlaces = [] {  // so that unpacking words brings sixteen positions into each vector
+      std::array<std::uint8_t, 64> places{};
+      for (std::size_t i = 0; i < 64; ++i)
+        places[i] = static_cast<std::uint8_t>(i % 2 * 32 + i / 8 % 2 * 16 + i / 16 * 4 + i % 8 / 2);
+      return places;
+    }();
+    const auto rows = [](const void* row) { return _mm256_loadu_si256(static_cast<const __m256i*>(row)); };
+    P codes = _mm512_inserti64x4(_mm512_castsi256_si512(rows(even)), rows(odd), 1);
+    codes = _mm512_permutexvar_epi8(_mm512_loadu_si512(kPlaces.data()), codes);
+    const P magnitudes = kTwos ? _mm512_abs_epi8(codes) : codes;
+    const auto looked = [&](const auto& bytes) {
+      return _mm512_permutex2var_epi8(_mm512_loadu_si512(bytes.data()), magnitudes,
+                                      _mm512_loadu_si512(bytes.data() + 64));
+    };
+    const P low = looked(kLow), sign = _mm512_and_si512(codes, _mm512_set1_epi8(INT8_MIN));
+    const P high = _mm512_or_si512(looked(kHigh), sign);
+    to[0] = _mm512_unpacklo_epi8(low, high);
+    to[1] = _mm512_unpackhi_epi8(low, high);
   }
   static F of_integers(P p) {
 #if defined(NIB_EMULATE_AVX512)

@@ -28,7 +28,8 @@ struct Neon {
   static constexpr int kBlockRows = 6;     // 24 accumulators of 32 registers
   static constexpr int kDirectStrips = 4;  // 16 accumulators
   static constexpr int kChains = 2;        // of four each, beside 16 registers of codes
-  static constexpr int kHeadBlock = 4;     // 16 accumulators in attention
+  static constexpr int kHeadBlock = 4;     // query heads that share a pass over keys and values
+  static constexpr int kHeadSums = 4;      // their vectors of sums
 
   static F set(float x) {
     const V v = vdupq_n_f32(x);

@@ -24,6 +24,7 @@ struct Scalar {
   static constexpr int kChains = 1;
   static constexpr int kDirectStrips = 0;  // no direct kernel: the panel costs nothing beside such an fma
   static constexpr int kHeadBlock = 4;     // query heads that share a pass over keys and values
+  static constexpr int kHeadSums = 4;      // their vectors of sums
 
   template <class Op>
   static F map(Op op) {

@@ -4,6 +4,7 @@
 #include <nibble/base/float16.hpp>
 #include <nibble/kernels/ops.hpp>
 
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstddef>
@@ -17,9 +18,7 @@ template <class A>
 struct StoredBf16Pairs {  // both sides bf16, multiplied by the pair dot
   using Q = std::uint32_t;
   static constexpr bool kScaled = false;
-  static Q join(float even, float odd) {
-    return to_bf16(even).bits | static_cast<std::uint32_t>(to_bf16(odd).bits) << 16;
-  }
+  static constexpr int kBytes = 2;  // of a number
   // The pairs of sixteen numbers of bf16.
   static void join(typename A::F x, Q* to) { A::store_bf16(to, x); }
   using Raw = typename A::P;
@@ -38,14 +37,14 @@ struct EvenOdd {
 template <class A>
 struct JoinFloats {
   using Q = EvenOdd;
-  static Q join(float even, float odd) { return {even, odd}; }
   static void join(typename A::F x, Q* to) { A::store(&to->even, x); }
 };
 
 template <class A>
 struct StoredBf16Floats : JoinFloats<A> {
-  using Q = EvenOdd;
   static constexpr bool kScaled = false;
+  static constexpr int kBytes = 2;
+  using Q = EvenOdd;
   using Raw = typename A::P;
   static Raw load(const std::byte* block, std::int64_t pair, std::int64_t width, std::int64_t lane) {
     return A::load_pairs(block + (pair * width + lane) * 4);
@@ -62,6 +61,7 @@ template <class A>
 struct StoredF32 : JoinFloats<A> {
   using Q = EvenOdd;
   static constexpr bool kScaled = false;
+  static constexpr int kBytes = 4;
   struct Raw {
     typename A::F even, odd;
   };
@@ -81,6 +81,8 @@ struct StoredF32 : JoinFloats<A> {
 // probability (values). Codes are numbers that bf16 holds exactly.
 struct Int8Codes {
   static constexpr float kLargest = 127;
+  static constexpr bool kTwos = true;
+  static constexpr float magnitude(int code) { return static_cast<float>(code); }
   [[gnu::always_inline]] static std::byte encode(float x) {
     return static_cast<std::byte>(static_cast<std::int8_t>(std::lrintf(x)));
   }
@@ -91,6 +93,12 @@ struct Int8Codes {
 };
 struct E4M3Codes {
   static constexpr float kLargest = 448;
+  static constexpr bool kTwos = false;
+  static constexpr float magnitude(int code) {
+    float value = static_cast<float>(code < 8 ? code : 8 + code % 8) * 0x1p-9f;
+    for (int exponent = code / 8; exponent > 1; --exponent) value *= 2;
+    return value;
+  }
   // Of |x| below 464, what lies beyond would be 480: below 2^-6 in steps of 2^-9, else rounded to three bits
   // behind the leading one.
   [[gnu::always_inline]] static std::byte encode(float x) {
@@ -109,6 +117,7 @@ struct E4M3Codes {
 template <class A, class Codes>
 struct StoredByteFloats : StoredF32<A> {
   static constexpr bool kScaled = true;
+  static constexpr int kBytes = 1;
   using Raw = typename StoredF32<A>::Raw;
   static Raw load(const std::byte* block, std::int64_t pair, std::int64_t width, std::int64_t lane) {
     const std::byte* bytes = block + pair * 2 * width + lane;
@@ -116,15 +125,51 @@ struct StoredByteFloats : StoredF32<A> {
   }
 };
 
+// The upper halves of the magnitudes of all codes.
+template <class Codes>
+inline constexpr auto kCodeWords = [] {
+  std::array<std::uint16_t, 128> words{};
+  for (int code = 0; code < 128; ++code)
+    words[static_cast<std::size_t>(code)] =
+        static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(Codes::magnitude(code)) >> 16);
+  return words;
+}();
+
 template <class A, class Codes>
 struct StoredBytePairs : StoredBf16Pairs<A> {
   static constexpr bool kScaled = true;
+  static constexpr int kBytes = 1;
   static typename A::P load(const std::byte* block, std::int64_t pair, std::int64_t width,
                             std::int64_t lane) {
     const auto raw = StoredByteFloats<A, Codes>::load(block, pair, width, lane);
     return A::pairs(raw.even, raw.odd);
   }
+  // Two vectors side by side.
+  static void load_two(const std::byte* block, std::int64_t pair, std::int64_t width, std::int64_t lane,
+                       typename A::P* to) {
+    const std::byte* even = block + pair * 2 * width + lane;
+    A::template signed_pairs<kCodeWords<Codes>, Codes::kTwos>(even, even + width, to);
+  }
 };
+
+// T vectors side by side.
+template <class Stored, int T>
+struct StoredVectors {
+  typename Stored::Raw of[T];
+};
+template <class Stored, int T>
+[[gnu::always_inline]] inline StoredVectors<Stored, T> load_vectors(const std::byte* block, std::int64_t pair,
+                                                                    std::int64_t width, std::int64_t lane) {
+  StoredVectors<Stored, T> vectors;
+  if constexpr (T % 2 == 0 && requires { Stored::load_two; }) {
+#pragma GCC unroll 2
+    for (int t = 0; t < T; t += 2) Stored::load_two(block, pair, width, lane + 16 * t, &vectors.of[t]);
+  } else {
+#pragma GCC unroll 4
+    for (int t = 0; t < T; ++t) vectors.of[t] = Stored::load(block, pair, width, lane + 16 * t);
+  }
+  return vectors;
+}
 
 // put(d, k, v) for each dimension d: where it stands in the block of keys, and in that of values.
 template <class A, class Put>
