@@ -44,9 +44,15 @@ inline std::vector<OneField> one_fields(Format format) {
     case Format::mxint8:
       return {{0, format_info(format).code_bytes, 1}};
     case Format::fp8_e4m3:
-      return {{0, 1, 0x38}};
+    case Format::mxfp8_e4m3:
+      return {{0, format_info(format).code_bytes, 0x38}};
     case Format::fp8_e5m2:
-      return {{0, 1, 0x3c}};
+    case Format::mxfp8_e5m2:
+      return {{0, format_info(format).code_bytes, 0x3c}};
+    case Format::nf4:
+      return {{0, format_info(format).code_bytes, 0xff}};
+    case Format::bnb_fp4:
+      return {{0, format_info(format).code_bytes, 0x33}};
     default:
       return {};
   }
@@ -54,12 +60,24 @@ inline std::vector<OneField> one_fields(Format format) {
 inline bool has_minima(Format format) {
   return format == Format::q4_1 || format == Format::q5_1 || format == Format::q4_k || format == Format::q5_k;
 }
-inline bool is_fp8(Format format) { return format == Format::fp8_e4m3 || format == Format::fp8_e5m2; }
-inline bool is_whole_numbers(Format format) { return !one_fields(format).empty() && !is_fp8(format); }
-// Whether bf16 numerics multiply the sums of its codes by its scales: those are no powers of two.
+// Codes that are floats, of which one is 1.
+inline bool is_floats(Format format) {
+  switch (format) {
+    case Format::fp8_e4m3:
+    case Format::fp8_e5m2:
+    case Format::mxfp8_e4m3:
+    case Format::mxfp8_e5m2:
+    case Format::nf4:
+    case Format::bnb_fp4:
+      return true;
+    default:
+      return false;
+  }
+}
+inline bool is_whole_numbers(Format format) { return !one_fields(format).empty() && !is_floats(format); }
+// Whether bf16 numerics multiply the sums of its codes by its scales.
 inline bool has_sums(Format format) {
-  const Format tiles = tile_format(format);
-  return !one_fields(format).empty() && tiles != Format::mxfp4 && tiles != Format::mxint8;
+  return !one_fields(format).empty() && tile_format(format) != Format::mxfp4;
 }
 // Inputs that share a sum.
 inline int run_of(Format format) {
@@ -67,7 +85,7 @@ inline int run_of(Format format) {
   return tiles == Format::nvfp4 || tiles == Format::q6_k ? 16 : 32;
 }
 
-// [rows][k] each: codes are whole numbers, or those of FP8.
+// [rows][k] each: codes are whole numbers, or floats.
 struct CodesAndSteps {
   explicit CodesAndSteps(const Encoded& w) {
     const auto copy = [&](bool ones, bool plain_scales) {
@@ -103,9 +121,9 @@ struct CodesAndSteps {
     steps = copy(true, false);
     codes.resize(plain.size());
     for (std::size_t i = 0; i < plain.size(); ++i)
-      codes[i] = is_fp8(w.format) ? plain[i]
-                 : one[i] == 0    ? 0
-                                  : static_cast<float>(std::lround(plain[i] / one[i]));
+      codes[i] = is_floats(w.format) ? plain[i]
+                 : one[i] == 0       ? 0
+                                     : static_cast<float>(std::lround(plain[i] / one[i]));
     if (tile_format(w.format) == Format::mxfp4)
       for (std::int64_t row = 0; row < w.rows; ++row)
         fill_zero_groups(w.k, static_cast<std::size_t>(row * w.k));
@@ -153,7 +171,7 @@ inline std::vector<float> product_int8(const Encoded& w, const Rows& x) {
 }
 inline std::vector<float> product_sums(const Encoded& w, const Rows& x) {
   const CodesAndSteps found(w);
-  const float unit = is_fp8(w.format) ? 1.0f : kSumUnit;
+  const float unit = is_floats(w.format) ? 1.0f : kSumUnit;
   std::vector<float> out, rounded(static_cast<std::size_t>(w.k));
   for (std::int64_t i = 0; i < x.rows; ++i) {
     for (std::int64_t k = 0; k < w.k; ++k)

@@ -300,6 +300,7 @@ struct IntegerTable {
 template <const float (&Levels)[16]>
 struct FloatTable {
   static constexpr float kUnit = 1;
+  static constexpr bool kAnyFloats = true;  // bf16 does not hold them
   template <class A>
   struct Octet {
     typename A::P raw;

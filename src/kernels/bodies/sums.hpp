@@ -1,6 +1,7 @@
-// The decoders of bf16 numerics for codes times scales that bf16 does not hold: inputs meet the codes, which
-// it does hold, and the scale multiplies the sum of a run. The order is that of chain_sums (canonical.hpp):
-// in each run the pair dots of its own sum, one chain over them.
+// The decoders of bf16 numerics for codes times scales, but of MXFP4: inputs meet the codes, which bf16 holds
+// (those of NF4 and bitsandbytes' FP4, which it does not, as f32), and the scale multiplies the sum of a run. The
+// order is that of chain_sums (canonical.hpp): in each run the pair dots of its own sum, one chain over them.
+// MXFP8 could be folded as MXFP4 is, but for scales of both ends, and NaNs: this has no such cases.
 //
 // A whole number counts 2^24 here, which is what the top byte of a dword becomes without being shifted down.
 #pragma once
@@ -55,7 +56,8 @@ struct Levels {
 
 // Codes as vectors of pairs: of levels, or looked up where there are few of them.
 template <class A, class Codes>
-requires(A::kPairDot && !requires { Codes::kCount; }) struct Levels<A, Codes> {
+requires(A::kPairDot && !requires { Codes::kCount; } && !requires { Codes::kAnyFloats; })
+struct Levels<A, Codes> {
   using Sums = PairSums<A>;
   struct Octet {
     typename Codes::template Octet<A> codes;
@@ -138,6 +140,11 @@ using SumFormats = List<SumFormat<A, Format::nvfp4, E2m1Codes, SmallScaleAndFact
                         SumFormat<A, Format::int8, Bytes<>, RunScale>,
                         SumFormat<A, Format::llm_int8, Bytes<>, RunScaleOf127>,
                         SumFormat<A, Format::fp8_e4m3, FloatBytes<true>, RunScale>,
-                        SumFormat<A, Format::fp8_e5m2, FloatBytes<false>, RunScale>>;
+                        SumFormat<A, Format::fp8_e5m2, FloatBytes<false>, RunScale>,
+                        SumFormat<A, Format::mxfp8_e4m3, FloatBytes<true>, PowerScale>,
+                        SumFormat<A, Format::mxfp8_e5m2, FloatBytes<false>, PowerScale>,
+                        SumFormat<A, Format::mxint8, Bytes<64>, PowerScale>,
+                        SumFormat<A, Format::nf4, FloatTable<Nf4Levels::levels>, RunScale>,
+                        SumFormat<A, Format::bnb_fp4, FloatTable<BnbFp4Levels::levels>, RunScale>>;
 
 }  // namespace nib::inline v0::cpu
