@@ -69,6 +69,7 @@ void check_meetings(std::int64_t matrices, int threads, const PackedWeight& shap
 }
 
 TEST_CASE("first touch: a dense matrix lies where its threads multiply it") {
+  if (!WatchedPages::possible()) return;
   NIB_RANDOM(random);
   for (const int threads : {2, 3, 5}) {
     WatchedPages pages(std::size_t{4} << 20, threads);
@@ -85,6 +86,7 @@ TEST_CASE("first touch: a dense matrix lies where its threads multiply it") {
 }
 
 TEST_CASE("first touch: experts lie where their threads multiply them, whichever are chosen") {
+  if (!WatchedPages::possible()) return;
   NIB_RANDOM(random);
   constexpr int kExperts = 5;
   constexpr std::int64_t kHidden = 1024, kWidth = 1984;

@@ -12,6 +12,7 @@
 
 #include <doctest/doctest.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 namespace nib::test {
 
@@ -20,6 +21,8 @@ namespace nib::test {
 class WatchedPages {
  public:
   static constexpr std::size_t kPage = 4096;
+  // Whether the system's pages are of that size.
+  static bool possible() { return sysconf(_SC_PAGESIZE) == static_cast<long>(kPage); }
 
   WatchedPages(std::size_t bytes, int threads)
       : bytes_(round_up(bytes, kPage)),
