@@ -13,6 +13,7 @@
 #include <cstdio>
 #include <cstring>
 #include <iterator>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -94,6 +95,7 @@ void multiply(benchmark::State& state, const Runtime& runtime, const MatmulKerne
 int main(int argc, char** argv) {
   benchmark::Initialize(&argc, argv);
   const auto [runtime, read] = bench::measured_machine();
+  std::set<const MatmulKernel*> met;
   for (const BackendInfo& info : runtime->backends()) {
     if (!info.present) continue;
     // By ActivationLayout.
@@ -106,18 +108,20 @@ int main(int argc, char** argv) {
                 peaks[0] * 1e-9, peaks[1] * 1e-9, peaks[2] * 1e-9);
     for (std::size_t layout = 0; layout < std::size(peaks); ++layout)  // for roofline.py
       benchmark::AddCustomContext(info.name + kLayoutNames[layout], std::to_string(peaks[layout] * 1e-9));
-    for (const MatmulKernel& kernel : info.backend->kernels) {
-      const auto layout = static_cast<std::size_t>(kernel.x);
-      for (const int rows : {1, 2, 4, 8, 32, 128}) {
-        const std::string name = info.name + "/" + format_name(format_of(kernel)) + kLayoutNames[layout] +
-                                 kScaleNames[static_cast<std::size_t>(kernel.scales)] + "/" +
-                                 std::to_string(rows);
-        benchmark::RegisterBenchmark(name.c_str(), multiply, std::cref(*runtime), std::cref(kernel), rows,
-                                     peaks[layout])
-            ->UseRealTime()
-            ->Unit(benchmark::kMillisecond);
+    for (const auto kernels : {info.backend->int8_kernels, info.backend->kernels})
+      for (const MatmulKernel& kernel : kernels) {
+        if (!met.insert(&kernel).second) continue;  // instruction sets may share them
+        const auto layout = static_cast<std::size_t>(kernel.x);
+        for (const int rows : {1, 2, 4, 8, 32, 128}) {
+          const std::string name = info.name + "/" + format_name(format_of(kernel)) + kLayoutNames[layout] +
+                                   kScaleNames[static_cast<std::size_t>(kernel.scales)] + "/" +
+                                   std::to_string(rows);
+          benchmark::RegisterBenchmark(name.c_str(), multiply, std::cref(*runtime), std::cref(kernel), rows,
+                                       peaks[layout])
+              ->UseRealTime()
+              ->Unit(benchmark::kMillisecond);
+        }
       }
-    }
   }
   benchmark::AddCustomContext("read", std::to_string(read * 1e-9));
   benchmark::AddCustomContext("processor", runtime->machine().cpu);

@@ -172,7 +172,7 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
   app.add_option("-t,--threads", options.threads, "threads (default: one for each processor)");
-  app.add_option("--backend", options.backend, "scalar, avx2 or avx512 (default: the best)");
+  app.add_option("--backend", options.backend, "avx512, avx-vnni, avx2, neon or scalar (default: the best)");
   app.add_option("--numerics", options.numerics, "bf16, f32 or int8")
       ->check(CLI::IsMember({"bf16", "f32", "int8"}));
   CLI11_PARSE(app, argc, argv);

@@ -170,7 +170,7 @@ enum { NIB_BACKEND_PRESENT = 1 }; /* this machine can run it */
 typedef struct nib_backend_info {
   uint32_t struct_size;
   uint32_t flags;   /* NIB_BACKEND_... */
-  const char* name; /* "avx512", "avx2", "neon", "scalar" */
+  const char* name; /* "avx512", "avx-vnni", "avx2", "neon", "scalar" */
   size_t name_size;
   const char* missing; /* what this machine lacks for it; empty when it is present */
   size_t missing_size;

@@ -45,9 +45,9 @@ NIB_SAME_CODE(NIB_E_INTERNAL, internal);
 #define NIB_COMPILER "gcc " __VERSION__
 #endif
 #if defined(__x86_64__)
-#define NIB_BACKENDS "x86-64: avx512 avx2 scalar"
+#define NIB_BACKENDS "x86-64: avx512 avx-vnni avx2 scalar"
 #elif defined(__aarch64__)
-#define NIB_BACKENDS "aarch64: scalar"
+#define NIB_BACKENDS "aarch64: neon scalar"
 #endif
 
 namespace nib::capi {

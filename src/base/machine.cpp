@@ -34,10 +34,18 @@ std::string cpu_name() {
   return name.empty() ? "x86-64" : name;
 }
 
+// Not every compiler's __builtin_cpu_supports knows it: bit 4 of what leaf 7 says in its second part.
+bool has_avx_vnni() {
+  unsigned parts = 0, features = 0, unused = 0;
+  return __get_cpuid_count(7, 0, &parts, &unused, &unused, &unused) && parts >= 1 &&
+         __get_cpuid_count(7, 1, &features, &unused, &unused, &unused) && (features & 1u << 4) != 0;
+}
+
 CpuFeatures cpu_features() {
   __builtin_cpu_init();
   CpuFeatures features;
   features.avx2_fma = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  features.avx_vnni = features.avx2_fma && has_avx_vnni();
   features.avx512_bf16 = features.avx2_fma && __builtin_cpu_supports("avx512f") &&
                          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
                          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni") &&

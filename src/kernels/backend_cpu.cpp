@@ -6,6 +6,7 @@ namespace nib::inline v0 {
 extern const Backend kScalarBackend;
 #if defined(__x86_64__)
 extern const Backend kAvx2Backend;
+extern const Backend kAvxvnniBackend;
 extern const Backend kAvx512Backend;
 #elif defined(__aarch64__)
 extern const Backend kNeonBackend;
@@ -15,6 +16,7 @@ std::span<const Backend* const> cpu_backends() {
   static constexpr const Backend* kAll[] = {
 #if defined(__x86_64__)
     &kAvx512Backend,
+    &kAvxvnniBackend,
     &kAvx2Backend,
 #elif defined(__aarch64__)
     &kNeonBackend,
@@ -32,7 +34,6 @@ bool whole_groups(const PackedWeight& shape) {
 }
 
 bool takes(ActivationLayout x, const PackedWeight& shape, Numerics numerics) {
-  if (x == ActivationLayout::bytes && numerics != Numerics::int8) return false;
   if (group_dwords(x) > 0) return rounds_to_bf16(numerics) && whole_groups(shape);
   return x == ActivationLayout::floats || rounds_to_bf16(numerics);
 }
@@ -43,10 +44,15 @@ const MatmulKernel* find_kernel(const Backend& backend, const PackedWeight& shap
                                 ScaleRange scales) {
   if (shape.format == Format::none) return nullptr;
   const Format wanted = shape.tiled() ? shape.format : Format::none;
-  for (const MatmulKernel& kernel : backend.kernels)
-    if (kernel.weight == wanted && takes(kernel.x, shape, numerics) && kernel.scales >= scales)
-      return &kernel;
-  return nullptr;
+  const auto first_of = [&](std::span<const MatmulKernel> kernels) -> const MatmulKernel* {
+    for (const MatmulKernel& kernel : kernels)
+      if (kernel.weight == wanted && takes(kernel.x, shape, numerics) && kernel.scales >= scales)
+        return &kernel;
+    return nullptr;
+  };
+  if (numerics == Numerics::int8)
+    if (const MatmulKernel* kernel = first_of(backend.int8_kernels)) return kernel;
+  return first_of(backend.kernels);
 }
 
 }  // namespace nib::inline v0

@@ -1,5 +1,6 @@
 #include <nibble/formats/ggml_k.hpp>
 #include <nibble/formats/visit.hpp>
+#include <nibble/kernels/ops.hpp>
 #include <nibble/kernels/pack.hpp>
 
 #include <algorithm>
@@ -397,6 +398,22 @@ void pack_plain_tile(const PackedWeight& shape, std::int64_t strip, std::int64_t
       pack_steps<std::uint32_t>(rows.codes[r], r, k, scratch.data());
   }
   scratch.put(shape, strip, tile, out);
+}
+
+void place_weights(const PackedWeight& shape, std::int64_t count, std::byte* out, Pool& pool) {
+  if (pool.threads() == 1) return;
+  constexpr std::size_t kPage = 4096;  // the smallest of any system
+  const std::size_t each = shape.bytes(), group = kGroupStrips * shape.strip_bytes();
+  pool.run([&](int index, int threads) {
+    const Range strips = strips_of_thread(shape.strips(), index, threads);
+    // Four strips lie in turn: such a group is one thread's.
+    const auto at = [&](std::int64_t strip) {
+      return strip == shape.strips() ? each : static_cast<std::size_t>(strip / kGroupStrips) * group;
+    };
+    for (std::byte* matrix = out; matrix < out + static_cast<std::size_t>(count) * each; matrix += each)
+      for (std::size_t byte = at(strips.begin); byte < at(strips.end); byte += kPage)
+        *const_cast<volatile std::byte*>(matrix + byte) = std::byte{0};
+  });
 }
 
 }  // namespace nib::inline v0

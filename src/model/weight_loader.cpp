@@ -48,6 +48,7 @@ class WeightLoader {
         numerics_(numerics),
         progress_(progress),
         total_(total),
+        pool_(pool),
         packer_(checkpoint, pool, cancel) {}
 
   void use(Buffer staging, std::byte* base) {
@@ -109,6 +110,7 @@ class WeightLoader {
       return experts_of(m, uploader_->home(m), nullptr);
     }
     std::byte* out = base_ + m.offset;
+    place_weights(m.shape(), m.stored.experts, out, pool_);
     const PreparedMatrix* prepared = m.prepared_in(checkpoint_);
     NIB_ASSIGN(const ScaleRange scales,
                prepared ? packer_.read(m, *prepared, out) : packer_.pack(m, {0, m.stored.experts}, out));
@@ -182,6 +184,7 @@ class WeightLoader {
   Numerics numerics_;
   ProgressSink progress_;
   std::uint64_t total_, done_ = 0;
+  Pool& pool_;
   WeightPacker packer_;
   std::byte* base_ = nullptr;
   Buffer upload_staging_;

@@ -26,11 +26,11 @@
 #include <nibble/formats/storage.hpp>
 #include <nibble/formats/visit.hpp>
 
-template struct nib::Minifloat<4, 3, nib::Specials::nan, nib::Overflow::special>;
-template struct nib::Minifloat<5, 2, nib::Specials::ieee>;
+template struct nib::Minifloat<4, 3, nib::NonFinite::nan, nib::Overflow::special>;
+template struct nib::Minifloat<5, 2, nib::NonFinite::ieee>;
 template struct nib::Block<nib::Format::none, nib::Minifloat<2, 3>, nib::E8M0, 32, nib::LeastErrorScale>;
 
-template struct nib::Minifloat<1, 2, nib::Specials::none, nib::Overflow::saturate, 1>;
+template struct nib::Minifloat<1, 2, nib::NonFinite::none, nib::Overflow::saturate, 1>;
 
 double use_of_everything(const float* values, std::byte* codes, std::byte* scales, float* shared) {
   nib::quantize_rows<nib::Mxfp4With<nib::RoundUpScale>>(values, 1, 64, codes, scales);

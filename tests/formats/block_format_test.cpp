@@ -25,8 +25,8 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 using E2M3 = Minifloat<2, 3>;
 using E3M2 = Minifloat<3, 2>;
-using E4M3 = Minifloat<4, 3, nib::Specials::nan>;
-using E5M2 = Minifloat<5, 2, nib::Specials::ieee>;
+using E4M3 = Minifloat<4, 3, nib::NonFinite::nan>;
+using E5M2 = Minifloat<5, 2, nib::NonFinite::ieee>;
 template <class Element>
 using Mx = Block<Format::none, Element, nib::E8M0, 32, nib::FloorScale>;
 

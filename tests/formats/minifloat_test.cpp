@@ -11,8 +11,8 @@
 #include <doctest/doctest.h>
 
 using nib::Minifloat;
+using nib::NonFinite;
 using nib::Overflow;
-using nib::Specials;
 
 namespace {
 
@@ -20,21 +20,21 @@ constexpr float kInfinity = std::bit_cast<float>(0x7f80'0000u);
 constexpr float kNan = std::bit_cast<float>(0x7fc0'0000u);
 
 // A format, and again what it is made of, for the oracle.
-template <int E, int M, Specials S, Overflow O, int Bias>
+template <int E, int M, NonFinite N, Overflow O, int Bias>
 struct Tester {
-  using Number = Minifloat<E, M, S, O, Bias>;
+  using Number = Minifloat<E, M, N, O, Bias>;
   using Code = typename Number::Code;
 
   static constexpr std::uint32_t all_ones = (1u << (E + M)) - 1u;
-  static constexpr std::uint32_t finite = S == Specials::none  ? all_ones
-                                          : S == Specials::nan ? all_ones - 1
-                                                               : (((1u << E) - 1) << M) - 1;
+  static constexpr std::uint32_t finite = N == NonFinite::none  ? all_ones
+                                          : N == NonFinite::nan ? all_ones - 1
+                                                                : (((1u << E) - 1) << M) - 1;
   nib::test::NumberOracle oracle{E, M, Bias, finite};
 
   // The code that the definition gives to a finite or infinite value.
   std::uint32_t expected(float value) const {
     std::uint32_t code = oracle.nearest(std::fabs(static_cast<double>(value)));
-    if (code > finite && (O == Overflow::saturate || S == Specials::none)) code = finite;
+    if (code > finite && (O == Overflow::saturate || N == NonFinite::none)) code = finite;
     return code | (std::signbit(value) ? oracle.sign() : 0);
   }
   bool encodes_right(float value) const { return Number::encode(value) == expected(value); }
@@ -45,7 +45,7 @@ struct Tester {
       const float value = Number::decode(static_cast<Code>(code));
       const std::uint32_t magnitude = code & all_ones;
       if (magnitude > finite) {
-        const bool infinite = S == Specials::ieee && magnitude == finite + 1;
+        const bool infinite = N == NonFinite::ieee && magnitude == finite + 1;
         wrong_values += infinite ? !std::isinf(value) : !std::isnan(value);
       } else {
         wrong_values += static_cast<double>(value) != oracle.value(code);
@@ -77,7 +77,7 @@ struct Tester {
     CHECK(static_cast<double>(Number::max()) == oracle.value(finite));
 
     const float nan = Number::decode(Number::encode(kNan)), minus_nan = Number::decode(Number::encode(-kNan));
-    if (S == Specials::none) {
+    if (N == NonFinite::none) {
       CHECK((nan == 0.0f && std::signbit(nan)));
       CHECK((minus_nan == 0.0f && !std::signbit(minus_nan)));
     } else {
@@ -87,14 +87,14 @@ struct Tester {
   }
 };
 
-template <int E, int M, Specials S = Specials::none, Overflow O = Overflow::saturate,
+template <int E, int M, NonFinite N = NonFinite::none, Overflow O = Overflow::saturate,
           int Bias = (1 << (E - 1)) - 1>
 void check_format() {
   const std::uint32_t seed = std::random_device{}();
   CAPTURE(E);
   CAPTURE(M);
   CAPTURE(seed);
-  Tester<E, M, S, O, Bias>{}.check(seed);
+  Tester<E, M, N, O, Bias>{}.check(seed);
 }
 
 }  // namespace
@@ -103,28 +103,28 @@ TEST_CASE("Minifloat: the formats of OCP MX and OFP8, both ways of overflowing")
   check_format<2, 1>();
   check_format<2, 3>();
   check_format<3, 2>();
-  check_format<4, 3, Specials::nan>();
-  check_format<4, 3, Specials::nan, Overflow::special>();
-  check_format<5, 2, Specials::ieee>();
-  check_format<5, 2, Specials::ieee, Overflow::special>();
+  check_format<4, 3, NonFinite::nan>();
+  check_format<4, 3, NonFinite::nan, Overflow::special>();
+  check_format<5, 2, NonFinite::ieee>();
+  check_format<5, 2, NonFinite::ieee, Overflow::special>();
 }
 
 TEST_CASE("Minifloat: other splits, 16-bit formats, all biases that f32 can hold") {
   check_format<3, 0>();
-  check_format<1, 2, Specials::none, Overflow::saturate, 1>();
-  check_format<1, 6, Specials::none, Overflow::saturate, 0>();
-  check_format<4, 3, Specials::ieee, Overflow::special>();
-  check_format<5, 10, Specials::ieee, Overflow::special>();
-  check_format<8, 7, Specials::ieee, Overflow::special>();
-  check_format<8, 7, Specials::ieee>();
-  check_format<5, 2, Specials::none, Overflow::saturate, 126>();  // its subnormals are f32's
-  check_format<5, 2, Specials::none, Overflow::saturate, 127>();
+  check_format<1, 2, NonFinite::none, Overflow::saturate, 1>();
+  check_format<1, 6, NonFinite::none, Overflow::saturate, 0>();
+  check_format<4, 3, NonFinite::ieee, Overflow::special>();
+  check_format<5, 10, NonFinite::ieee, Overflow::special>();
+  check_format<8, 7, NonFinite::ieee, Overflow::special>();
+  check_format<8, 7, NonFinite::ieee>();
+  check_format<5, 2, NonFinite::none, Overflow::saturate, 126>();  // its subnormals are f32's
+  check_format<5, 2, NonFinite::none, Overflow::saturate, 127>();
 }
 
 TEST_CASE("Minifloat: published facts") {
-  using E4M3 = Minifloat<4, 3, Specials::nan>;
-  using E4M3Special = Minifloat<4, 3, Specials::nan, Overflow::special>;
-  using E5M2Special = Minifloat<5, 2, Specials::ieee, Overflow::special>;
+  using E4M3 = Minifloat<4, 3, NonFinite::nan>;
+  using E4M3Special = Minifloat<4, 3, NonFinite::nan, Overflow::special>;
+  using E5M2Special = Minifloat<5, 2, NonFinite::ieee, Overflow::special>;
   static_assert(E4M3::max() == 448 && E4M3::decode(0x08) == 0x1p-6f && E4M3::decode(0x01) == 0x1p-9f);
   static_assert(E4M3::encode(1.0f) == 0x38 && E4M3::encode(1e9f) == 0x7e && E4M3::encode(-1e9f) == 0xfe);
   static_assert(E4M3Special::encode(464.0f) == 0x7e && E4M3Special::encode(464.1f) == 0x7f);
@@ -137,7 +137,7 @@ TEST_CASE("Minifloat: published facts") {
   const float e3m0[] = {0, 0.25f, 0.5f, 1, 2, 4, 8, 16};
   for (std::uint8_t code = 0; code < 8; ++code) {
     CHECK(Minifloat<3, 0>::decode(code) == e3m0[code]);
-    CHECK(Minifloat<1, 2, Specials::none, Overflow::saturate, 1>::decode(code) ==
+    CHECK(Minifloat<1, 2, NonFinite::none, Overflow::saturate, 1>::decode(code) ==
           static_cast<float>(code) / 4);
   }
 }

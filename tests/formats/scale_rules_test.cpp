@@ -21,11 +21,11 @@ using nib::RoundUpScale;
 
 namespace {
 
-using E4M3 = Minifloat<4, 3, nib::Specials::nan>;
-using E5M2 = Minifloat<5, 2, nib::Specials::ieee>;
+using E4M3 = Minifloat<4, 3, nib::NonFinite::nan>;
+using E5M2 = Minifloat<5, 2, nib::NonFinite::ieee>;
 using E3M2 = Minifloat<3, 2>;
 using Tiny =
-    Minifloat<2, 1, nib::Specials::none, nib::Overflow::saturate, 20>;  // its largest value is 6 * 2^-19
+    Minifloat<2, 1, nib::NonFinite::none, nib::Overflow::saturate, 20>;  // its largest value is 6 * 2^-19
 
 constexpr int kGroup = 32;
 

@@ -23,8 +23,8 @@
 namespace {
 
 using nib::Minifloat;
+using nib::NonFinite;
 using nib::Overflow;
-using nib::Specials;
 
 struct Codec {
   float (*decode)(std::uint32_t code);
@@ -42,8 +42,8 @@ const std::map<std::string, Codec> kCodecs = {
     {"float4_e2m1fn", codec<nib::E2M1>()},
     {"float6_e2m3fn", codec<Minifloat<2, 3>>()},
     {"float6_e3m2fn", codec<Minifloat<3, 2>>()},
-    {"float8_e4m3fn", codec<Minifloat<4, 3, Specials::nan, Overflow::special>>()},
-    {"float8_e5m2", codec<Minifloat<5, 2, Specials::ieee, Overflow::special>>()},
+    {"float8_e4m3fn", codec<Minifloat<4, 3, NonFinite::nan, Overflow::special>>()},
+    {"float8_e5m2", codec<Minifloat<5, 2, NonFinite::ieee, Overflow::special>>()},
     {"float8_e8m0fnu", codec<nib::E8M0>()},
     {"bfloat16",
      {[](std::uint32_t code) { return to_float(nib::bf16{static_cast<std::uint16_t>(code)}); },

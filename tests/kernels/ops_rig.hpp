@@ -67,8 +67,12 @@ struct Way {
 };
 inline std::vector<Way> ways() {
   std::vector<Way> all;
-  const std::vector<const Backend*> backends = present_backends();
+  const std::vector<const Backend*> backends = backends_of_kernels();
   for (auto backend = backends.rbegin(); backend != backends.rend(); ++backend) {
+    if (!all.empty() && share_ops(**backend, *all.back().backend)) {  // it is the kernels that differ
+      all.push_back({*backend, 3, Host::usual});
+      continue;
+    }
     for (const int threads : {1, 2, 3, 8}) all.push_back({*backend, threads, Host::usual});
     all.push_back({*backend, 2, Host::upward});
     all.push_back({*backend, 1, Host::flushing});

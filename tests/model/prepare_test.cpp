@@ -4,6 +4,7 @@
 #include "model/quantize_rig.hpp"
 #include "support/faulty_files.hpp"
 #include "support/goldens.hpp"
+#include "support/watched_pages.hpp"
 #include <nibble/io/prepared.hpp>
 #include <nibble/model/prepare.hpp>
 
@@ -59,6 +60,30 @@ Loaded loaded(const std::string& path, Numerics numerics) {
   auto result = load(open(path), numerics);
   REQUIRE_MESSAGE(result.ok(), result.status().message());
   return result.take();
+}
+
+TEST_CASE("first touch: every thread brings in its part of the weights, packed or read as they were packed") {
+  if (!WatchedPages::possible()) return;
+  const TemporaryDirectory folder;
+  REQUIRE(prepare(NIBBLE_TALES, folder.path("out")).ok());
+  for (const std::string& path : {std::string(NIBBLE_TALES), folder.path("out")}) {
+    CAPTURE(path);
+    constexpr int kThreads = 3;
+    const Checkpoint checkpoint = open(path);
+    const ModelConfig config = read_config(checkpoint).take();
+    const WeightLayout layout = WeightLayout::make(checkpoint, config).take();
+    WatchedPages pages(layout.bytes(Place::host), kThreads);
+    Memory memory(pages.allocator());
+    const auto weights =
+        layout.load(checkpoint, config, *present_backends().front(), Numerics::bf16, memory, *pages.pool);
+    REQUIRE(weights.ok());
+    REQUIRE(weights->memory.data() == pages.data());
+    // Vectors and the rows of the embedding are read by whoever comes first.
+    for (int part = 0; part < kThreads; ++part) {
+      const auto brought = std::count(pages.first.begin(), pages.first.end(), part);
+      CHECK(brought > static_cast<std::ptrdiff_t>(pages.first.size()) / (2 * kThreads));
+    }
+  }
 }
 
 TEST_CASE("a prepared model is in memory what the model is, in every container") {

@@ -1,5 +1,4 @@
-// The backends that tests walk: those this machine can run, and AVX-512 in emulation where the test build has
-// it.
+// The backends that tests walk: those this machine can run, and those in emulation that the test build has.
 #pragma once
 
 #include <nibble/base/machine.hpp>
@@ -11,6 +10,9 @@
 namespace nib::inline v0 {
 #if defined(NIBBLE_EMULATED_AVX512)
 extern const Backend kAvx512EmulatedBackend;
+#endif
+#if defined(NIBBLE_EMULATED_AVXVNNI)
+Backend avxvnni_emulated(const Backend& avx2);
 #endif
 }  // namespace nib::inline v0
 
@@ -28,9 +30,19 @@ inline std::vector<const Backend*> present_backends() {
   return present;
 }
 
-// Slow ones are given less to do.
-inline bool is_slow(const Backend& backend) {
-  return std::string_view(backend.name) != "avx2" && std::string_view(backend.name) != "avx512";
+// With that of AVX-VNNI: only its products of bytes are not AVX2's.
+inline std::vector<const Backend*> backends_of_kernels() {
+  std::vector<const Backend*> backends = present_backends();
+#if defined(NIBBLE_EMULATED_AVXVNNI)
+  for (auto avx2 = backends.begin(); avx2 != backends.end(); ++avx2)
+    if (std::string_view((*avx2)->name) == "avx2") {
+      static const Backend emulated = avxvnni_emulated(**avx2);
+      backends.insert(avx2, &emulated);
+      break;
+    }
+#endif
+  return backends;
 }
+inline bool share_ops(const Backend& a, const Backend& b) { return a.ops.project == b.ops.project; }
 
 }  // namespace nib::test

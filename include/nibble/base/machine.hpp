@@ -9,6 +9,7 @@ namespace nib::inline v0 {
 
 struct CpuFeatures {
   bool avx2_fma = false;     // AVX2 and FMA3
+  bool avx_vnni = false;     // the same and AVX-VNNI
   bool avx512_bf16 = false;  // AVX-512 F, BW, VL, DQ, VNNI, VBMI and BF16
   bool neon_dot = false;     // AArch64's vectors (ASIMD) and DotProd
 };

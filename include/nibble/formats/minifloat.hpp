@@ -4,7 +4,7 @@
 //   value   exponent = 0   (-1)^sign * mantissa * 2^(1 - bias - M)              subnormals and zero
 //           otherwise      (-1)^sign * (1 + mantissa / 2^M) * 2^(exponent - bias)
 //
-// What the topmost codes mean (Specials) and what becomes of a value too large for the format (Overflow)
+// What the topmost codes mean (NonFinite) and what becomes of a value too large for the format (Overflow)
 // differ between standards and libraries, so both are parameters. Integer arithmetic throughout: constexpr,
 // independent of the floating-point environment, any thread.
 #pragma once
@@ -15,25 +15,26 @@
 
 namespace nib::inline v0 {
 
-enum class Specials : std::uint8_t {
+// Which of the topmost codes are no finite numbers.
+enum class NonFinite : std::uint8_t {
   none,  // every code is a finite number (OCP FP4 and FP6)
   nan,   // exponent and mantissa all ones: NaN; no infinity (OCP E4M3, "fn")
   ieee,  // exponent all ones: infinity or NaN (OCP E5M2, binary16, bfloat16)
 };
 
-// Of finite values beyond the largest (after rounding) and of infinities. A format without specials always
-// saturates.
+// Of finite values beyond the largest (after rounding) and of infinities. A format of finite values alone
+// always saturates.
 enum class Overflow : std::uint8_t {
   saturate,  // the largest finite value of that sign
   special,   // infinity where there is one, else NaN
 };
 
 // E exponent bits, M mantissa bits; 1 + E + M <= 16, E <= 8. Bias: the conventional one unless given.
-template <int E, int M, Specials S = Specials::none, Overflow O = Overflow::saturate,
+template <int E, int M, NonFinite N = NonFinite::none, Overflow O = Overflow::saturate,
           int Bias = (1 << (E - 1)) - 1>
 struct Minifloat {
   static_assert(E >= 1 && E <= 8 && M >= 0 && 1 + E + M <= 16);
-  static_assert(S != Specials::ieee || M >= 1, "infinity and NaN need a mantissa bit to differ");
+  static_assert(N != NonFinite::ieee || M >= 1, "infinity and NaN need a mantissa bit to differ");
   static_assert(1 - Bias >= -126 && (1 << E) - 1 - Bias <= 128, "f32 must hold every finite value");
 
   static constexpr int bits = 1 + E + M;
@@ -45,16 +46,16 @@ struct Minifloat {
   static constexpr std::uint32_t sign_mask = 1u << (E + M);
   static constexpr std::uint32_t magnitude_mask = sign_mask - 1u;
   // The largest finite number's code.
-  static constexpr std::uint32_t max_code = S == Specials::none  ? magnitude_mask
-                                            : S == Specials::nan ? magnitude_mask - 1u
-                                                                 : (((1u << E) - 1u) << M) - 1u;
+  static constexpr std::uint32_t max_code = N == NonFinite::none  ? magnitude_mask
+                                            : N == NonFinite::nan ? magnitude_mask - 1u
+                                                                  : (((1u << E) - 1u) << M) - 1u;
 
   // Exact. A NaN keeps its sign and becomes the quiet one. Bits above the format's are ignored.
   static constexpr float decode(Code code) {
     const std::uint32_t sign = (code & sign_mask) ? 0x8000'0000u : 0u;
     const std::uint32_t magnitude = code & magnitude_mask;
     if (magnitude > max_code) {
-      const bool infinite = S == Specials::ieee && magnitude == max_code + 1u;
+      const bool infinite = N == NonFinite::ieee && magnitude == max_code + 1u;
       return std::bit_cast<float>(sign | (infinite ? 0x7f80'0000u : 0x7fc0'0000u));
     }
     if (magnitude >> M) return std::bit_cast<float>(sign | ((magnitude << (23 - M)) + kRebase));
@@ -74,10 +75,10 @@ struct Minifloat {
     const auto word = std::bit_cast<std::uint32_t>(value);
     const std::uint32_t sign = (word >> 31) ? sign_mask : 0u;
     const std::uint32_t input = word & 0x7fff'ffffu;
-    if (input > 0x7f80'0000u) return static_cast<Code>(S == Specials::none ? sign ^ sign_mask : sign | kNan);
+    if (input > 0x7f80'0000u) return static_cast<Code>(N == NonFinite::none ? sign ^ sign_mask : sign | kNan);
     std::uint32_t magnitude = round_magnitude(input);
     if (magnitude > max_code)
-      magnitude = O == Overflow::saturate || S == Specials::none ? max_code : max_code + 1u;
+      magnitude = O == Overflow::saturate || N == NonFinite::none ? max_code : max_code + 1u;
     return static_cast<Code>(sign | magnitude);
   }
 
@@ -91,7 +92,7 @@ struct Minifloat {
   // From this exponent field to that of f32, in place.
   static constexpr std::uint32_t kRebase = static_cast<std::uint32_t>(127 - Bias) << 23;
   static constexpr std::uint32_t kNan =
-      S == Specials::ieee ? (max_code + 1u) | ((1u << M) >> 1) : magnitude_mask;
+      N == NonFinite::ieee ? (max_code + 1u) | ((1u << M) >> 1) : magnitude_mask;
 
   // Rounds the f32 magnitude `input` to a code as if exponents went on for ever: a carry out of the mantissa
   // steps the exponent, which is what makes the next code the next value.

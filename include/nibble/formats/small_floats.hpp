@@ -22,9 +22,9 @@ namespace nib::inline v0 {
 
 using E2M3 = Minifloat<2, 3>;
 using E3M2 = Minifloat<3, 2>;
-using E4M3 = Minifloat<4, 3, Specials::nan>;   // finite overflow saturates
-using E5M2 = Minifloat<5, 2, Specials::ieee>;  // finite overflow saturates
-using E1M2 = Minifloat<1, 2, Specials::none, Overflow::saturate, 1>;
+using E4M3 = Minifloat<4, 3, NonFinite::nan>;   // finite overflow saturates
+using E5M2 = Minifloat<5, 2, NonFinite::ieee>;  // finite overflow saturates
+using E1M2 = Minifloat<1, 2, NonFinite::none, Overflow::saturate, 1>;
 using E3M0 = Minifloat<3, 0>;
 
 // Sign and an exponent of base 4: code 0 is zero, code c = 1..7 is 4^(c - 4); codes 8..15 negated. Proposed

@@ -115,8 +115,9 @@ struct LogitOps {
 struct Backend {
   const char* name;
   bool (*present)(const CpuFeatures&);
-  const char* needs;                      // what `present` looks for, in words
-  std::span<const MatmulKernel> kernels;  // in order of preference
+  const char* needs;  // what `present` looks for, in words
+  // In order of preference: those that take bytes, and all others.
+  std::span<const MatmulKernel> int8_kernels, kernels;
   Ops ops;
   LogitOps logits;
   // A run of `iterations` dependent-free dot instructions on one thread; returns the operations done, two a

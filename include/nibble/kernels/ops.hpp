@@ -28,6 +28,20 @@ struct OpContext {
   std::int64_t tile_floats;  // R * 64
 };
 
+// The strips of a matrix that thread `index` of `count` multiplies, cut at multiples of `grain`: the same
+// ones in every pass, so that weights can lie near it (place_weights in pack.hpp). Of experts it is the same
+// part of each, whichever are chosen. `turn` counts those that are: it moves the cuts by less than a grain,
+// so that what rounding leaves over does not always fall on the same threads.
+[[gnu::always_inline]] constexpr Range strips_of_thread(std::int64_t strips, int index, int count,
+                                                        std::int64_t grain = 1, std::int64_t turn = 0) {
+  const std::int64_t grains = ceil_div(strips, grain), quarters = 4 * std::int64_t{count};
+  const auto cut = [&](std::int64_t i) {
+    const std::int64_t at = (4 * grains * i + turn % 4 * count) / quarters * grain;
+    return at < strips ? at : strips;
+  };
+  return {cut(index), cut(index + 1)};
+}
+
 // rms: x / sqrt(mean(x^2) + epsilon) * weight; layer: (x - mean) / sqrt(variance + epsilon) * weight + bias.
 enum class NormKind : std::uint8_t { rms, layer };
 struct Norm {

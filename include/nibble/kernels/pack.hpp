@@ -8,6 +8,7 @@
 //   them
 #pragma once
 
+#include <nibble/base/pool.hpp>
 #include <nibble/formats/format.hpp>
 #include <nibble/kernels/packed.hpp>
 
@@ -48,5 +49,12 @@ PackFindings pack_strip(Format stored, const PackedWeight& shape, std::int64_t s
 // beginning.
 void pack_plain_tile(const PackedWeight& shape, std::int64_t strip, std::int64_t tile, const StripRows& rows,
                      std::byte* out);
+
+// Before anything is written at `out`, where `count` matrices of this shape will lie: each thread of the pool
+// writes a byte to every page of the strips that it will multiply (strips_of_thread). A system that gives a
+// page to the memory node of the thread that wrote to it first puts weights near those who read them. A page
+// of two threads, and a huge one is of 2 MiB, is one of theirs; so is, now and then, one of a thread that
+// began late and whose part another one took (pool.hpp).
+void place_weights(const PackedWeight& shape, std::int64_t count, std::byte* out, Pool& pool);
 
 }  // namespace nib::inline v0

@@ -27,7 +27,7 @@ struct RuntimeOptions {
 // One line of what this build and this machine offer.
 struct BackendInfo {
   const Backend* backend;
-  std::string name;     // "avx512", "avx2", "neon", "scalar"
+  std::string name;     // "avx512", "avx-vnni", "avx2", "neon", "scalar"
   bool present;         // this machine can run it
   std::string missing;  // what it lacks, when it is not present
 };

@@ -144,7 +144,15 @@ constexpr std::span<const MatmulKernel> kernels_of() {
 
 template <class A>
 constexpr Backend backend(const char* name, bool (*present)(const CpuFeatures&), const char* needs) {
-  return {name, present, needs, kernels_of<A>(), ops<A>(), {block_maxima<A>, block_weights<A>}, spin_dots<A>};
+  constexpr std::size_t kBytes = Int8Formats<A, GroupKernels>::list.size();  // they are first
+  return {name,
+          present,
+          needs,
+          kernels_of<A>().first(kBytes),
+          kernels_of<A>().subspan(kBytes),
+          ops<A>(),
+          {block_maxima<A>, block_weights<A>},
+          spin_dots<A>};
 }
 
 }  // namespace nib::inline v0::cpu

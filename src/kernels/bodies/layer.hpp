@@ -102,7 +102,7 @@ template <class A, class Epilogue>
 void multiply(const OpContext& context, const PackedWeight& weight, std::int64_t rows,
               const Epilogue& epilogue) {
   context.pool->run([&](int index, int count) {
-    multiply_strips(weight, context.activations, rows, split(weight.strips(), index, count),
+    multiply_strips(weight, context.activations, rows, strips_of_thread(weight.strips(), index, count),
                     context.tiles + index * context.tile_floats, epilogue);
   });
 }
@@ -256,43 +256,17 @@ void route(const OpContext& context, const RouteArgs& args) {
   routing.first[0] = 0;
 }
 
-// Deals the strips of all experts that have rows. An expert's strip costs its rows and something for
-// decoding.
-template <class A>
-class ExpertDeal {
- public:
-  ExpertDeal(const Routing& routing, int experts, std::int64_t strips, std::int64_t grain)
-      : routing_(routing), experts_(experts), strips_(strips), grain_(grain) {
-    for (int e = 0; e < experts; ++e) total_ += cost(e);
+// Calls body(expert, strips) for what thread `index` of `count` does of all experts that have rows.
+template <class A, class Body>
+void for_experts(const Routing& routing, int experts, std::int64_t strips, std::int64_t grain, int index,
+                 int count, Body&& body) {
+  std::int64_t turn = 0;
+  for (int e = 0; e < experts; ++e) {
+    if (routing.first[e] == routing.first[e + 1]) continue;
+    const Range mine = strips_of_thread(strips, index, count, grain, turn++);
+    if (mine.begin < mine.end) body(e, mine);
   }
-
-  // Calls body(expert, strips) for what thread `index` of `count` owns.
-  template <class Body>
-  void for_each(int index, int count, Body&& body) const {
-    const std::int64_t begin = total_ * index / count, end = total_ * (index + 1) / count;
-    std::int64_t before = 0;
-    for (int e = 0; e < experts_; ++e) {
-      const std::int64_t mine = cost(e);
-      if (mine == 0) continue;
-      const Range strips{strip_at(e, begin - before), strip_at(e, end - before)};
-      if (strips.begin < strips.end) body(e, strips);
-      before += mine;
-    }
-  }
-
- private:
-  std::int64_t rows(int e) const { return routing_.first[e + 1] - routing_.first[e]; }
-  std::int64_t cost(int e) const { return rows(e) == 0 ? 0 : (rows(e) + 4) * strips_; }
-  // The strip of expert `e` that lies `offset` of cost behind its beginning, cut at the grain.
-  std::int64_t strip_at(int e, std::int64_t offset) const {
-    if (offset <= 0) return 0;
-    if (offset >= cost(e)) return strips_;
-    return offset / (rows(e) + 4) / grain_ * grain_;
-  }
-  const Routing& routing_;
-  int experts_;
-  std::int64_t strips_, grain_, total_ = 0;
-};
+}
 
 // The activation of sixteen units with a gate. min and max give their second operand when one is not a
 // number: it stays visible.
@@ -348,9 +322,9 @@ void experts(const OpContext& context, const ExpertsArgs& args) {
   const std::int64_t up_strips = up_shape.strips() * (args.up ? 2 : 1);
   // Inputs in groups are packed by 32: two strips of units.
   const bool by_groups = group_dwords(down_shape.kernel->x) > 0;
-  const ExpertDeal<A> up_deal(routing, args.experts, up_strips, per_unit * (by_groups ? 2 : 1));
+  const std::int64_t up_grain = per_unit * (by_groups ? 2 : 1);
   context.pool->run([&](int index, int count) {  // gate, up, activation
-    up_deal.for_each(index, count, [&](int e, Range strips) {
+    for_experts<A>(routing, args.experts, up_strips, up_grain, index, count, [&](int e, Range strips) {
       const std::int64_t rows = entry_rows(e);
       const PackedWeight& next = args.down[e];
       std::byte* out = packed_rows(context.expert_inputs, next, e);
@@ -382,9 +356,8 @@ void experts(const OpContext& context, const ExpertsArgs& args) {
     });
   });
 
-  const ExpertDeal<A> down_deal(routing, args.experts, down_shape.strips(), 1);
   context.pool->run([&](int index, int count) {  // down, bias, weighting
-    down_deal.for_each(index, count, [&](int e, Range strips) {
+    for_experts<A>(routing, args.experts, down_shape.strips(), 1, index, count, [&](int e, Range strips) {
       const std::int64_t rows = entry_rows(e);
       const float* bias = args.down_bias ? args.down_bias + e * out_stride : nullptr;
       multiply_strips(args.down[e], packed_rows(context.expert_inputs, args.down[e], e), rows, strips,

@@ -11,7 +11,9 @@
 
 namespace nib::inline v0::cpu {
 
-struct Avx2 {
+// Of AVX2, or of an instruction set that is more (simd_avxvnni.hpp): each has its own copy.
+template <class Own>
+struct Avx2Verbs {
   using B = xsimd::batch<float, xsimd::fma3<xsimd::avx2>>;
   struct F {
     B lo, hi;
@@ -250,7 +252,7 @@ struct Avx2 {
   static constexpr int kGroupRows = 6;  // of a sum each, in 12 of 16 registers; chains lie in memory
   static constexpr int kGroupStrips = 1;
 
- private:
+ protected:
   static F of_integers(P p) { return {_mm256_cvtepi32_ps(p.lo), _mm256_cvtepi32_ps(p.hi)}; }
   static F halves(__m256i words) {
     return {_mm256_cvtph_ps(_mm256_castsi256_si128(words)),
@@ -286,5 +288,7 @@ struct Avx2 {
     return _mm256_xor_ps(magnitude, _mm256_castsi256_ps(sign));
   }
 };
+
+struct Avx2 : Avx2Verbs<Avx2> {};
 
 }  // namespace nib::inline v0::cpu
