@@ -110,6 +110,10 @@ bool Transformer::norms_mlp(std::uint32_t layer) const {
   const LayerPlacement at = placement_.layer(layer);
   return !config_.parallel_residual && at.attention == Place::device && at.experts == Place::device;
 }
+// And it goes on with the router.
+bool Transformer::routes_when_projected(std::uint32_t layer) const {
+  return config_.routed && norms_mlp(layer);
+}
 bool Transformer::norms_next_layer(std::uint32_t layer) const {
   return layer + 1 < config_.layers && placement_.layer(layer).experts == Place::device &&
          placement_.layer(layer + 1).attention == Place::device;
@@ -181,39 +185,42 @@ Status Transformer::project(std::uint32_t layer, std::int64_t rows, Workspace& w
   const Place place = placement_.layer(layer).attention;
   const Activations& with = activations(place, workspace);
   NIB_TRY(bring_x(place, rows, workspace));
-  const bool norms = norms_mlp(layer);
-  NIB_TRY(run<ProjectArgs>(
-      Op::project, place, &Ops::project, &DeviceOps::project, workspace,
-      {.in = with.attention,
-       .rows = rows,
-       .weight = &w.output,
-       .bias = w.output_bias,
-       .x = with.x,
-       .next = norms ? NextNorm{norm(w.mlp_norm, w.mlp_norm_bias), with.normed, with.squares} : NextNorm{}}));
+  ProjectArgs args{
+      .in = with.attention, .rows = rows, .weight = &w.output, .bias = w.output_bias, .x = with.x};
+  RouteArgs route;
+  if (norms_mlp(layer)) args.next = {norm(w.mlp_norm, w.mlp_norm_bias), with.normed, with.squares};
+  if (routes_when_projected(layer)) {
+    route = route_args(layer, rows, with);
+    args.route = &route;
+  }
+  NIB_TRY(run<ProjectArgs>(Op::project, place, &Ops::project, &DeviceOps::project, workspace, args));
   x_was_written(place, workspace);
   return {};
 }
 
-Status Transformer::route(std::uint32_t layer, std::int64_t rows, Workspace& workspace) const {
+RouteArgs Transformer::route_args(std::uint32_t layer, std::int64_t rows, const Activations& with) const {
   const LayerWeights& w = weights_.layers[layer];
+  return {.x = with.x,
+          .rows = rows,
+          .norm = norm(w.mlp_norm, w.mlp_norm_bias),
+          .weight = config_.routed ? &w.router : nullptr,
+          .bias = w.router_bias,
+          .experts = static_cast<int>(config_.experts),
+          .experts_per_token = static_cast<int>(config_.experts_per_token),
+          .normed = with.normed,
+          .logits = with.router_logits,
+          .routing = with.routing,
+          .weights_of_all = config_.weights_of_all,
+          .width = config_.hidden,
+          .squares = with.squares,
+          .is_normed = norms_mlp(layer)};
+}
+
+Status Transformer::route(std::uint32_t layer, std::int64_t rows, Workspace& workspace) const {
   const Place place = placement_.layer(layer).experts;
-  const Activations& with = activations(place, workspace);
   NIB_TRY(bring_x(place, rows, workspace));
   return run<RouteArgs>(Op::route, place, &Ops::route, &DeviceOps::route, workspace,
-                        {.x = with.x,
-                         .rows = rows,
-                         .norm = norm(w.mlp_norm, w.mlp_norm_bias),
-                         .weight = config_.routed ? &w.router : nullptr,
-                         .bias = w.router_bias,
-                         .experts = static_cast<int>(config_.experts),
-                         .experts_per_token = static_cast<int>(config_.experts_per_token),
-                         .normed = with.normed,
-                         .logits = with.router_logits,
-                         .routing = with.routing,
-                         .weights_of_all = config_.weights_of_all,
-                         .width = config_.hidden,
-                         .squares = with.squares,
-                         .is_normed = norms_mlp(layer)});
+                        route_args(layer, rows, activations(place, workspace)));
 }
 
 Status Transformer::mix_experts(std::uint32_t layer, std::int64_t rows, Workspace& workspace) const {
@@ -287,7 +294,7 @@ Status Transformer::compute_layer(std::uint32_t layer, std::int64_t rows, Worksp
   // Parallel: what follows attention reads the x that attention read.
   if (config_.parallel_residual) NIB_TRY(route(layer, rows, workspace));
   NIB_TRY(project(layer, rows, workspace));
-  if (!config_.parallel_residual) NIB_TRY(route(layer, rows, workspace));
+  if (!config_.parallel_residual && !routes_when_projected(layer)) NIB_TRY(route(layer, rows, workspace));
   return mix_experts(layer, rows, workspace);
 }
 

@@ -126,6 +126,8 @@ struct AttentionArgs {
   std::int64_t out_stride;
 };
 
+struct RouteArgs;
+
 // x += W in + b; b may be null.
 struct ProjectArgs {
   const float* in;  // [R][stride k]
@@ -134,6 +136,8 @@ struct ProjectArgs {
   const float* bias;           // padded to strips
   float* x;                    // [R][stride H]
   NextNorm next{};             // of devices
+  // Of devices: the routing of the rows that `next` wants, which is done here too; or null.
+  const RouteArgs* route = nullptr;
 };
 
 // What the router decided: rows sorted by expert. Entry i is (row[i], weight[i]); expert e owns entries
