@@ -90,21 +90,19 @@ Status run_experts(DeviceQueue& queue, const OpContext& context, const ExpertsAr
 }
 
 Status run_head(DeviceQueue& queue, const OpContext& context, const HeadArgs& args) {
-  NIB_TRY(norm_rows(queue, {.x = args.x,
-                            .x_stride = row_stride(args.weight->k),
-                            .picked = args.picked,
-                            .rows = args.count,
-                            .width = args.weight->k,
-                            .norm = args.norm,
-                            .out = as_bf16(args.normed)}));
+  const std::int64_t hidden = args.weight->k;
+  if (!args.is_normed)
+    NIB_TRY(
+        norm_picked(queue, args.x, args.picked, args.count, hidden, {args.norm, args.normed, args.squares}));
   return multiply(queue, context,
                   {.weight = args.weight,
                    .x = as_bf16(args.normed),
-                   .x_stride = bf16_stride(args.weight->k),
+                   .x_stride = bf16_stride(hidden),
                    .rows = args.count,
                    .bias = nullptr,
                    .out = args.logits,
-                   .out_stride = row_stride(args.weight->rows)});
+                   .out_stride = row_stride(args.weight->rows),
+                   .norm = FoldedNorm::of(args.norm, args.squares, hidden)});
 }
 
 Status run_digest(DeviceQueue& queue, const OpContext&, const DigestArgs& args) {

@@ -6,6 +6,9 @@
 // memory; the block that does so for the last slice adds up the slices, one after the other, and chooses. So
 // many multiprocessors read the router, each a slice of it, and the order of additions is that of
 // stripes.cuh and grouped.cuh: a logit has the same bits in this kernel, in one of its own and in a prompt's.
+//
+// One block adds them up, not every block of the kernel that reads the choice: of eight rows of 2880 numbers
+// and 128 experts there are 184 KB, which one multiprocessor reads in some 1.6 us, and 264 blocks would in 9.
 #pragma once
 
 #include "choose.cuh"

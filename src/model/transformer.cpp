@@ -118,6 +118,11 @@ bool Transformer::norms_next_layer(std::uint32_t layer) const {
   return layer + 1 < config_.layers && placement_.layer(layer).experts == Place::device &&
          placement_.layer(layer + 1).attention == Place::device;
 }
+// If it reads all rows.
+bool Transformer::norms_head(std::int64_t rows, const Workspace& workspace) const {
+  return static_cast<std::int64_t>(workspace.picked.size()) == rows &&
+         placement_.layer(config_.layers - 1).experts == Place::device && placement_.head == Place::device;
+}
 
 // What depends on positions: cosines, sines and the page tables, the same for all layers of a kind.
 Status Transformer::place(std::span<const BatchRow> batch, Workspace& workspace) const {
@@ -229,7 +234,10 @@ Status Transformer::mix_experts(std::uint32_t layer, std::int64_t rows, Workspac
   const Activations& with = activations(place, workspace);
   NIB_TRY(bring_x(place, rows, workspace));
   NextNorm next{};
-  if (norms_next_layer(layer)) {
+  if (layer + 1 == config_.layers) {
+    if (norms_head(rows, workspace))
+      next = {norm(weights_.final_norm, weights_.final_norm_bias), with.normed, with.squares};
+  } else if (norms_next_layer(layer)) {
     const LayerWeights& after = weights_.layers[layer + 1];
     next = {norm(after.attention_norm, after.attention_norm_bias), with.normed, with.squares};
   }
@@ -258,7 +266,7 @@ Status Transformer::mix_experts(std::uint32_t layer, std::int64_t rows, Workspac
 }
 
 // Logits of the picked rows, where the head is.
-Status Transformer::head(Workspace& workspace) const {
+Status Transformer::head(Workspace& workspace, bool is_normed) const {
   const Place place = placement_.head;
   const Activations& with = activations(place, workspace);
   const auto count = static_cast<std::int64_t>(workspace.picked.size());
@@ -270,7 +278,9 @@ Status Transformer::head(Workspace& workspace) const {
        .norm = norm(weights_.final_norm, weights_.final_norm_bias),
        .weight = &weights_.head,
        .normed = with.normed,
-       .logits = with.logits});
+       .logits = with.logits,
+       .squares = with.squares,
+       .is_normed = is_normed});
 }
 
 // For the host.
@@ -335,7 +345,7 @@ Status Transformer::pass(std::span<const BatchRow> batch, Workspace& workspace, 
   }
   NIB_TRY(bring_x(placement_.head, rows, workspace));
   if (!workspace.picked.empty()) {
-    NIB_TRY(head(workspace));
+    NIB_TRY(head(workspace, norms_head(rows, workspace)));
     return stays ? digest(workspace) : bring_logits(workspace);
   }
   // What went wrong on a device is found where something comes back from it.
@@ -347,7 +357,7 @@ Status Transformer::logits_of(std::int64_t first, std::int64_t count, Workspace&
   workspace.picked.resize(static_cast<std::size_t>(count));
   std::iota(workspace.picked.begin(), workspace.picked.end(), static_cast<std::int32_t>(first));
   if (placement_.head == Place::device) NIB_TRY(workspace.on_device->pick(workspace.picked));
-  NIB_TRY(head(workspace));
+  NIB_TRY(head(workspace, false));
   return bring_logits(workspace);
 }
 

@@ -29,6 +29,25 @@ TEST_CASE("folded norms: rows, squares and factors") {
   }
 }
 
+TEST_CASE("folded norms: rows that were picked") {
+  NIB_RANDOM(random);
+  DeviceUnderTest device(random.seed);
+  const TestQueue queue{&device, 2, true};
+  const FoldRig all(7, 100, random);
+  all.fold(queue);
+  DeviceBuffer<std::int32_t> picked(3);
+  const std::int32_t of_all[] = {6, 0, 3};
+  std::copy_n(of_all, 3, picked.data());
+  FoldRig some = all.part(0, 3, random);
+  REQUIRE(queue.run(cuda::norm_picked, all.x.data(), picked.data(), 3, 100, some.next()).ok());
+  for (std::int64_t i = 0; i < 3; ++i) {
+    CHECK(same_bits(some.squares_of(i), all.squares_of(of_all[i]), norm_squares(100)));
+    CHECK(std::equal(some.normed.data() + i * some.normed_stride,
+                     some.normed.data() + (i + 1) * some.normed_stride,
+                     all.normed.data() + of_all[i] * all.normed_stride));
+  }
+}
+
 // W folded(x): [rows][row_stride(weight.rows)].
 DeviceBuffer<float> product_of(const DeviceMatrices& w, const FoldRig& rig, const DeviceBuffer<float>& bias,
                                const TestQueue& queue) {

@@ -57,7 +57,7 @@ struct DeviceRows {
 // pool nor activations, and its tiles are scratch of device_scratch_bytes, the counters in it zero;
 // matrices of rows that only ops of one device exchange (QkvArgs::normed, AttentionArgs::out,
 // RouteArgs::normed, NextNorm::normed, expert_inputs) are bf16, each row at a multiple of 64; rows of an rms
-// norm are as NextNorm says, with `squares` beside them, but for the head's. Without a router route() leaves
+// norm are as NextNorm says, with `squares` beside them. Without a router route() leaves
 // no lists, and experts() of one expert reads none; with ProjectArgs::route, project() does what route()
 // would. The op has been queued when it returns.
 template <class Args>

@@ -229,6 +229,9 @@ struct HeadArgs {
   const PackedWeight* weight;  // [V, H]
   float* normed;               // scratch [count][stride H]
   float* logits;               // out [count][stride V]
+  // Of devices, as QkvArgs has them; whoever wrote x leaves all of its rows, and these are picked.
+  float* squares = nullptr;
+  bool is_normed = false;
 };
 
 // The op table of a backend.

@@ -160,7 +160,7 @@ class Transformer {
   Status pass(std::span<const BatchRow> batch, Workspace& workspace, const Cancel* cancel,
               std::span<const DrawnRow> drawn) const;
   Status compute_layer(std::uint32_t layer, std::int64_t rows, Workspace& workspace) const;
-  Status head(Workspace& workspace) const;
+  Status head(Workspace& workspace, bool is_normed) const;
   Status bring_logits(Workspace& workspace) const;
   Status digest(Workspace& workspace) const;
   void forget_slots() const;
@@ -168,6 +168,7 @@ class Transformer {
   bool norms_mlp(std::uint32_t layer) const;              // who writes x before the layer's router
   bool routes_when_projected(std::uint32_t layer) const;  // the same
   bool norms_next_layer(std::uint32_t layer) const;       // who writes it after its experts
+  bool norms_head(std::int64_t rows, const Workspace& workspace) const;  // who writes it at last
 
   const ModelConfig& config_;
   const Weights& weights_;
