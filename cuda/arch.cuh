@@ -103,6 +103,10 @@ NIB_DEVICE std::int32_t add_in_order(std::int32_t* counter, std::int32_t amount)
 // before wait_for_kernel_before(), which rids the latter of numbers that were since written elsewhere.
 NIB_DEVICE std::int32_t read_past_cache(const std::int32_t* from) { return __ldcg(from); }
 
+// Brings the line of 128 bytes in global memory that this address is in from the device's memory to its
+// cache, in the background: for weights.
+NIB_DEVICE void ask_for_line(const void* at) { asm volatile("prefetch.global.L2 [%0];" ::"l"(at)); }
+
 // Sixteen bytes of memory that is read once, by nobody else: the host's, which is far away.
 NIB_DEVICE Words4 read_once(const Words4* from) {
   const uint4 read = __ldcs(reinterpret_cast<const uint4*>(from));

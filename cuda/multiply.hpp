@@ -29,12 +29,16 @@ struct Multiply {
   // Where multiply_goes_on says so:
   FoldedRows next{};  // of what comes out
   HeadRows heads{};  // what the rows of W are; with kv_rows, where they go. `add` and `next` are not for them
+  const RouteArgs* route = nullptr;  // where multiply_routes says so: the router of the rows that `next` gets
 };
 
 // Whether a product with so many rows can go on with what follows it: leave what a norm wants, place heads.
 bool multiply_goes_on(const PackedWeight& weight, std::int64_t rows);
 
-// Errors: unsupported (a form that the device does not have), and those of a launch.
+// Whether it can go on with that router, too. Changes no bits: they are route()'s.
+bool multiply_routes(const PackedWeight& weight, const RouteArgs& args);
+
+// Errors: unsupported (a form that the device does not have), those of route(), and those of a launch.
 Status multiply(const Queue& queue, const OpContext& context, const Multiply& call);
 
 // The products of experts, and of the one expert of a dense layer: ops.hpp. `args.normed` is bf16,
@@ -43,7 +47,10 @@ Status multiply(const Queue& queue, const OpContext& context, const Multiply& ca
 Status experts(const Queue& queue, const OpContext& context, const ExpertsArgs& args);
 
 // Without the norm, which has been written to args.normed (bf16, bf16_stride(H) apart). Without a router
-// nothing is written: experts() needs no lists.
+// nothing is written: experts() needs no lists. Errors: argument, and those of multiply().
 Status route(const Queue& queue, const OpContext& context, const RouteArgs& args);
+Status check_route(const RouteArgs& args);
+// The product that a router is.
+Multiply logits_of(const RouteArgs& args);
 
 }  // namespace nib::inline v0::cuda

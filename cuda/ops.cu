@@ -63,6 +63,7 @@ Status run_attention(DeviceQueue& queue, const OpContext& context, const Attenti
 Status run_project(DeviceQueue& queue, const OpContext& context, const ProjectArgs& args) {
   const std::int64_t hidden = args.weight->rows;
   const bool folds = multiply_goes_on(*args.weight, args.rows) && args.next.norm.kind == NormKind::rms;
+  const bool routes = folds && args.route && multiply_routes(*args.weight, *args.route);
   NIB_TRY(multiply(queue, context,
                    {.weight = args.weight,
                     .x = as_bf16(args.in),
@@ -72,8 +73,10 @@ Status run_project(DeviceQueue& queue, const OpContext& context, const ProjectAr
                     .out = args.x,
                     .out_stride = row_stride(hidden),
                     .add = true,
-                    .next = folds ? FoldedRows::of(args.next, hidden) : FoldedRows{}}));
-  return folds ? Status() : norm_for_next(queue, args.x, args.rows, hidden, args.next);
+                    .next = folds ? FoldedRows::of(args.next, hidden) : FoldedRows{},
+                    .route = routes ? args.route : nullptr}));
+  if (!folds) NIB_TRY(norm_for_next(queue, args.x, args.rows, hidden, args.next));
+  return args.route && !routes ? route(queue, context, *args.route) : Status();
 }
 
 Status run_route(DeviceQueue& queue, const OpContext& context, const RouteArgs& args) {
@@ -87,21 +90,19 @@ Status run_experts(DeviceQueue& queue, const OpContext& context, const ExpertsAr
 }
 
 Status run_head(DeviceQueue& queue, const OpContext& context, const HeadArgs& args) {
-  NIB_TRY(norm_rows(queue, {.x = args.x,
-                            .x_stride = row_stride(args.weight->k),
-                            .picked = args.picked,
-                            .rows = args.count,
-                            .width = args.weight->k,
-                            .norm = args.norm,
-                            .out = as_bf16(args.normed)}));
+  const std::int64_t hidden = args.weight->k;
+  if (!args.is_normed)
+    NIB_TRY(
+        norm_picked(queue, args.x, args.picked, args.count, hidden, {args.norm, args.normed, args.squares}));
   return multiply(queue, context,
                   {.weight = args.weight,
                    .x = as_bf16(args.normed),
-                   .x_stride = bf16_stride(args.weight->k),
+                   .x_stride = bf16_stride(hidden),
                    .rows = args.count,
                    .bias = nullptr,
                    .out = args.logits,
-                   .out_stride = row_stride(args.weight->rows)});
+                   .out_stride = row_stride(args.weight->rows),
+                   .norm = FoldedNorm::of(args.norm, args.squares, hidden)});
 }
 
 Status run_digest(DeviceQueue& queue, const OpContext&, const DigestArgs& args) {

@@ -25,6 +25,9 @@ Status norm_rows(const Queue& queue, const NormRows& call);
 // (folded_norm.hpp), with the factor of each row.
 Status norm_for_next(const Queue& queue, const float* x, std::int64_t rows, std::int64_t width,
                      const NextNorm& next);
+// The same of x[picked[i]].
+Status norm_picked(const Queue& queue, const float* x, const std::int32_t* picked, std::int64_t rows,
+                   std::int64_t width, const NextNorm& next);
 
 // What follows the product of QkvArgs in place of args.qkv, which has its bias already: heads of q and k are
 // normed where there are weights for it, rotated, and k and v appended to the pages. q stays f32.

@@ -63,9 +63,15 @@ struct Dense {
   NIB_DEVICE void begin(float (&row_factors)[kColumns]) const {
     find_row_factors(call.norm, call.rows, row_factors);
   }
+  NIB_DEVICE float factor() const { return *reinterpret_cast<const float*>(call.weight); }
+  // What a sum becomes: a number of some column and row of W.
+  NIB_DEVICE float number(float sum, float factor, int column, std::int64_t row) const {
+    const float product = sum * factor * factors.of(column);
+    return call.bias ? product + call.bias[row] : product;
+  }
   // The numbers of a tile, bias included; zeros where there are none.
   NIB_DEVICE LaneSums numbers(int item, int lane, const LaneSums& sums, int first_column = 0) const {
-    const float factor = *reinterpret_cast<const float*>(call.weight);
+    const float factor = this->factor();
     const RowsOfTile rows = call.heads.rows(item);
     LaneSums out{};
     NIB_UNROLL
@@ -73,8 +79,7 @@ struct Dense {
       const std::int64_t row = rows.row(row_of_element(lane, i));
       const int column = first_column + column_of_element(lane, i);
       if (row >= call.tiles.rows || column >= call.rows) continue;
-      out.at[i] = sums.at[i] * factor * factors.of(column);
-      if (call.bias) out.at[i] += call.bias[row];
+      out.at[i] = number(sums.at[i], factor, column, row);
     }
     return out;
   }
@@ -97,15 +102,27 @@ struct Dense {
   }
 };
 
+// In shared memory: the tiles that a block has finished, which follow each other.
+struct FinishedTiles {
+  std::int32_t first, count;
+};
+
 // For up to eight rows, with what comes after it.
 template <class Tiles>
 struct DenseAndAfter : Dense<Tiles> {
+  FinishedTiles& finished;
+
+  NIB_DEVICE void begin(float (&row_factors)[kColumns]) const {
+    Dense<Tiles>::begin(row_factors);
+    if (thread_index() == 0) finished.count = 0;
+  }
   NIB_DEVICE void finish(int item, int lane, const LaneSums& sums) const {
     const DenseCall<Tiles>& of = this->call;
     const LaneSums numbers = this->numbers(item, lane, sums);
     if (of.heads.kv_rows) return place_heads(of.heads, item, lane, numbers, of.rows, of.out, of.out_stride);
     const LaneSums written = this->write(item, lane, numbers);
     if (of.next.rows) leave_folded(of.next, item, lane, written.at, of.rows);
+    if (lane == 0 && finished.count++ == 0) finished.first = item;
   }
 };
 

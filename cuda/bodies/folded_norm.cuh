@@ -17,9 +17,18 @@ NIB_DEVICE float sum_of_warp(float x) {
 
 // 1 / rms of a row, by a warp: a lane's chain over every 32nd part, then a tree.
 NIB_DEVICE float row_factor(const FoldedNorm& norm, std::int64_t row, int lane) {
+  constexpr int kAtOnce = 8;  // loads that a lane has under way
   const float* const squares = norm.squares + row * norm.stride();
+  const int parts = norm.parts();
   float sum = 0;
-  for (int i = lane; i < norm.parts(); i += 32) sum += squares[i];
+  NIB_ROLLED
+  for (int first = lane; first < parts; first += 32 * kAtOnce) {
+    float read[kAtOnce];
+    NIB_UNROLL
+    for (int j = 0; j < kAtOnce; ++j) read[j] = first + 32 * j < parts ? squares[first + 32 * j] : 0;
+    NIB_UNROLL
+    for (int j = 0; j < kAtOnce; ++j) sum += read[j];
+  }
   return 1.0f / std::sqrt(sum_of_warp(sum) / static_cast<float>(norm.width) + norm.epsilon);
 }
 

@@ -42,6 +42,8 @@ inline constexpr bool kScaledEach = [] {
 template <class W>
 struct TensorMath {
   using Weights = W;
+  template <class Other>
+  using With = TensorMath<Other>;
   static constexpr bool kHasCode = kHasTensorCode;
   static constexpr int kMostShared = 99 * 1024;  // what a block may take on sm_86, sm_89 and sm_120
   static constexpr int kStages = 4;              // of the ring that slices are copied into
@@ -148,6 +150,8 @@ struct TensorMath {
 template <class W>
 struct SimtMath {
   using Weights = W;
+  template <class Other>
+  using With = SimtMath<Other>;
   static constexpr bool kHasCode = kHasSimtCode;
   static constexpr int kMostShared = 64 * 1024;  // on sm_75
   static constexpr int kStages = 2;

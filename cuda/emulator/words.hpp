@@ -98,6 +98,7 @@ inline std::int32_t add_in_order(std::int32_t* counter, std::int32_t amount) {
 }
 
 inline std::int32_t read_past_cache(const std::int32_t* from) { return *from; }
+inline void ask_for_line(const void*) {}
 inline Words4 read_once(const Words4* from) { return *from; }
 
 struct SharedPlace {

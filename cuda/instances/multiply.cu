@@ -1,5 +1,6 @@
 #include "../bodies/dense.cuh"
 #include "../bodies/forms.cuh"
+#include "../bodies/router.cuh"
 #include "../tiles.hpp"
 #include <nibble/base/concat.hpp>
 
@@ -10,13 +11,25 @@ namespace nib::inline v0::cuda {
 namespace {
 
 template <class Math>
+struct MultiplyShared {
+  StripeShared<Math> stripes;
+  FinishedTiles finished;
+  std::int32_t said;
+};
+
+template <class Math>
 NIB_KERNEL void NIB_FITS(kStripeThreads, Math::kBlocksThatFit)
-    multiply_kernel(DenseCallOf<Math> call, CutItems cut) {
+    multiply_kernel(DenseCallOf<Math> call, CutItems cut, RouterCall router) {
   if constexpr (Math::kHasCode) {
-    auto& shared = shared_memory<StripeShared<Math>>();
-    const DenseAndAfter<typename Math::Weights::Tiles> dense{
-        {call, RowFactors::of(call.norm, shared.row_factors)}};
-    multiply_stripes<Math>(dense, cut, shared);
+    auto& shared = shared_memory<MultiplyShared<Math>>();
+    float(&row_factors)[kColumns] = shared.stripes.row_factors;  // the product's, then the router's
+    if (router.products) ask_for_router(router);
+    const DenseAndAfter<typename Math::Weights::Tiles> dense{{call, RowFactors::of(call.norm, row_factors)},
+                                                             shared.finished};
+    multiply_stripes<Math>(dense, cut, shared.stripes);
+    if (router.products)
+      route_behind<typename Math::template With<Bf16Weights>>(router, shared.finished, row_factors,
+                                                              shared.said);
   } else {
     fail_without_code();
   }
@@ -33,24 +46,52 @@ NIB_KERNEL void NIB_FITS(kStripeThreads, 1) multiply_grouped_kernel(DenseCallOf<
   }
 }
 
+// What a product goes on with, and the scratch that is left for the product: the products of the router's
+// slices lie before its own.
+Result<RouterCall> router_behind(const Multiply& call, Scratch& scratch) {
+  if (!call.route) return RouterCall{};
+  const RouteArgs& args = *call.route;
+  NIB_TRY(check_route(args));
+  if (call.weight->rows != args.weight->k || call.rows != args.rows)
+    return Status(Code::argument, concat("rows of a router: expected ", call.rows, " of ", call.weight->rows,
+                                         ", found ", args.rows, " of ", args.weight->k));
+  const std::size_t bytes = router_products_bytes(args.weight->k, args.experts);
+  if (bytes > scratch.bytes)
+    return Status(Code::argument,
+                  concat("scratch: expected ", bytes, " bytes or more, found ", scratch.bytes));
+  const RouterCall router{DenseCall<RouterTiles>::of(logits_of(args)), reinterpret_cast<float*>(scratch.room),
+                          scratch.counters, scratch.counters + 1, Route::of(args)};
+  scratch.room += bytes;
+  scratch.bytes -= bytes;
+  return router;
+}
+
 template <class Math>
 Status launch_dense(const Queue& queue, const OpContext& context, const Multiply& call) {
   static_assert(sizeof(GroupedShared<Math>) <= Math::kMostShared &&
-                sizeof(StripeShared<Math>) <= Math::kMostShared);
+                sizeof(MultiplyShared<Math>) <= Math::kMostShared);
   const auto dense = DenseCallOf<Math>::of(call);
   if (call.rows > kColumns)
     return launch(multiply_grouped_kernel<Math>,
                   {queue.processors, kStripeThreads, sizeof(GroupedShared<Math>)}, queue.stream, dense);
-  const int blocks = blocks_of(queue, Math::kBlocksThatFit, sizeof(StripeShared<Math>));
-  NIB_ASSIGN(const CutItems cut, cut_items(Scratch(context), blocks, dense.tiles.slices()));
-  return launch(multiply_kernel<Math>, {blocks, kStripeThreads, sizeof(StripeShared<Math>)}, queue.stream,
-                dense, cut);
+  Scratch scratch(context);
+  NIB_ASSIGN(const RouterCall router, router_behind(call, scratch));
+  const std::int64_t counters = router.products ? 1 + router.slices() : 0;
+  const int blocks = blocks_of(queue, Math::kBlocksThatFit, sizeof(MultiplyShared<Math>));
+  NIB_ASSIGN(const CutItems cut, cut_items(scratch, blocks, dense.tiles.slices(), counters));
+  return launch(multiply_kernel<Math>, {blocks, kStripeThreads, sizeof(MultiplyShared<Math>)}, queue.stream,
+                dense, cut, router);
 }
 
 }  // namespace
 
 bool multiply_goes_on(const PackedWeight& weight, std::int64_t rows) {
   return rows <= kColumns && has_tensor_tiles(device_form(weight));
+}
+
+bool multiply_routes(const PackedWeight& weight, const RouteArgs& args) {
+  return multiply_goes_on(weight, args.rows) && args.norm.kind == NormKind::rms && args.weight &&
+         device_form(*args.weight) == DeviceForm::bf16;
 }
 
 Status multiply(const Queue& queue, const OpContext& context, const Multiply& call) {

@@ -59,13 +59,15 @@ NIB_KERNEL void NIB_FITS(kThreads, 2) norm_kernel(NormRows call) {
 }
 
 // The same sums as those of leave_folded.
-NIB_KERNEL void NIB_FITS(kThreads, 2) fold_kernel(const float* x, std::int64_t x_stride, FoldedRows to) {
+NIB_KERNEL void NIB_FITS(kThreads, 2)
+    fold_kernel(const float* all, std::int64_t x_stride, const std::int32_t* picked, FoldedRows to) {
   wait_for_kernel_before();
   const std::int64_t row = block_index(), stride = bf16_stride(to.norm.width);
   float* const squares = to.norm.squares + row * to.norm.stride();
+  const float* const x = all + (picked ? picked[row] : row) * x_stride;
   for (std::int64_t i = thread_index(); i < stride; i += kThreads) {
     const bool is_one = i < to.norm.width;
-    const float number = is_one ? x[row * x_stride + i] : 0;
+    const float number = is_one ? x[i] : 0;
     to.rows[row * stride + i] = is_one ? round_to_bf16(number * to.weight[i]) : std::uint16_t{0};
     const float sum = sum_of_part(number * number);
     if (is_one && i % kNormPart == 0) squares[i / kNormPart] = sum;
@@ -179,13 +181,19 @@ Status norm_rows(const Queue& queue, const NormRows& call) {
 
 Status norm_for_next(const Queue& queue, const float* x, std::int64_t rows, std::int64_t width,
                      const NextNorm& next) {
+  return norm_picked(queue, x, nullptr, rows, width, next);
+}
+
+Status norm_picked(const Queue& queue, const float* x, const std::int32_t* picked, std::int64_t rows,
+                   std::int64_t width, const NextNorm& next) {
   if (rows == 0 || !next.normed) return {};
   const FoldedRows to = FoldedRows::of(next, width);
   if (to.norm.squares)
-    return launch(fold_kernel, {static_cast<int>(rows), kThreads, 0}, queue.stream, x, row_stride(width), to);
+    return launch(fold_kernel, {static_cast<int>(rows), kThreads, 0}, queue.stream, x, row_stride(width),
+                  picked, to);
   return norm_rows(queue, {.x = x,
                            .x_stride = row_stride(width),
-                           .picked = nullptr,
+                           .picked = picked,
                            .rows = rows,
                            .width = width,
                            .norm = next.norm,

@@ -22,7 +22,7 @@ void DeviceWorkspace::carve(const ModelConfig& config, std::int64_t rows, std::i
   const std::int64_t entries = rows * config.experts_per_token;
   take(x, rows * row_stride(config.hidden));
   take(normed, bf16_floats(std::max(rows, logit_rows), config.hidden));
-  take(squares, rows * norm_squares(config.hidden));
+  take(squares, std::max(rows, logit_rows) * norm_squares(config.hidden));
   take(qkv, rows * row_stride(config.qkv_rows()));
   take(attention, bf16_floats(rows, std::int64_t{config.heads} * config.head_dim));
   take(router_logits, rows * row_stride(config.experts));

@@ -110,9 +110,18 @@ bool Transformer::norms_mlp(std::uint32_t layer) const {
   const LayerPlacement at = placement_.layer(layer);
   return !config_.parallel_residual && at.attention == Place::device && at.experts == Place::device;
 }
+// And it goes on with the router.
+bool Transformer::routes_when_projected(std::uint32_t layer) const {
+  return config_.routed && norms_mlp(layer);
+}
 bool Transformer::norms_next_layer(std::uint32_t layer) const {
   return layer + 1 < config_.layers && placement_.layer(layer).experts == Place::device &&
          placement_.layer(layer + 1).attention == Place::device;
+}
+// If it reads all rows.
+bool Transformer::norms_head(std::int64_t rows, const Workspace& workspace) const {
+  return static_cast<std::int64_t>(workspace.picked.size()) == rows &&
+         placement_.layer(config_.layers - 1).experts == Place::device && placement_.head == Place::device;
 }
 
 // What depends on positions: cosines, sines and the page tables, the same for all layers of a kind.
@@ -181,39 +190,42 @@ Status Transformer::project(std::uint32_t layer, std::int64_t rows, Workspace& w
   const Place place = placement_.layer(layer).attention;
   const Activations& with = activations(place, workspace);
   NIB_TRY(bring_x(place, rows, workspace));
-  const bool norms = norms_mlp(layer);
-  NIB_TRY(run<ProjectArgs>(
-      Op::project, place, &Ops::project, &DeviceOps::project, workspace,
-      {.in = with.attention,
-       .rows = rows,
-       .weight = &w.output,
-       .bias = w.output_bias,
-       .x = with.x,
-       .next = norms ? NextNorm{norm(w.mlp_norm, w.mlp_norm_bias), with.normed, with.squares} : NextNorm{}}));
+  ProjectArgs args{
+      .in = with.attention, .rows = rows, .weight = &w.output, .bias = w.output_bias, .x = with.x};
+  RouteArgs route;
+  if (norms_mlp(layer)) args.next = {norm(w.mlp_norm, w.mlp_norm_bias), with.normed, with.squares};
+  if (routes_when_projected(layer)) {
+    route = route_args(layer, rows, with);
+    args.route = &route;
+  }
+  NIB_TRY(run<ProjectArgs>(Op::project, place, &Ops::project, &DeviceOps::project, workspace, args));
   x_was_written(place, workspace);
   return {};
 }
 
-Status Transformer::route(std::uint32_t layer, std::int64_t rows, Workspace& workspace) const {
+RouteArgs Transformer::route_args(std::uint32_t layer, std::int64_t rows, const Activations& with) const {
   const LayerWeights& w = weights_.layers[layer];
+  return {.x = with.x,
+          .rows = rows,
+          .norm = norm(w.mlp_norm, w.mlp_norm_bias),
+          .weight = config_.routed ? &w.router : nullptr,
+          .bias = w.router_bias,
+          .experts = static_cast<int>(config_.experts),
+          .experts_per_token = static_cast<int>(config_.experts_per_token),
+          .normed = with.normed,
+          .logits = with.router_logits,
+          .routing = with.routing,
+          .weights_of_all = config_.weights_of_all,
+          .width = config_.hidden,
+          .squares = with.squares,
+          .is_normed = norms_mlp(layer)};
+}
+
+Status Transformer::route(std::uint32_t layer, std::int64_t rows, Workspace& workspace) const {
   const Place place = placement_.layer(layer).experts;
-  const Activations& with = activations(place, workspace);
   NIB_TRY(bring_x(place, rows, workspace));
   return run<RouteArgs>(Op::route, place, &Ops::route, &DeviceOps::route, workspace,
-                        {.x = with.x,
-                         .rows = rows,
-                         .norm = norm(w.mlp_norm, w.mlp_norm_bias),
-                         .weight = config_.routed ? &w.router : nullptr,
-                         .bias = w.router_bias,
-                         .experts = static_cast<int>(config_.experts),
-                         .experts_per_token = static_cast<int>(config_.experts_per_token),
-                         .normed = with.normed,
-                         .logits = with.router_logits,
-                         .routing = with.routing,
-                         .weights_of_all = config_.weights_of_all,
-                         .width = config_.hidden,
-                         .squares = with.squares,
-                         .is_normed = norms_mlp(layer)});
+                        route_args(layer, rows, activations(place, workspace)));
 }
 
 Status Transformer::mix_experts(std::uint32_t layer, std::int64_t rows, Workspace& workspace) const {
@@ -222,7 +234,10 @@ Status Transformer::mix_experts(std::uint32_t layer, std::int64_t rows, Workspac
   const Activations& with = activations(place, workspace);
   NIB_TRY(bring_x(place, rows, workspace));
   NextNorm next{};
-  if (norms_next_layer(layer)) {
+  if (layer + 1 == config_.layers) {
+    if (norms_head(rows, workspace))
+      next = {norm(weights_.final_norm, weights_.final_norm_bias), with.normed, with.squares};
+  } else if (norms_next_layer(layer)) {
     const LayerWeights& after = weights_.layers[layer + 1];
     next = {norm(after.attention_norm, after.attention_norm_bias), with.normed, with.squares};
   }
@@ -251,7 +266,7 @@ Status Transformer::mix_experts(std::uint32_t layer, std::int64_t rows, Workspac
 }
 
 // Logits of the picked rows, where the head is.
-Status Transformer::head(Workspace& workspace) const {
+Status Transformer::head(Workspace& workspace, bool is_normed) const {
   const Place place = placement_.head;
   const Activations& with = activations(place, workspace);
   const auto count = static_cast<std::int64_t>(workspace.picked.size());
@@ -263,7 +278,9 @@ Status Transformer::head(Workspace& workspace) const {
        .norm = norm(weights_.final_norm, weights_.final_norm_bias),
        .weight = &weights_.head,
        .normed = with.normed,
-       .logits = with.logits});
+       .logits = with.logits,
+       .squares = with.squares,
+       .is_normed = is_normed});
 }
 
 // For the host.
@@ -287,7 +304,7 @@ Status Transformer::compute_layer(std::uint32_t layer, std::int64_t rows, Worksp
   // Parallel: what follows attention reads the x that attention read.
   if (config_.parallel_residual) NIB_TRY(route(layer, rows, workspace));
   NIB_TRY(project(layer, rows, workspace));
-  if (!config_.parallel_residual) NIB_TRY(route(layer, rows, workspace));
+  if (!config_.parallel_residual && !routes_when_projected(layer)) NIB_TRY(route(layer, rows, workspace));
   return mix_experts(layer, rows, workspace);
 }
 
@@ -328,7 +345,7 @@ Status Transformer::pass(std::span<const BatchRow> batch, Workspace& workspace, 
   }
   NIB_TRY(bring_x(placement_.head, rows, workspace));
   if (!workspace.picked.empty()) {
-    NIB_TRY(head(workspace));
+    NIB_TRY(head(workspace, norms_head(rows, workspace)));
     return stays ? digest(workspace) : bring_logits(workspace);
   }
   // What went wrong on a device is found where something comes back from it.
@@ -340,7 +357,7 @@ Status Transformer::logits_of(std::int64_t first, std::int64_t count, Workspace&
   workspace.picked.resize(static_cast<std::size_t>(count));
   std::iota(workspace.picked.begin(), workspace.picked.end(), static_cast<std::int32_t>(first));
   if (placement_.head == Place::device) NIB_TRY(workspace.on_device->pick(workspace.picked));
-  NIB_TRY(head(workspace));
+  NIB_TRY(head(workspace, false));
   return bring_logits(workspace);
 }
 

@@ -102,16 +102,19 @@ struct DeviceInputs {
   DeviceBuffer<std::uint16_t> values;
 };
 
-// Scratch as device_scratch_bytes counts it for products of at most `k` inputs, and a context that has it.
+// Scratch as device_scratch_bytes counts it for products of at most `k` inputs, and for a router of so many
+// experts behind one of them, and a context that has it.
 struct DeviceScratch {
-  explicit DeviceScratch(std::int64_t k, std::int64_t hidden_numbers = 0)
-      : floats(static_cast<std::int64_t>(device_scratch_bytes(limits(k)) / sizeof(float)), kNoNumber),
+  explicit DeviceScratch(std::int64_t k, std::int64_t hidden_numbers = 0, std::int64_t experts = 0)
+      : floats(static_cast<std::int64_t>(device_scratch_bytes(limits(k, experts)) / sizeof(float)),
+               kNoNumber),
         hidden(hidden_numbers, 0x7fff) {
     std::memset(floats.data(), 0, kScratchCounters * sizeof(std::int32_t));
   }
-  static DeviceLimits limits(std::int64_t k) {
+  static DeviceLimits limits(std::int64_t k, std::int64_t experts) {
     DeviceLimits limits{};
     limits.hidden = k;
+    limits.experts = experts;
     return limits;
   }
   OpContext context() const {

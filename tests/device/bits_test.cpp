@@ -63,6 +63,33 @@ TEST_CASE(
   }
 }
 
+// Whose norm the last layer leaves, and whose the head's own kernel.
+TEST_CASE("tales: a row's logits have the same bits whether others want theirs") {
+  const auto prompt = random_prompt(12, 4000);
+  for (const int device : devices())
+    for (const std::size_t rows : {std::size_t{3}, prompt.size()}) {
+      CAPTURE(device);
+      CAPTURE(rows);
+      RigOptions options = options_of(all_there, 64);
+      options.device = device;
+      ModelRig rig(kTalesFolder, options);
+      std::vector<float> all, some;
+      for (const bool by_all : {true, false}) {
+        auto cache = rig.cache();
+        REQUIRE(cache->extend(static_cast<std::int64_t>(rows)).ok());
+        std::vector<BatchRow> batch;
+        for (std::size_t i = 0; i < rows; ++i)
+          batch.push_back({cache.get(), prompt[i], static_cast<std::int64_t>(i), by_all || i % 2 == 0});
+        rig.forward(batch, by_all ? all : some);
+      }
+      const std::size_t vocabulary = rig.config.vocabulary;
+      REQUIRE(some.size() == (rows + 1) / 2 * vocabulary);
+      for (std::size_t i = 0; i < rows; i += 2)
+        CHECK(same_bits(std::span(some).subspan(i / 2 * vocabulary, vocabulary),
+                        std::span(all).subspan(i * vocabulary, vocabulary)));
+    }
+}
+
 TEST_CASE("tales: device and processor agree to a tolerance, and choose the same tokens") {
   const auto prompt = random_prompt(24, 4000);
   ModelRig here(kTalesFolder, {.backend = present_backends().front(), .numerics = Numerics::bf16});

@@ -51,11 +51,12 @@ inline Placement zigzag(const ModelConfig& config) {
   return placement;
 }
 
-// The library, but for a router that writes down what it chose. One at a time.
+// The library, but for routers that write down what they chose, alone or behind a projection. One at a time.
 class DeviceRouteRecorder {
  public:
   DeviceRouteRecorder() {
-    library_.ops.route = record;
+    library_.ops.route = route;
+    library_.ops.project = project;
     choices_.clear();
   }
   const DeviceLibrary& library() const { return library_; }
@@ -63,15 +64,22 @@ class DeviceRouteRecorder {
   static const std::vector<std::vector<std::int32_t>>& choices() { return choices_; }
 
  private:
-  static std::int32_t record(DeviceQueue* queue, const OpContext* context, const RouteArgs* args,
-                             DeviceMessage* message) {
-    std::int32_t code = device_library().ops.route(queue, context, args, message);
-    if (code != 0 || !args->weight) return code;
-    const auto each = static_cast<std::size_t>(args->experts_per_token),
-               rows = static_cast<std::size_t>(args->rows);
+  static std::int32_t route(DeviceQueue* queue, const OpContext* context, const RouteArgs* args,
+                            DeviceMessage* message) {
+    const std::int32_t code = device_library().ops.route(queue, context, args, message);
+    return code != 0 || !args->weight ? code : record(queue, *args, message);
+  }
+  static std::int32_t project(DeviceQueue* queue, const OpContext* context, const ProjectArgs* args,
+                              DeviceMessage* message) {
+    const std::int32_t code = device_library().ops.project(queue, context, args, message);
+    return code != 0 || !args->route ? code : record(queue, *args->route, message);
+  }
+  static std::int32_t record(DeviceQueue* queue, const RouteArgs& args, DeviceMessage* message) {
+    const auto each = static_cast<std::size_t>(args.experts_per_token),
+               rows = static_cast<std::size_t>(args.rows);
     std::vector<std::int32_t> chosen(rows * each);
-    code = device_library().download(queue, chosen.data(), args->routing.chosen,
-                                     chosen.size() * sizeof(std::int32_t), message);
+    const std::int32_t code = device_library().download(queue, chosen.data(), args.routing.chosen,
+                                                        chosen.size() * sizeof(std::int32_t), message);
     for (std::size_t r = 0; r < rows; ++r)
       std::sort(chosen.begin() + static_cast<std::ptrdiff_t>(r * each),
                 chosen.begin() + static_cast<std::ptrdiff_t>((r + 1) * each));

@@ -179,8 +179,17 @@ constexpr std::size_t multiply_scratch_bytes(const DeviceLimits& limits) {
          static_cast<std::size_t>(Bf16Tiles{kTileRows, k}.slices());
 }
 
+// What a product leaves that goes on with a router (cuda/bodies/router.cuh): of every 64 inputs of this, and
+// of up to eight rows, the products with all experts, in f32.
+constexpr std::size_t router_products_bytes(std::int64_t hidden, std::int64_t experts) {
+  return static_cast<std::size_t>(Bf16Tiles{experts, hidden}.slices()) * 8 *
+         static_cast<std::size_t>(round_up(experts, std::int64_t{16})) * sizeof(float);
+}
+
 constexpr std::size_t device_scratch_bytes(const DeviceLimits& limits) {
-  const std::size_t room = std::max(multiply_scratch_bytes(limits), attention_scratch_bytes(limits));
+  const std::size_t room =
+      std::max(multiply_scratch_bytes(limits) + router_products_bytes(limits.hidden, limits.experts),
+               attention_scratch_bytes(limits));
   return kScratchCounters * sizeof(std::int32_t) + round_up(room, std::size_t{256});
 }
 

@@ -15,7 +15,7 @@
 namespace nib::inline v0 {
 
 // Grows with every change of this file, and of anything that both sides take to be the same.
-inline constexpr std::uint32_t kDeviceInterface = 4;
+inline constexpr std::uint32_t kDeviceInterface = 5;
 // Major, minor and patch of this nibble, three digits each.
 inline constexpr std::uint32_t kDeviceVersion =
     NIBBLE_VERSION_MAJOR * 1'000'000 + NIBBLE_VERSION_MINOR * 1'000 + NIBBLE_VERSION_PATCH;
@@ -57,8 +57,9 @@ struct DeviceRows {
 // pool nor activations, and its tiles are scratch of device_scratch_bytes, the counters in it zero;
 // matrices of rows that only ops of one device exchange (QkvArgs::normed, AttentionArgs::out,
 // RouteArgs::normed, NextNorm::normed, expert_inputs) are bf16, each row at a multiple of 64; rows of an rms
-// norm are as NextNorm says, with `squares` beside them, but for the head's. Without a router route() leaves
-// no lists, and experts() of one expert reads none. The op has been queued when it returns.
+// norm are as NextNorm says, with `squares` beside them. Without a router route() leaves
+// no lists, and experts() of one expert reads none; with ProjectArgs::route, project() does what route()
+// would. The op has been queued when it returns.
 template <class Args>
 using DeviceOp = std::int32_t (*)(DeviceQueue*, const OpContext*, const Args*, DeviceMessage*);
 

@@ -140,6 +140,8 @@ struct AttentionArgs {
   std::int64_t out_stride;
 };
 
+struct RouteArgs;
+
 // x += W in + b; b may be null.
 struct ProjectArgs {
   const float* in;  // [R][stride k]
@@ -148,6 +150,8 @@ struct ProjectArgs {
   const float* bias;           // padded to strips
   float* x;                    // [R][stride H]
   NextNorm next{};             // of devices
+  // Of devices: the routing of the rows that `next` wants, which is done here too; or null.
+  const RouteArgs* route = nullptr;
 };
 
 // What the router decided: rows sorted by expert. Entry i is (row[i], weight[i]); expert e owns entries
@@ -239,6 +243,9 @@ struct HeadArgs {
   const PackedWeight* weight;  // [V, H]
   float* normed;               // scratch [count][stride H]
   float* logits;               // out [count][stride V]
+  // Of devices, as QkvArgs has them; whoever wrote x leaves all of its rows, and these are picked.
+  float* squares = nullptr;
+  bool is_normed = false;
 };
 
 // The op table of a backend.

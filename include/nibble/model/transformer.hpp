@@ -154,18 +154,21 @@ class Transformer {
   Status bring_x(Place place, std::int64_t rows, Workspace& workspace) const;
   Status attend(std::uint32_t layer, std::int64_t rows, Workspace& workspace) const;
   Status project(std::uint32_t layer, std::int64_t rows, Workspace& workspace) const;
+  RouteArgs route_args(std::uint32_t layer, std::int64_t rows, const Activations& with) const;
   Status route(std::uint32_t layer, std::int64_t rows, Workspace& workspace) const;
   Status mix_experts(std::uint32_t layer, std::int64_t rows, Workspace& workspace) const;
   Status pass(std::span<const BatchRow> batch, Workspace& workspace, const Cancel* cancel,
               std::span<const DrawnRow> drawn) const;
   Status compute_layer(std::uint32_t layer, std::int64_t rows, Workspace& workspace) const;
-  Status head(Workspace& workspace) const;
+  Status head(Workspace& workspace, bool is_normed) const;
   Status bring_logits(Workspace& workspace) const;
   Status digest(Workspace& workspace) const;
   void forget_slots() const;
   Norm norm(const float* weight, const float* bias) const;
-  bool norms_mlp(std::uint32_t layer) const;         // who writes x before the layer's router
-  bool norms_next_layer(std::uint32_t layer) const;  // who writes it after its experts
+  bool norms_mlp(std::uint32_t layer) const;              // who writes x before the layer's router
+  bool routes_when_projected(std::uint32_t layer) const;  // the same
+  bool norms_next_layer(std::uint32_t layer) const;       // who writes it after its experts
+  bool norms_head(std::int64_t rows, const Workspace& workspace) const;  // who writes it at last
 
   const ModelConfig& config_;
   const Weights& weights_;
