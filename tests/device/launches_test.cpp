@@ -49,13 +49,14 @@ class LaunchRecorder {
 
 // Of a pass of so many tokens of a session.
 std::string launches_of(const std::string& path, std::size_t tokens, int device,
-                        KvFormat format = KvFormat::automatic) {
+                        KvFormat format = KvFormat::automatic, std::uint32_t slots = 0) {
   const LaunchRecorder recorder;
   ModelRig rig(path, {.numerics = Numerics::bf16,
                       .kv_format = format,
                       .placement = all_there,
                       .library = &recorder.library(),
-                      .device = device});
+                      .device = device,
+                      .expert_slots = slots});
   auto cache = rig.cache();
   rig.feed(*cache, std::vector<std::uint32_t>(tokens, 17));
   return LaunchRecorder::launches();
@@ -77,6 +78,20 @@ TEST_CASE("kernels of a layer of gpt-oss") {
     CHECK(launches_of(kTalesFolder, 8, device) == few);
     CHECK(launches_of(kTalesFolder, 9, device) ==
           "q3 a1 p2 r3 e4 " + times(4, "q2 a1 p2 r3 e4 ") + "q2 a1 p2 r3 e3 h2 ");
+  }
+}
+
+// Places of experts, copies of what is needed first, and the products of each round. What later rounds of a
+// prompt need is copied by the products before them: of 16 experts in 4 slots, two rounds of those that find
+// room, and six of two slots each. Of a few rows it has a kernel of its own in each round, of four slots.
+TEST_CASE("kernels of a layer of gpt-oss whose experts take turns in slots") {
+  for (const int device : {0, 1}) {
+    const auto launches = [&](std::size_t tokens) {
+      return launches_of(kTalesFolder, tokens, device, KvFormat::automatic, 4);
+    };
+    CHECK(launches(1) == "q2 a1 p1 r1 e4 " + times(5, "q1 a1 p1 r1 e4 ") + "h2 ");
+    CHECK(launches(8) == "q2 a1 p1 r1 e13 " + times(5, "q1 a1 p1 r1 e13 ") + "h2 ");
+    CHECK(launches(9) == "q3 a1 p2 r3 e20 " + times(4, "q2 a1 p2 r3 e20 ") + "q2 a1 p2 r3 e19 h2 ");
   }
 }
 
