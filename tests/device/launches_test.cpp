@@ -3,7 +3,9 @@
 #include "device_rig.hpp"
 #include "support/data.hpp"
 
+#include <cstdint>
 #include <string>
+#include <vector>
 
 #include <cuda/device_queue.hpp>
 #include <doctest/doctest.h>
@@ -11,11 +13,12 @@
 namespace nib::test {
 namespace {
 
-// The library, but for ops that write down how many kernels each of them asked for. One at a time.
+// The library, but for ops that write down how many kernels each of them asked for, and with which arguments.
+// One at a time.
 class LaunchRecorder {
  public:
   LaunchRecorder() {
-    launches_.clear();
+    clear();
     library_.ops = {record<QkvArgs, &DeviceOps::qkv>,         record<AttentionArgs, &DeviceOps::attention>,
                     record<ProjectArgs, &DeviceOps::project>, record<RouteArgs, &DeviceOps::route>,
                     record<ExpertsArgs, &DeviceOps::experts>, record<HeadArgs, &DeviceOps::head>,
@@ -23,7 +26,13 @@ class LaunchRecorder {
   }
   const DeviceLibrary& library() const { return library_; }
   // Of each call in turn, the op by its first letter: "q3 a1 p1 ..".
-  static std::string& launches() { return launches_; }
+  static const std::string& launches() { return launches_; }
+  // Their bytes.
+  static const std::vector<std::string>& arguments() { return arguments_; }
+  static void clear() {
+    launches_.clear();
+    arguments_.clear();
+  }
 
  private:
   template <class Args, DeviceOp<Args> DeviceOps::*op>
@@ -33,7 +42,15 @@ class LaunchRecorder {
     const std::int32_t code = (nibble_device_library.ops.*op)(queue, context, args, message);
     launches_ += letter(args);
     launches_ += std::to_string(queue->emulator->launches() - before) + " ";
+    arguments_.push_back(bytes_of(*args));
     return code;
+  }
+  template <class Args>
+  static std::string bytes_of(Args args) {
+#if __has_builtin(__builtin_clear_padding)
+    __builtin_clear_padding(&args);
+#endif
+    return {reinterpret_cast<const char*>(&args), sizeof args};
   }
   static char letter(const QkvArgs*) { return 'q'; }
   static char letter(const AttentionArgs*) { return 'a'; }
@@ -45,6 +62,7 @@ class LaunchRecorder {
 
   DeviceLibrary library_ = nibble_device_library;
   static inline std::string launches_;
+  static inline std::vector<std::string> arguments_;
 };
 
 // Of a pass of so many tokens of a session.
@@ -105,6 +123,26 @@ TEST_CASE("kernels of a layer of Llama") {
         "q3 a1 p1 r0 e2 q2 a1 p1 r0 e2 h2 ");  // scales want whole heads
   CHECK(launches_of(path, 9, 0) == "q3 a1 p2 r0 e4 q2 a1 p2 r0 e3 h2 ");
 }
+
+#if __has_builtin(__builtin_clear_padding)  // else equal arguments may differ in what nobody reads
+// Or no list of kernels would come again (cuda/launch_list.hpp).
+TEST_CASE("what a token asks of the device the next one asks with the same arguments, wherever layers are") {
+  for (auto* placement : {all_there, experts_here, zigzag}) {
+    const LaunchRecorder recorder;
+    ModelRig rig(kTalesFolder,
+                 {.numerics = Numerics::bf16, .placement = placement, .library = &recorder.library()});
+    auto cache = rig.cache();
+    std::vector<std::string> before;
+    for (const std::uint32_t token : {433u, 2u}) {
+      LaunchRecorder::clear();
+      rig.feed(*cache, {&token, 1});
+      if (!before.empty()) CHECK(LaunchRecorder::arguments() == before);
+      before = LaunchRecorder::arguments();
+      REQUIRE_FALSE(before.empty());
+    }
+  }
+}
+#endif
 
 }  // namespace
 }  // namespace nib::test
