@@ -126,7 +126,7 @@ TEST_CASE("kernels of a layer of Llama") {
 
 #if __has_builtin(__builtin_clear_padding)  // else equal arguments may differ in what nobody reads
 // Or no list of kernels would come again (cuda/launch_list.hpp).
-TEST_CASE("what a token asks of the device the next one asks with the same arguments, wherever layers are") {
+TEST_CASE("what a token asks of the device the next one asks with the same arguments") {
   for (auto* placement : {all_there, experts_here, zigzag}) {
     const LaunchRecorder recorder;
     ModelRig rig(kTalesFolder,
