@@ -1,5 +1,6 @@
 #include "launch_list.hpp"
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -7,18 +8,57 @@ namespace nib::inline v0::cuda {
 
 Status LaunchList::flush() {
   if (now_.kernels.empty()) return {};
-  const bool is_repeated = now_ == before_;
-  if (!is_repeated) forget_graph();
-  std::swap(now_, before_);
+  std::size_t at = find();
+  const bool is_repeated = at < remembered_.size();
+  if (!is_repeated) {
+    remember();
+    at = expected_;
+  }
   now_.clear();  // whatever happens: nothing is launched twice
+  expected_ = at + 1;
+  Remembered& known = remembered_[at];
+  known.used = ++flushes_;
   // A graph takes memory of the device, and there may be none left: its kernels, one by one, need none.
-  if (is_repeated && !graph_ && graphs_work_) graphs_work_ = make_graph(before_).ok();
-  if (graph_) {
-    if (cudaGraphLaunch(graph_, stream_) == cudaSuccess) return {};
-    forget_graph();
+  if (is_repeated && !known.graph && graphs_work_) graphs_work_ = make_graph(known).ok();
+  if (known.graph) {
+    if (cudaGraphLaunch(known.graph, stream_) == cudaSuccess) return {};
+    forget_graph(known);
     graphs_work_ = false;
   }
-  return launch_each(before_);
+  return launch_each(known.list);
+}
+
+std::size_t LaunchList::find() const {
+  const std::size_t count = remembered_.size();
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::size_t at = (expected_ + i) % count;
+    if (remembered_[at].list == now_) return at;
+  }
+  return count;
+}
+
+// Allocates nothing: a list that is not remembered would be launched twice.
+void LaunchList::remember() {
+  const auto is_full = [&] {
+    return remembered_.size() == kMostLists || kernels_ + now_.kernels.size() > kMostKernels;
+  };
+  while (!remembered_.empty() && is_full()) {
+    const auto oldest =
+        std::min_element(remembered_.begin(), remembered_.end(),
+                         [](const Remembered& a, const Remembered& b) { return a.used < b.used; });
+    forget(static_cast<std::size_t>(oldest - remembered_.begin()));
+  }
+  kernels_ += now_.kernels.size();
+  const auto made = remembered_.emplace(remembered_.begin() + static_cast<std::ptrdiff_t>(expected_));
+  std::swap(made->list, now_);
+}
+
+void LaunchList::forget(std::size_t index) {
+  Remembered& of = remembered_[index];
+  forget_graph(of);
+  kernels_ -= of.list.kernels.size();
+  remembered_.erase(remembered_.begin() + static_cast<std::ptrdiff_t>(index));
+  if (index < expected_) --expected_;
 }
 
 Status LaunchList::allow_shared_memory(const Kernel& kernel) {
@@ -59,16 +99,16 @@ Status LaunchList::launch_each(List& list) {
   return {};
 }
 
-Status LaunchList::make_graph(List& list) {
+Status LaunchList::make_graph(Remembered& of) {
   NIB_TRY(status_of(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "recording a graph"));
-  const Status launched = launch_each(list);
+  const Status launched = launch_each(of.list);
   cudaGraph_t recorded = nullptr;
   const cudaError_t ended = cudaStreamEndCapture(stream_, &recorded);
   if (!launched.ok() && recorded) cudaGraphDestroy(recorded);
   NIB_TRY(launched);
   NIB_TRY(status_of(ended, "recording a graph"));
-  const cudaError_t made = cudaGraphInstantiate(&graph_, recorded, 0);
-  if (made != cudaSuccess) graph_ = nullptr;
+  const cudaError_t made = cudaGraphInstantiate(&of.graph, recorded, 0);
+  if (made != cudaSuccess) of.graph = nullptr;
   cudaGraphDestroy(recorded);
   return status_of(made, "making a graph");
 }

@@ -42,9 +42,11 @@ NIB_DEVICE Piece find_piece(const Problem& problem, int number, int tiles_at_onc
 }
 
 // Problem is one of stripes.cuh and of find_piece, with any number of columns, whose finish takes the first
-// column too; items are the tiles of the first matrix, then of the second, ...
+// column too; items are the tiles of the first matrix, then of the second, ... This block takes every
+// `step`-th piece of work from `first_piece` on.
 template <class Math, class Problem>
-NIB_DEVICE void multiply_grouped(const Problem& problem, GroupedShared<Math>& shared) {
+NIB_DEVICE void multiply_grouped(const Problem& problem, GroupedShared<Math>& shared,
+                                 int first_piece = block_index(), int step = block_count()) {
   using Weights = typename Math::Weights;
   using Tiles = typename Weights::Tiles;
   constexpr int kWide = Math::kWide, kBlocks = Tiles::kBlocks, kSliceWords = Tiles::kSliceBytes / 16,
@@ -54,7 +56,7 @@ NIB_DEVICE void multiply_grouped(const Problem& problem, GroupedShared<Math>& sh
   const int tiles = problem.tiles(), slices = shape.slices(), last_blocks = shape.blocks(slices - 1);
 
   NIB_ROLLED
-  for (int number = block_index();; number += block_count()) {
+  for (int number = first_piece;; number += step) {
     const Piece piece = find_piece(problem, number, kStripeWarps, kWide * kColumns);
     if (piece.matrix < 0) return;  // all threads of the block
     const int tile = piece.first_tile + warp, item = piece.matrix * tiles + tile;

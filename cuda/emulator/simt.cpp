@@ -57,7 +57,7 @@ Status Emulator::run_body(const Shape& shape, void (*call)(void*), void* body) {
   if (shape.shared_bytes > kMostShared)
     return Status(Code::argument, concat("shared memory: expected at most ", kMostShared, " bytes, found ",
                                          shape.shared_bytes));
-  ++launches_;
+  if (launches_++ == refused_) return Status(Code::device, "launching a kernel: refused");
   shape_ = shape;
   call_ = call;
   body_ = body;

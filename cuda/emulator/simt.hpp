@@ -59,6 +59,9 @@ class Emulator {
   // How many it ran, or tried to.
   std::int64_t launches() const { return launches_; }
 
+  // After so many more, one launch does nothing, and is answered with Code::device.
+  void refuse_after(std::int64_t launches) { refused_ = launches_ + launches; }
+
   // The rest is for the words of arch.cuh, called by the thread whose turn it is.
   static Emulator& current();
   int thread_index() const { return running_->index; }
@@ -126,7 +129,7 @@ class Emulator {
   std::uint64_t draw(std::uint64_t below);
 
   std::uint64_t random_;
-  std::int64_t launches_ = 0;
+  std::int64_t launches_ = 0, refused_ = -1;  // refused_: the number of one
   Shape shape_{};
   int block_ = 0;
   void (*call_)(void*) = nullptr;

@@ -1,13 +1,15 @@
 #include "../bodies/experts.cuh"
 #include "../bodies/forms.cuh"
-#include "../expert_slots.hpp"
+#include "../bodies/slot_copies.cuh"
 #include "../multiply.hpp"
 #include "../rows.hpp"
 #include "../tiles.hpp"
 #include <nibble/base/concat.hpp>
 
+#include <algorithm>
 #include <limits>
 #include <string_view>
+#include <utility>
 
 namespace nib::inline v0::cuda {
 namespace {
@@ -41,14 +43,19 @@ NIB_KERNEL void NIB_FITS(kStripeThreads, Math::kBlocksThatFit)
   }
 }
 
+// The first `copying` blocks copy, for another round than the one that the others multiply. Neither waits for
+// the other: what is copied is read by a kernel that comes later.
 template <class Math, template <class> class Problem>
 NIB_KERNEL void NIB_FITS(kStripeThreads, 1)
-    experts_grouped_kernel(typename ProblemOf<Math, Problem>::Call call) {
+    experts_grouped_kernel(typename ProblemOf<Math, Problem>::Call call, SlotCopies copies, int copying) {
+  static_assert(kCopyThreads == kStripeThreads);
   wait_for_kernel_before();
+  if (block_index() < copying) return copy_to_slots(copies, block_index(), copying);
   if constexpr (Math::kHasCode) {
     auto& shared = shared_memory<GroupedExperts<Math>>();
     find_active(shared.active, call.lists);
-    multiply_grouped<Math>(ProblemOf<Math, Problem>(call, shared.active, nullptr), shared.grouped);
+    multiply_grouped<Math>(ProblemOf<Math, Problem>(call, shared.active, nullptr), shared.grouped,
+                           block_index() - copying, block_count() - copying);
   } else {
     fail_without_code();
   }
@@ -67,21 +74,50 @@ struct Experts {
   const OpContext& context;
   const ExpertsArgs& args;
   Hidden hidden;
+  SlotRounds slot_rounds;
   int round = 0;  // of rounds()
+  // Whether a product of this round copies what the next one needs of the same matrix.
+  bool gate_up_comes = false, down_comes = false;
 
-  Experts(const Queue& to, const OpContext& with, const ExpertsArgs& of)
+  // may_copy_beside: some product is of a grouped kernel.
+  Experts(const Queue& to, const OpContext& with, const ExpertsArgs& of, bool may_copy_beside)
       : queue(to),
         context(with),
         args(of),
         hidden{reinterpret_cast<std::uint16_t*>(with.expert_inputs), bf16_stride(of.width),
-               static_cast<int>(of.width), of.activation, of.gate} {}
+               static_cast<int>(of.width), of.activation, of.gate},
+        slot_rounds(SlotRounds::whole(of.slots.count)) {
+    if (may_copy_beside && rounds() > 1 && of.slots.count > 1 && to.processors > 1)
+      slot_rounds = SlotRounds::halves(of.slots.count);
+  }
 
   bool has_slots() const { return args.slots.count > 0; }
-  SlotTable table() const { return {args.slots.table, args.experts, args.slots.count}; }
-  int rounds() const { return has_slots() ? rounds_of(entries(), args.experts, args.slots.count) : 1; }
-  Status fetch() const {
-    return fetch_experts(queue, table(), {args.gate_up->data, args.slots.gate_up, distance(args.gate_up)},
-                         {args.down->data, args.slots.down, distance(args.down)}, round);
+  SlotTable table() const {
+    return has_slots() ? SlotTable(args.slots.table, args.experts, args.slots.count) : SlotTable();
+  }
+  int rounds() const {
+    const std::int64_t most = std::min<std::int64_t>(entries(), args.experts);
+    return has_slots() ? slot_rounds.count(static_cast<int>(most), args.slots.count) : 1;
+  }
+  // Blocks of a grouped kernel that copy for the next round: enough for the bus, and few beside the others.
+  int copying() const {
+    const bool copies = slot_rounds.first > 1 && round + 1 < rounds();
+    return copies ? std::clamp(queue.processors / 8, 1, 8) : 0;
+  }
+  SlotCopies copies(const PackedWeight* of, int for_round) const {
+    return {table(),
+            slot_rounds,
+            for_round,
+            {of->data, of == args.down ? args.slots.down : args.slots.gate_up, distance(of)}};
+  }
+  // Begins a round: copies what the one before it has not.
+  Status fetch() {
+    const bool has_gate_up = std::exchange(gate_up_comes, false), has_down = std::exchange(down_comes, false);
+    if (!has_slots() || (has_gate_up && has_down)) return {};
+    SlotCopies of_gate_up = copies(args.gate_up, round), of_down = copies(args.down, round);
+    if (has_gate_up) of_gate_up.matrix.bytes = 0;
+    if (has_down) of_down.matrix.bytes = 0;
+    return fetch_experts(queue, of_gate_up, of_down);
   }
 
   // Of one expert there is nothing to look up: a device's router leaves no lists.
@@ -92,7 +128,7 @@ struct Experts {
     return {.experts = args.experts,
             .first = args.routing.first,
             .row = args.routing.row,
-            .place = has_slots() ? table().place : nullptr,
+            .place = table().place,
             .round = round};
   }
   const float* entry_weight() const { return is_dense() ? nullptr : args.routing.weight; }
@@ -161,15 +197,20 @@ Status launch_striped(const Experts& op, const typename ProblemOf<Math, Problem>
                 op.queue.stream, call, cut);
 }
 
+// matrix: of which `call` has the product; comes: whether the next round's is copied meanwhile.
 template <class Math, template <class> class Problem>
-Status launch_grouped(const Experts& op, const typename ProblemOf<Math, Problem>::Call& call) {
+Status launch_grouped(const Experts& op, const typename ProblemOf<Math, Problem>::Call& call,
+                      const PackedWeight* matrix, bool& comes) {
   static_assert(sizeof(GroupedExperts<Math>) <= Math::kMostShared);
+  const int copying = op.copying();
+  comes = copying > 0;
   return launch(experts_grouped_kernel<Math, Problem>,
-                {op.queue.processors, kStripeThreads, sizeof(GroupedExperts<Math>)}, op.queue.stream, call);
+                {op.queue.processors, kStripeThreads, sizeof(GroupedExperts<Math>)}, op.queue.stream, call,
+                op.copies(matrix, op.round + 1), copying);
 }
 
 template <class Math>
-Status launch_gate_up(const Experts& op) {
+Status launch_gate_up(Experts& op) {
   using Tiles = typename Math::Weights::Tiles;
   const GateUpCall<Tiles> call{
       op.lists(),
@@ -179,12 +220,12 @@ Status launch_gate_up(const Experts& op) {
       static_cast<int>(op.args.rows),
       op.norm(),
       op.hidden};
-  return op.args.rows > kColumns ? launch_grouped<Math, GateUp>(op, call)
+  return op.args.rows > kColumns ? launch_grouped<Math, GateUp>(op, call, op.args.gate_up, op.gate_up_comes)
                                  : launch_striped<Math, GateUp>(op, call);
 }
 
 template <class Math>
-Status launch_down(const Experts& op) {
+Status launch_down(Experts& op) {
   using Tiles = typename Math::Weights::Tiles;
   const DownCall<Tiles> call{op.lists(),
                              op.matrices<Tiles>(op.args.down, op.args.down_bias, row_stride(op.width())),
@@ -195,7 +236,7 @@ Status launch_down(const Experts& op) {
                              op.combine(),
                              Scratch(op.context).counters,
                              op.folds() ? FoldedRows::of(op.args.next, op.width()) : FoldedRows{}};
-  return op.args.rows > kColumns ? launch_grouped<Math, DownOutputs>(op, call)
+  return op.args.rows > kColumns ? launch_grouped<Math, DownOutputs>(op, call, op.args.down, op.down_comes)
                                  : launch_striped<Math, DownAndAdd>(op, call);
 }
 
@@ -267,12 +308,14 @@ Status experts(const Queue& queue, const OpContext& context, const ExpertsArgs& 
   const DeviceForm up_form = device_form(*args.gate_up), down_form = device_form(*args.down);
   if (up_form == DeviceForm::none) return no_kernel(*args.gate_up);
   if (down_form == DeviceForm::none) return no_kernel(*args.down);
-  Experts op(queue, context, args);
-  if (op.has_slots()) NIB_TRY(place_experts(queue, op.table(), args.routing.first));
+  const bool may_copy_beside =
+      args.rows > kColumns && (up_form != DeviceForm::tiles || down_form != DeviceForm::tiles);
+  Experts op(queue, context, args, may_copy_beside);
+  if (op.has_slots()) NIB_TRY(place_experts(queue, op.table(), op.slot_rounds, args.routing.first));
   const int rounds = op.rounds();
   for (int i = 0; i < rounds; ++i) {
     op.round = i;
-    if (op.has_slots()) NIB_TRY(op.fetch());
+    NIB_TRY(op.fetch());
     NIB_TRY(run_by_form(
         up_form, queue.tensor_cores, [&]<class Math>() { return launch_gate_up<Math>(op); },
         [&] { return launch_gate_up_of_tiles(op); }));

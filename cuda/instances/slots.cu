@@ -1,5 +1,4 @@
-#include "../arch.cuh"
-#include "../expert_slots.hpp"
+#include "../bodies/slot_copies.cuh"
 
 #include <algorithm>
 #include <cstddef>
@@ -8,7 +7,7 @@
 namespace nib::inline v0::cuda {
 namespace {
 
-constexpr int kThreads = 256, kWarps = kThreads / 32;
+constexpr int kThreads = kCopyThreads, kWarps = kThreads / 32;
 constexpr int kNoSlot = -1;
 constexpr std::int64_t kIsKept = INT64_MAX;  // later than any call
 
@@ -29,7 +28,8 @@ struct Placing {
   std::int32_t is_chosen[kMostExperts];  // an expert
 };
 
-NIB_KERNEL void NIB_FITS(kThreads, 1) place_kernel(SlotTable table, const std::int32_t* first) {
+NIB_KERNEL void NIB_FITS(kThreads, 1)
+    place_kernel(SlotTable table, SlotRounds rounds, const std::int32_t* first) {
   wait_for_kernel_before();
   auto& shared = shared_memory<Placing>();
   const int warp = thread_index() / 32, lane = thread_index() % 32;
@@ -59,24 +59,32 @@ NIB_KERNEL void NIB_FITS(kThreads, 1) place_kernel(SlotTable table, const std::i
   const auto is_missing = [&](int e) { return shared.is_chosen[e] != 0 && shared.slot_of[e] == kNoSlot; };
   const int free = count_if(slots, [&](int s) { return shared.used[s] != kIsKept; });
   const int missing = count_if(experts, is_missing);
-  const int later = missing > free ? missing - free : 0;  // those that wait for another round
+  const int room = missing < free ? missing : free;
+  const int again = missing - room < rounds.taken_again() ? missing - room : rounds.taken_again();
   sync_block();
+  // Of those that find room, which come in order of the slots that were used least recently.
+  const auto is_in_0 = [&](int i) { return rounds.of_slot(shared.free_slot[i]) == 0; };
+  const int in_0 = count_if(room, is_in_0);
 
   for (int e = warp; e < experts; e += kWarps) {
     if (shared.is_chosen[e] == 0) continue;
-    int round = 0, slot = shared.slot_of[e];
-    bool stays = slot >= later;  // slots from 0 on are taken again by those that wait
+    int slot = shared.slot_of[e], round = rounds.of_slot(slot);
+    bool stays = slot >= again;  // slots from 0 on are taken by those that wait
     if (slot == kNoSlot) {
-      const int before = count_if(e, is_missing), waiting = before - free;
+      const int before = count_if(e, is_missing), waiting = before - room;
+      int copy = before;  // its number, in the order of rounds
       if (waiting < 0) {
         slot = shared.free_slot[before];
-        stays = slot >= later;
+        round = rounds.of_slot(slot);
+        stays = slot >= again;
+        const int before_in_0 = count_if(before, is_in_0);
+        copy = round == 0 ? before_in_0 : in_0 + before - before_in_0;
       } else {
-        round = 1 + waiting / slots;
-        slot = waiting % slots;
-        stays = waiting + slots >= later;
+        round = rounds.of_waiting(waiting);
+        slot = rounds.slot_of_waiting(waiting);
+        stays = waiting + rounds.taken_again() >= missing - room;
       }
-      if (lane == 0) table.copies[before] = slot_copy(e, slot);
+      if (lane == 0) table.copies[copy] = slot_copy(e, slot);
     }
     if (lane != 0) continue;
     table.place[e] = expert_place(round, slot);
@@ -85,59 +93,28 @@ NIB_KERNEL void NIB_FITS(kThreads, 1) place_kernel(SlotTable table, const std::i
       table.used[slot] = now;
     }
   }
-  if (thread_index() == 0) *table.head = {now, table.head->copied + missing, missing, missing - later};
+  if (thread_index() == 0)
+    *table.head = {now,
+                   table.head->copied + missing,
+                   missing,
+                   {static_cast<std::int16_t>(in_0), static_cast<std::int16_t>(room - in_0)}};
 }
 
-// What a block copies at once: each thread has so many loads under way.
-constexpr int kLoads = 4;
-constexpr std::int64_t kPieceWords = kThreads * kLoads;
-
-NIB_DEVICE void copy_piece(const SlottedMatrix& matrix, int expert, int slot, std::int64_t piece) {
-  const std::int64_t words = matrix.bytes / 16, begin = piece * kPieceWords + thread_index();
-  const auto* const from = reinterpret_cast<const Words4*>(matrix.from + expert * matrix.bytes);
-  auto* const to = reinterpret_cast<Words4*>(matrix.to + slot * matrix.bytes);
-  Words4 read[kLoads];
-  NIB_UNROLL
-  for (int i = 0; i < kLoads; ++i)
-    if (begin + i * kThreads < words) read[i] = read_once(from + begin + i * kThreads);
-  NIB_UNROLL
-  for (int i = 0; i < kLoads; ++i)
-    if (begin + i * kThreads < words) to[begin + i * kThreads] = read[i];
-}
-
-constexpr std::int64_t pieces_of(const SlottedMatrix& matrix) {
-  return (matrix.bytes / 16 + kPieceWords - 1) / kPieceWords;
-}
-
-NIB_KERNEL void NIB_FITS(kThreads, 2)
-    fetch_kernel(SlotTable table, SlottedMatrix gate_up, SlottedMatrix down, int round) {
+NIB_KERNEL void NIB_FITS(kThreads, 2) fetch_kernel(SlotCopies gate_up, SlotCopies down) {
   wait_for_kernel_before();
-  const int missing = table.head->missing, in_first = table.head->in_first;
-  const int begin = round == 0 ? 0 : in_first + (round - 1) * table.slots,
-            through = round == 0 ? in_first : begin + table.slots,
-            end = through < missing ? through : missing;
-  const std::int64_t of_gate_up = pieces_of(gate_up), each = of_gate_up + pieces_of(down);
-  NIB_ROLLED
-  for (std::int64_t i = begin * each + block_index(); i < end * each; i += block_count()) {
-    const std::int32_t copy = table.copies[i / each];
-    const std::int64_t piece = i % each;
-    const int expert = expert_of_copy(copy), slot = slot_of_copy(copy);
-    if (piece < of_gate_up)
-      copy_piece(gate_up, expert, slot, piece);
-    else
-      copy_piece(down, expert, slot, piece - of_gate_up);
-  }
+  copy_to_slots(gate_up, block_index(), block_count());
+  copy_to_slots(down, block_index(), block_count());
 }
 
 }  // namespace
 
-Status place_experts(const Queue& queue, const SlotTable& table, const std::int32_t* first) {
-  return launch(place_kernel, {1, kThreads, sizeof(Placing)}, queue.stream, table, first);
+Status place_experts(const Queue& queue, const SlotTable& table, const SlotRounds& rounds,
+                     const std::int32_t* first) {
+  return launch(place_kernel, {1, kThreads, sizeof(Placing)}, queue.stream, table, rounds, first);
 }
 
-Status fetch_experts(const Queue& queue, const SlotTable& table, const SlottedMatrix& gate_up,
-                     const SlottedMatrix& down, int round) {
-  return launch(fetch_kernel, {2 * queue.processors, kThreads, 0}, queue.stream, table, gate_up, down, round);
+Status fetch_experts(const Queue& queue, const SlotCopies& gate_up, const SlotCopies& down) {
+  return launch(fetch_kernel, {2 * queue.processors, kThreads, 0}, queue.stream, gate_up, down);
 }
 
 }  // namespace nib::inline v0::cuda

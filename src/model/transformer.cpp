@@ -311,22 +311,27 @@ Status Transformer::compute_layer(std::uint32_t layer, std::int64_t rows, Worksp
 Status Transformer::forward(std::span<const BatchRow> batch, Workspace& workspace, const Cancel* cancel,
                             std::span<const DrawnRow> drawn) const {
   const FloatScope scope;
+  if (workspace.has_remains) NIB_TRY(clear_remains(workspace));
   Status done = pass(batch, workspace, cancel, drawn);
   // What was asked of a device before a pass ended early writes to pages that their session may now let go.
   if (!done.ok() && placement_.uses_device()) {
     const Status ended = device_->download(nullptr, nullptr, 0);
-    if (!ended.ok() || done.code() != Code::stopped) forget_slots();
+    if (!ended.ok() || done.code() != Code::stopped)
+      static_cast<void>(clear_remains(workspace));  // or else before the next pass
   }
   return done;
 }
 
-// Kernels that were not launched may be those that should have filled slots. An error is that of the next
-// pass.
-void Transformer::forget_slots() const {
+// Kernels that were not launched may be those that should have filled slots, or counted what others had begun
+// to count.
+Status Transformer::clear_remains(Workspace& workspace) const {
+  workspace.has_remains = true;
+  NIB_TRY(device_->clear(workspace.on_device->tiles, kScratchCounters * sizeof(std::int32_t)));
   for (const LayerWeights& layer : weights_.layers)
     if (layer.slots.count)
-      static_cast<void>(
-          device_->clear(layer.slots.table, slot_table_bytes(config_.experts, layer.slots.count)));
+      NIB_TRY(device_->clear(layer.slots.table, slot_table_bytes(config_.experts, layer.slots.count)));
+  workspace.has_remains = false;
+  return {};
 }
 
 Status Transformer::pass(std::span<const BatchRow> batch, Workspace& workspace, const Cancel* cancel,

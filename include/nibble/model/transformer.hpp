@@ -104,6 +104,7 @@ class Workspace : public Activations {
   std::vector<std::int32_t> picked;
   std::unique_ptr<DeviceWorkspace> on_device;  // null: the placement uses none
   bool has_x[kPlaces] = {};                    // whether x is up to date there
+  bool has_remains = false;                    // of a pass that failed, on the device
 
  private:
   template <class Take>
@@ -163,7 +164,7 @@ class Transformer {
   Status head(Workspace& workspace, bool is_normed) const;
   Status bring_logits(Workspace& workspace) const;
   Status digest(Workspace& workspace) const;
-  void forget_slots() const;
+  Status clear_remains(Workspace& workspace) const;
   Norm norm(const float* weight, const float* bias) const;
   bool norms_mlp(std::uint32_t layer) const;              // who writes x before the layer's router
   bool routes_when_projected(std::uint32_t layer) const;  // the same
