@@ -50,6 +50,7 @@ Status run_qkv(DeviceQueue& queue, const OpContext& context, const QkvArgs& args
                       .out = args.qkv + column,
                       .out_stride = row_stride(width),
                       .norm = FoldedNorm::of(args.norm, args.squares, hidden),
+                      .may_be_fast = context.may_be_fast,
                       .heads = heads}));
     column += part->rows;
   }
@@ -72,6 +73,7 @@ Status run_project(DeviceQueue& queue, const OpContext& context, const ProjectAr
                     .out = args.x,
                     .out_stride = row_stride(hidden),
                     .add = true,
+                    .may_be_fast = context.may_be_fast,
                     .next = folds ? FoldedRows::of(args.next, hidden) : FoldedRows{}}));
   return folds ? Status() : norm_for_next(queue, args.x, args.rows, hidden, args.next);
 }

@@ -1,6 +1,7 @@
 #include "../bodies/experts.cuh"
 #include "../bodies/forms.cuh"
 #include "../expert_slots.hpp"
+#include "../fast.cuh"
 #include "../multiply.hpp"
 #include "../rows.hpp"
 #include "../tiles.hpp"
@@ -98,6 +99,7 @@ struct Experts {
   const float* entry_weight() const { return is_dense() ? nullptr : args.routing.weight; }
   FoldedNorm norm() const { return FoldedNorm::of(args.norm, args.squares, args.gate_up->k); }
   std::int64_t entries() const { return args.rows * args.experts_per_token; }
+  std::int64_t entries_of_expert() const { return ceil_div(entries(), std::int64_t{args.experts}); }
   std::int64_t width() const { return args.down->rows; }
   // Whether the product itself leaves what the norm that follows wants.
   bool folds() const {
@@ -179,6 +181,9 @@ Status launch_gate_up(const Experts& op) {
       static_cast<int>(op.args.rows),
       op.norm(),
       op.hidden};
+  if constexpr (Math::kHasFastKernel)
+    if (is_fast(op.queue, op.context.may_be_fast, *op.args.gate_up, op.args.rows))
+      return launch_fast(op.queue, call, op.entries_of_expert());
   return op.args.rows > kColumns ? launch_grouped<Math, GateUp>(op, call)
                                  : launch_striped<Math, GateUp>(op, call);
 }
@@ -195,6 +200,9 @@ Status launch_down(const Experts& op) {
                              op.combine(),
                              Scratch(op.context).counters,
                              op.folds() ? FoldedRows::of(op.args.next, op.width()) : FoldedRows{}};
+  if constexpr (Math::kHasFastKernel)
+    if (is_fast(op.queue, op.context.may_be_fast, *op.args.down, op.args.rows))
+      return launch_fast(op.queue, call, op.entries_of_expert());
   return op.args.rows > kColumns ? launch_grouped<Math, DownOutputs>(op, call)
                                  : launch_striped<Math, DownAndAdd>(op, call);
 }
