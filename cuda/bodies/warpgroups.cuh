@@ -26,6 +26,7 @@ struct WarpgroupShared {
     Words4 panels[kPanels][kPanelWords];
     LaneSums sums[kStripeWarps][kTall][kWide][32];  // in the end: a lane finishes its own, one by one
   };
+  float factors[kWide * kColumns];  // of columns, if the problem has such
 };
 
 // A warp's weights of 64 inputs of its tiles.
@@ -160,6 +161,11 @@ NIB_DEVICE void multiply_by_warpgroups(const Problem& problem, WarpgroupShared<k
       if constexpr (kAreFactors) wait_for_products<0>();
       stage = next_stage;
     }
+    // A lane finishes 2 N columns one by one, and must not wait for memory in each.
+    constexpr bool kHasFactors = requires { problem.column_factor(0, 0); };
+    if constexpr (kHasFactors)
+      for (int i = thread_index(); i < kWide * kColumns; i += kStripeThreads)
+        shared.factors[i] = problem.column_factor(first_item, piece.first_column + i);
     NIB_UNROLL
     for (int tall = 0; tall < kTall; ++tall) finish_products(sums[tall]);
     sync_block();  // everybody's products have ended
@@ -171,9 +177,16 @@ NIB_DEVICE void multiply_by_warpgroups(const Problem& problem, WarpgroupShared<k
     NIB_ROLLED
     for (int i = 0; i < kTall * kWide; ++i) {
       const int tall = i / kWide, wide = i % kWide, tile = piece.first_tile + tall * kStripeWarps + warp;
-      if (tile < tiles)
-        problem.finish(first_item + tile, lane, shared.sums[warp][tall][wide][lane],
-                       piece.first_column + wide * kColumns);
+      if (tile >= tiles) break;
+      const int item = first_item + tile, first_column = piece.first_column + wide * kColumns;
+      const LaneSums& of_lane = shared.sums[warp][tall][wide][lane];
+      if constexpr (kHasFactors) {
+        const float* const found = shared.factors + wide * kColumns;
+        problem.finish(item, lane, of_lane, first_column,
+                       {found[column_of_element(lane, 0)], found[column_of_element(lane, 1)]});
+      } else {
+        problem.finish(item, lane, of_lane, first_column);
+      }
     }
   }
 }
