@@ -124,7 +124,12 @@ NIB_DEVICE void multiply_by_warpgroups(const Problem& problem, WarpgroupShared<k
     next.load(0, lane);
     columns.begin(problem, first_item, piece.first_column);
     columns.load(0);
-    sync_block();  // nobody reads the sums before any more
+    sync_block();  // nobody reads the sums before any more, nor the factors
+    // A lane finishes 2 N columns one by one, and must not wait for memory in each.
+    constexpr bool kHasFactors = requires { problem.column_factor(0, 0); };
+    if constexpr (kHasFactors)
+      for (int i = thread_index(); i < kWide * kColumns; i += kStripeThreads)
+        shared.factors[i] = problem.column_factor(first_item, piece.first_column + i);
     columns.store(shared.panels[0]);
     show_to_products();
     if (blocks > 1) columns.load(1);
@@ -161,11 +166,6 @@ NIB_DEVICE void multiply_by_warpgroups(const Problem& problem, WarpgroupShared<k
       if constexpr (kAreFactors) wait_for_products<0>();
       stage = next_stage;
     }
-    // A lane finishes 2 N columns one by one, and must not wait for memory in each.
-    constexpr bool kHasFactors = requires { problem.column_factor(0, 0); };
-    if constexpr (kHasFactors)
-      for (int i = thread_index(); i < kWide * kColumns; i += kStripeThreads)
-        shared.factors[i] = problem.column_factor(first_item, piece.first_column + i);
     NIB_UNROLL
     for (int tall = 0; tall < kTall; ++tall) finish_products(sums[tall]);
     sync_block();  // everybody's products have ended

@@ -124,15 +124,21 @@ def way_around(code):
 
 
 def loop_of_products(code):
-    """The shortest piece of code that ends in a jump to its beginning and has all products of warpgroups."""
+    """The shortest piece of code that ends in a jump to its beginning and has all products of warpgroups; and what comes
+    behind it, up to the wait for all of them."""
     products = [i for i, (_, text) in enumerate(code) if mnemonic(text) == "HGMMA"]
     at = {address: i for i, (address, _) in enumerate(code)}
     loops = []
     for i, (_, text) in enumerate(code):
         jump = re.search(r"\bBRA\b.*?(0x[0-9a-f]+)", text)
         if products and jump and (to := at.get(int(jump[1], 16), i + 1)) <= products[0] and products[-1] < i:
-            loops.append(code[to : i + 1])
-    return [text for _, text in min(loops, key=len)] if loops else []
+            loops.append((to, i + 1))
+    if not loops:
+        return [], []
+    first, end = min(loops, key=lambda each: each[1] - each[0])
+    texts = [text for _, text in code]
+    waits = [i for i, text in enumerate(texts) if i >= end and "WARPGROUP.DEPBAR.LE gsb0, 0x0" in text]
+    return texts[first:end], texts[end : waits[0] if waits else len(texts)]
 
 
 def written(text):
@@ -144,10 +150,10 @@ def written(text):
     return set(range(first, first + count))
 
 
-def broken_products(loop, unpacks):
-    """What is wrong about products under way, in two rounds of a loop."""
+def broken_products(loop, behind, unpacks):
+    """What is wrong about products under way, in two rounds of a loop and behind it."""
     closed, open_group = [], set()  # registers that groups of products read
-    for text in loop + loop:
+    for text in loop + loop + behind:
         if match := re.match(r"HGMMA\S*\s+R\d+, R(\d+), gdesc", text):
             open_group |= set(range(int(match[1]), int(match[1]) + 4))
             if "gsb0" in text:
@@ -166,8 +172,8 @@ def check_fast(name, code):
     """(the budget's line of a kernel of the fast class, what is wrong)"""
     columns = next(width for part, width in FAST_COLUMNS.items() if part in name)
     weights = next(format for part, format in FAST_WEIGHTS.items() if part in name)
-    loop = loop_of_products(code)
-    wrong = [f"{name}: {each}" for each in dict.fromkeys(broken_products(loop, weights == "MXFP4"))]
+    loop, behind = loop_of_products(code)
+    wrong = [f"{name}: {each}" for each in dict.fromkeys(broken_products(loop, behind, weights == "MXFP4"))]
     if (products := sum(mnemonic(text) == "HGMMA" for text in loop)) != 8:
         return "", [f"{name}: {products} products of a warpgroup in its loop, expected 8"]
     share = 2 * len(loop) / (8 * columns)
