@@ -239,7 +239,8 @@ TEST_CASE("--fast: explain says which matrices that is about, and whether the de
     std::vector<std::string> arguments = {"explain"};
     arguments.insert(arguments.end(), more.begin(), more.end());
     std::map<std::string, std::set<std::string>> of_op;
-    for (const Json& item : told(arguments).find("items")->items())
+    const Json json = told(arguments);
+    for (const Json& item : json.find("items")->items())
       of_op[item.find("op")->as_string()].insert(item.find("kernel")->as_string());
     return of_op;
   };
