@@ -32,6 +32,7 @@ using Clock = std::chrono::steady_clock;
 struct Options {
   std::string library, shape = "20b", floors, json_file, markdown;
   int device = 0, threads = 0;
+  bool may_be_fast = false;
   std::uint32_t layers = 0, rounds = 2, decode = 32, expert_percent = 100;
   std::vector<std::uint32_t> contexts{0, 8192}, batches{1, 8, 64}, prompts{512, 2048};
 };
@@ -57,7 +58,7 @@ double seconds_since(Clock::time_point start) {
 
 // What bench_device_floors has measured; zero for what is not known.
 struct Floors {
-  double read = 0, launch = 0, join = 0, flops = 0;
+  double read = 0, launch = 0, join = 0, flops = 0, warpgroup_flops = 0;
 
   static Floors of(const std::string& path) {
     Floors floors;
@@ -70,7 +71,7 @@ struct Floors {
       return value && value->is_number() ? value->as_double() : 0.0;
     };
     return {number("read_bytes_per_second"), number("launch_seconds"), number("join_seconds"),
-            number("tensor_flops_per_second")};
+            number("tensor_flops_per_second"), number("warpgroup_flops_per_second")};
   }
 };
 
@@ -132,6 +133,7 @@ Measured measure(const Options& options) {
   model.device_layers = UINT32_MAX;
   model.device = options.device;
   model.prefill_rows = 2048;
+  model.may_be_fast = options.may_be_fast;
   model.files = files.get();
   model.expert_cache_bytes = expert_cache(options, expect(make_plan(*runtime, "random", model)));
   measured.plan =
@@ -153,10 +155,17 @@ double kv_bytes(const Measured& measured, const Speed& speed) {
   return static_cast<double>(measured.plan.summary.kv_bytes_per_token) * speed.context;
 }
 
+bool is_fast(const Measured& measured) {
+  return std::ranges::any_of(measured.model->explain(),
+                             [](const ExplainItem& item) { return item.kernel == KernelKind::wgmma; });
+}
+
 // Tokens per second at the floor of one session's decode, or of a prefill; 0 where it is not known.
 double ceiling(const Measured& measured, const Floors& floors, const Speed& speed) {
   const PlanSummary& summary = measured.plan.summary;
-  if (speed.kind == Speed::Kind::prefill) return floors.flops / static_cast<double>(summary.prefill_flops);
+  if (speed.kind == Speed::Kind::prefill)
+    return (is_fast(measured) ? floors.warpgroup_flops : floors.flops) /
+           static_cast<double>(summary.prefill_flops);
   if (speed.sessions > 1) return 0;
   return floors.read / (static_cast<double>(summary.decode_bytes) + kv_bytes(measured, speed));
 }
@@ -179,6 +188,7 @@ std::string json_of(const Options& options, const Measured& measured, const Floo
   const PlanSummary& summary = measured.plan.summary;
   return write_json(Json::object({{"shape", json(options.shape)},
                                   {"expert_percent", json(options.expert_percent)},
+                                  {"fast", Json::of(is_fast(measured))},
                                   {"device", json(measured.model->info().device)},
                                   {"parameters", json(summary.parameters)},
                                   {"decode_bytes", json(summary.decode_bytes)},
@@ -199,16 +209,17 @@ std::string markdown_of(const Options& options, const Measured& measured, const 
     std::snprintf(text, sizeof text, "%.2f", value * 1e-9);
     return std::string(text);
   };
-  std::string text = concat(
-      "### gpt-oss-", options.shape, " shape, random weights, ",
-      options.expert_percent < 100 ? concat("a cache of ", options.expert_percent, " % of the experts, ")
-                                   : std::string(),
-      measured.model->info().device, "\n\n", giga(static_cast<double>(summary.parameters)),
-      " G parameters; planned ", giga(static_cast<double>(summary.device_bytes)), " GB of the device, taken ",
-      giga(static_cast<double>(measured.device_bytes)), " GB; loaded in ",
-      static_cast<std::uint64_t>(measured.load_seconds + 0.5),
-      " s.\n\n| | tokens | context | sessions | tokens/s | ceiling | share |\n",
-      "|---|---|---|---|---|---|---|\n");
+  std::string text = concat("### gpt-oss-", options.shape, " shape, random weights, ",
+                            options.expert_percent < 100
+                                ? concat("a cache of ", options.expert_percent, " % of the experts, ")
+                                : std::string(),
+                            is_fast(measured) ? "the fast class, " : "", measured.model->info().device,
+                            "\n\n", giga(static_cast<double>(summary.parameters)), " G parameters; planned ",
+                            giga(static_cast<double>(summary.device_bytes)), " GB of the device, taken ",
+                            giga(static_cast<double>(measured.device_bytes)), " GB; loaded in ",
+                            static_cast<std::uint64_t>(measured.load_seconds + 0.5),
+                            " s.\n\n| | tokens | context | sessions | tokens/s | ceiling | share |\n",
+                            "|---|---|---|---|---|---|---|\n");
   for (const Speed& speed : measured.speeds) {
     const double rate = speed.tokens_per_second(), at_best = ceiling(measured, floors, speed);
     char row[160];
@@ -240,6 +251,7 @@ int main(int argc, char** argv) {
       ->check(CLI::IsMember({"20b", "120b", "tiny"}));
   app.add_option("--expert-percent", options.expert_percent, "of a hundred experts, slots for so many")
       ->check(CLI::Range(1, 100));
+  app.add_flag("--fast", options.may_be_fast, "prompts in the fast class, where the device can");
   app.add_option("--layers", options.layers, "layers in place of the model's");
   app.add_option("--floors", options.floors, "what bench_device_floors has printed");
   app.add_option("--json", options.json_file, "a file to which the results are added (default: stdout)");

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <cooperative_groups.h>
+#include <cuda/arch_sm90a.cuh>
 #include <cuda_runtime.h>
 
 namespace {
@@ -157,6 +158,50 @@ double tensor_flops_per_second(int processors) {
   return 2.0 * 16 * 8 * 16 * 8 * kTimes * kWarps * processors / (milliseconds * 1e-3);
 }
 
+// The same by warpgroups, their second factor in shared memory.
+constexpr int kGroupColumns = 128, kGroupDepth = 16;
+__global__ void multiply_by_warpgroups_often(int times, float* out) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  using namespace nib::cuda;
+  struct Panel {
+    Words4 at[kGroupColumns * kPanelColumnBytes / 16];
+  };
+  auto& panel = shared_memory<Panel>();
+  for (unsigned i = threadIdx.x; i < kGroupColumns * kPanelColumnBytes / 16; i += blockDim.x)
+    panel.at[i] = {};
+  show_to_products();
+  sync_block();
+  const std::uint64_t columns = panel_at(place_of(panel.at));
+  const std::uint32_t a[4] = {threadIdx.x, 1, 2, 3};
+  float sums[kGroupColumns / 8][4] = {};
+  for (int i = 0; i < times; ++i) {
+    begin_products();
+#pragma unroll
+    for (int product = 0; product < 4; ++product) multiply_warpgroup(sums, a, of_product(columns, product));
+    close_products();
+    wait_for_products<1>();
+  }
+  finish_products(sums);
+  float all = 0;
+  for (const auto& d : sums) all += d[0] + d[1] + d[2] + d[3];
+  if (all == 1.5f) *out = all;
+#endif
+}
+
+// Multiply-adds times two, of wgmma on bf16; zero for a device without.
+double warpgroup_flops_per_second(const cudaDeviceProp& device) {
+  if (device.major != 9 || device.minor != 0) return 0;
+  constexpr int kTimes = 5000, kWarpgroups = 2, kShared = kGroupColumns * 128;
+  float* out = nullptr;
+  expect(cudaMalloc(&out, sizeof *out), "allocating");
+  const float milliseconds = quickest(8, [&] {
+    multiply_by_warpgroups_often<<<device.multiProcessorCount, kWarpgroups * 128, kShared>>>(kTimes, out);
+  });
+  cudaFree(out);
+  return 2.0 * 64 * kGroupColumns * kGroupDepth * 4 * kTimes * kWarpgroups * device.multiProcessorCount /
+         (milliseconds * 1e-3);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -178,6 +223,8 @@ int main(int argc, char** argv) {
   std::printf("  \"read_bytes_per_second\": %.4g,\n  \"upload_bytes_per_second\": %.4g,\n",
               read_bytes_per_second(processors), upload_bytes_per_second());
   std::printf(
-      "  \"launch_seconds\": %.3g,\n  \"join_seconds\": %.3g,\n  \"tensor_flops_per_second\": %.4g\n}\n",
-      launch_seconds(), join_seconds(processors), tensor_flops_per_second(processors));
+      "  \"launch_seconds\": %.3g,\n  \"join_seconds\": %.3g,\n  \"tensor_flops_per_second\": %.4g,\n"
+      "  \"warpgroup_flops_per_second\": %.4g\n}\n",
+      launch_seconds(), join_seconds(processors), tensor_flops_per_second(processors),
+      warpgroup_flops_per_second(properties));
 }

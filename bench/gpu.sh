@@ -6,7 +6,7 @@
 # Builds nibble with CUDA, runs the kernels' tests and those of whole models (and some of them under compute-sanitizer,
 # where it is installed), measures what the device can do, then random models of the shapes of gpt-oss-20b and -120b.
 # OUT gets logs, JSON and one table, OUT/gpu.md. Stages that fail do not stop those after them; the exit status tells.
-# About nine minutes on a machine with sixteen processors and an H200; NIBBLE_GPU_STAGES picks some: "build test sanitize
+# About eleven minutes on a machine with sixteen processors and an H200; NIBBLE_GPU_STAGES picks some: "build test sanitize
 # floors 20b 120b".
 set -u
 out=${1:?"usage: bench/gpu.sh OUT [TEST_DATA]"}
@@ -51,14 +51,16 @@ stage test-kernels 120 "$build/tests/cuda/on_device/test_cuda_on_device"
 stage test 120 "$build/tests/device/test_device"
 if command -v compute-sanitizer > /dev/null; then
   stage sanitize-kernels 120 compute-sanitizer --error-exitcode 1 "$build/tests/cuda/on_device/test_cuda_on_device" \
-    --test-case='multiply: ragged*,experts: units*,route: logits*,norms*,heads*,attention: a row*'
+    --test-case='multiply: ragged*,multiply: the fast*,experts: units*,experts: the fast*,route: logits*,norms*,heads*,attention: a row*'
   stage sanitize 120 compute-sanitizer --error-exitcode 1 "$build/tests/device/test_device" --test-case='tales: *'
 fi
 stage floors 30 sh -c "'$build/bench/bench_device_floors' > '$out/floors.json'"
 model 20b-short 90 --contexts 0 --batches 1,2,4,8,16,32,64 --prompts 512,2048
+model 20b-fast 90 --fast --contexts 0 --batches 1 --prompts 512,2048,8192
 model 20b-long 90 --contexts 8192,32768 --batches 1 --prompts 8192
 model 20b-half 90 --expert-percent 50 --contexts 0 --batches 1,8 --prompts 512
 model 120b-short 150 --contexts 0 --batches 1,8,64 --prompts 512,2048
+model 120b-fast 120 --fast --contexts 0 --batches 1 --prompts 512,2048,8192
 model 120b-long 120 --contexts 8192,32768 --batches 1 --prompts 8192
 
 printf '%4d s  done:%s\n' $(($(date +%s) - begun)) "${failed:- nothing failed}"

@@ -51,7 +51,7 @@ NIB_DEVICE int block_threads() { return static_cast<int>(blockDim.x); }
 // The block's shared memory, from its beginning; the launch asks for sizeof(T) bytes at least.
 template <class T>
 NIB_DEVICE T& shared_memory() {
-  extern __shared__ __align__(128) unsigned char nib_shared[];
+  extern __shared__ __align__(1024) unsigned char nib_shared[];
   return *reinterpret_cast<T*>(nib_shared);
 }
 

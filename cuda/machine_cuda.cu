@@ -90,6 +90,7 @@ Result<DeviceFacts> describe_device(int index) {
   facts.major = found.major;
   facts.minor = found.minor;
   facts.processors = found.multiProcessorCount;
+  facts.fast = found.major == 9 && found.minor == 0;  // sm_90a is no other one
   facts.memory = found.totalGlobalMem;
   return facts;
 }
@@ -103,6 +104,7 @@ Result<DeviceQueue*> open_queue(int index) {
   queue->index = index;
   queue->processors = facts.processors;
   queue->tensor_cores = facts.major >= 8;
+  queue->fast_kernels = facts.fast != 0;
   const Entered entered(index);
   NIB_TRY(entered.status());
   NIB_TRY(check_code(facts));

@@ -26,6 +26,7 @@ struct Multiply {
   std::int64_t out_stride;
   bool add = false;
   FoldedNorm norm{};
+  bool may_be_fast = false;  // OpContext's
   // Where multiply_goes_on says so:
   FoldedRows next{};  // of what comes out
   HeadRows heads{};  // what the rows of W are; with kv_rows, where they go. `add` and `next` are not for them

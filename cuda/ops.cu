@@ -50,6 +50,7 @@ Status run_qkv(DeviceQueue& queue, const OpContext& context, const QkvArgs& args
                       .out = args.qkv + column,
                       .out_stride = row_stride(width),
                       .norm = FoldedNorm::of(args.norm, args.squares, hidden),
+                      .may_be_fast = context.may_be_fast,
                       .heads = heads}));
     column += part->rows;
   }
@@ -73,6 +74,7 @@ Status run_project(DeviceQueue& queue, const OpContext& context, const ProjectAr
                     .out = args.x,
                     .out_stride = row_stride(hidden),
                     .add = true,
+                    .may_be_fast = context.may_be_fast,
                     .next = folds ? FoldedRows::of(args.next, hidden) : FoldedRows{},
                     .route = routes ? args.route : nullptr}));
   if (!folds) NIB_TRY(norm_for_next(queue, args.x, args.rows, hidden, args.next));

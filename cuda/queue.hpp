@@ -16,6 +16,7 @@ struct Queue {
   int processors;                // multiprocessors
   bool tensor_cores;             // of bf16: sm_80 and later
   int shared_bytes = 228 << 10;  // of a multiprocessor
+  bool fast_kernels = false;     // it is one of sm_90
 };
 
 // Inputs of products are rows of bf16 that begin at multiples of `bf16_stride`, with zeros beyond their

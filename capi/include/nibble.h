@@ -253,7 +253,11 @@ enum {
   /* With NIB_NUMERICS_INT8: tensors that it cannot multiply are computed as with BF16, not refused. */
   NIB_MODEL_ALLOW_FALLBACK = 2,
   /* Experts of device_layers stay with the processor, in main memory. */
-  NIB_MODEL_HOST_EXPERTS = 4
+  NIB_MODEL_HOST_EXPERTS = 4,
+  /* Where the device can (compute capability 9.0), it multiplies long prompts by other instructions than
+   * single tokens: faster, but in another order of additions, so that results depend, by rounding, on
+   * prefill_rows and on how a prompt is cut. nib_model_explain tells where it does: "wgmma". */
+  NIB_MODEL_MAY_BE_FAST = 8
 };
 
 typedef struct nib_model_options {
@@ -436,7 +440,8 @@ typedef struct nib_explain_item {
   size_t format_size;
   const char* computed; /* what inputs are rounded to before they are multiplied: "bf16" or "f32" */
   size_t computed_size;
-  const char* kernel; /* "tiles", "lookup", "vector", "cache"; the generic ones: "records", "chain" */
+  const char*
+      kernel; /* "tiles", "lookup", "vector", "cache", "wgmma"; the generic ones: "records", "chain" */
   size_t kernel_size;
   const char* instruction_set; /* "avx2", "cuda" */
   size_t instruction_set_size;

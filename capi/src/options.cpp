@@ -104,9 +104,10 @@ ProgressSink ProgressCall::sink() const {
 Status ModelRequest::read(const nib_model_options* options_given) {
   nib_model_options given;
   NIB_TRY(read_struct(options_given, "nib_model_options", given));
-  NIB_TRY(check_flags(given.flags,
-                      NIB_MODEL_VOCABULARY_ONLY | NIB_MODEL_ALLOW_FALLBACK | NIB_MODEL_HOST_EXPERTS,
-                      "nib_model_options"));
+  NIB_TRY(check_flags(
+      given.flags,
+      NIB_MODEL_VOCABULARY_ONLY | NIB_MODEL_ALLOW_FALLBACK | NIB_MODEL_HOST_EXPERTS | NIB_MODEL_MAY_BE_FAST,
+      "nib_model_options"));
   NIB_TRY(check_reserved(given.reserved, "nib_model_options"));
   NIB_ASSIGN(options.backend, read_text(given.backend, given.backend_size, "backend"));
   NIB_ASSIGN(options.numerics, read_numerics(given.numerics));
@@ -116,6 +117,7 @@ Status ModelRequest::read(const nib_model_options* options_given) {
   options.kv_format = static_cast<KvFormat>(given.kv_format);
   options.device_layers = given.device_layers;
   options.host_experts = (given.flags & NIB_MODEL_HOST_EXPERTS) != 0;
+  options.may_be_fast = (given.flags & NIB_MODEL_MAY_BE_FAST) != 0;
   if (given.device > INT_MAX) return {Code::argument, concat("device is ", given.device)};
   options.device = static_cast<int>(given.device);
   options.expert_cache_bytes = given.expert_cache_bytes;

@@ -83,12 +83,20 @@ struct GateUp : OfExperts<Tiles> {
   NIB_DEVICE void begin(float (&row_factors)[kColumns]) const {
     find_row_factors(call.norm, call.rows, row_factors);
   }
+  // By which all numbers of a column are multiplied.
+  NIB_DEVICE float column_factor(int item, int column) const {
+    return factors.of(row(this->entry(item, column)));
+  }
   NIB_DEVICE void finish(int item, int lane, const LaneSums& sums, int first_column = 0) const {
+    finish(item, lane, sums, first_column,
+           {column_factor(item, first_column + column_of_element(lane, 0)),
+            column_factor(item, first_column + column_of_element(lane, 1))});
+  }
+  // The same, for whoever has found the factors of the lane's columns.
+  NIB_DEVICE void finish(int item, int lane, const LaneSums& sums, int first_column,
+                         const float (&factor)[2]) const {
     const int tile = this->row_tile(item), entries = this->entries(item);
-    float of_matrix = this->factor(item), factor[2];
-    NIB_UNROLL
-    for (int i = 0; i < 2; ++i)
-      factor[i] = factors.of(row(this->entry(item, first_column + column_of_element(lane, i))));
+    const float of_matrix = this->factor(item);
     if (is_gated(call.hidden.activation)) {
       // A lane's first two elements are the gates of a unit, the others its ups (DeviceRows::gate_up). The
       // bias is in the order of strips: sixteen gates, sixteen ups.
@@ -170,7 +178,16 @@ struct DownOutputs : OfExperts<Tiles> {
     return call.hidden + this->entry(item, i) * call.hidden_stride;
   }
   NIB_DEVICE void begin(float (&)[kColumns]) const {}
+  NIB_DEVICE float column_factor(int item, int column) const {
+    return call.entry_weight ? call.entry_weight[this->entry(item, column)] : 1;
+  }
   NIB_DEVICE void finish(int item, int lane, const LaneSums& sums, int first_column = 0) const {
+    finish(item, lane, sums, first_column,
+           {column_factor(item, first_column + column_of_element(lane, 0)),
+            column_factor(item, first_column + column_of_element(lane, 1))});
+  }
+  NIB_DEVICE void finish(int item, int lane, const LaneSums& sums, int first_column,
+                         const float (&of_column)[2]) const {
     const float factor = this->factor(item);
     const int tile = this->row_tile(item), entries = this->entries(item);
     NIB_UNROLL
@@ -180,7 +197,7 @@ struct DownOutputs : OfExperts<Tiles> {
       if (row >= this->of.shape.rows || column >= entries) continue;
       const int entry = this->first_entry(item) + column;
       call.outputs[entry * call.combine.stride + row] =
-          (sums.at[i] * factor + this->bias(item, row)) * (call.entry_weight ? call.entry_weight[entry] : 1);
+          (sums.at[i] * factor + this->bias(item, row)) * of_column[i % 2];
     }
   }
 };

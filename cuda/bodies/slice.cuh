@@ -45,6 +45,8 @@ struct TensorMath {
   template <class Other>
   using With = TensorMath<Other>;
   static constexpr bool kHasCode = kHasTensorCode;
+  // Of the fast class (warpgroups.cuh): of weights that need no scaling of sums.
+  static constexpr bool kHasFastKernel = !requires { W::kRun; };
   static constexpr int kMostShared = 99 * 1024;  // what a block may take on sm_86, sm_89 and sm_120
   static constexpr int kStages = 4;              // of the ring that slices are copied into
   static constexpr int kBlocksThatFit = 2;       // on a multiprocessor
@@ -153,6 +155,7 @@ struct SimtMath {
   template <class Other>
   using With = SimtMath<Other>;
   static constexpr bool kHasCode = kHasSimtCode;
+  static constexpr bool kHasFastKernel = false;
   static constexpr int kMostShared = 64 * 1024;  // on sm_75
   static constexpr int kStages = 2;
   static constexpr int kBlocksThatFit = 1;

@@ -11,6 +11,7 @@ namespace nib::inline v0::cuda {
 
 struct Bf16Weights {
   using Tiles = Bf16Tiles;
+  static constexpr bool kAreFactors = true;  // as they lie there
 
   struct Line {};
   NIB_DEVICE static Line line(const Words4*, int) { return {}; }

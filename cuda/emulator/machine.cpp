@@ -28,6 +28,7 @@ Result<DeviceFacts> describe_device(int index) {
   facts.major = index == 0 ? 9 : 7;
   facts.minor = index == 0 ? 0 : 5;
   facts.processors = 3;
+  facts.fast = index == 0;
   facts.memory = kMemory;
   return facts;
 }
@@ -39,6 +40,7 @@ Result<DeviceQueue*> open_queue(int index) {
   queue->stream = queue->emulator.get();
   queue->processors = facts.processors;
   queue->tensor_cores = facts.major >= 8;
+  queue->fast_kernels = facts.fast != 0;
   return queue.release();
 }
 

@@ -22,6 +22,7 @@ constexpr std::byte kPoison{0xff};  // NaN in every float format
 // What a block may ask for on the newest devices.
 constexpr std::size_t kMostShared = 227 << 10;
 constexpr int kMostThreads = 1024;
+constexpr int kWarpgroupWarps = 4;
 
 std::string place(Place where) {
   std::string_view file = where.file;
@@ -94,6 +95,8 @@ void Emulator::run_block() {
   std::fill_n(shared_ - kMarginBytes, shape_.shared_bytes + 2 * kMarginBytes, kMargin);
   std::fill_n(shared_, shape_.shared_bytes, kPoison);
   warps_.assign(static_cast<std::size_t>(shape_.threads / kWarpLanes), Warp{});
+  product_names_.assign((warps_.size() + kWarpgroupWarps - 1) / kWarpgroupWarps, {});
+  was_shown_ = false;
   ready_.clear();
   last_.clear();
   last_warp_ = draw(2) ? static_cast<int>(draw(static_cast<std::uint64_t>(shape_.threads / kWarpLanes))) : -1;
@@ -102,7 +105,7 @@ void Emulator::run_block() {
   broken_.reset();
   for (int i = 0; i < shape_.threads; ++i) {
     Thread& thread = *threads_[static_cast<std::size_t>(i)];
-    thread.done = thread.has_waited = false;
+    thread.done = thread.has_waited = thread.has_shown = false;
     thread.waits_for = nullptr;
     thread.copies.clear();
     thread.copy_group = 0;
@@ -135,6 +138,9 @@ std::string Emulator::what_failed() const {
   }
   if (done_ < shape_.threads) return who_waits();
   const auto marked = [](std::byte byte) { return byte == kMargin; };
+  for (std::size_t i = 0; i < warps_.size(); ++i)
+    if (warps_[i].products.count != static_cast<std::int64_t>(product_names_[i / kWarpgroupWarps].size()))
+      return concat("block ", block_, ": warp ", i, " left out products that others of its warpgroup did");
   const std::byte* const end = shared_ + shape_.shared_bytes;
   if (!std::all_of(shared_ - kMarginBytes, shared_, marked) || !std::all_of(end, end + kMarginBytes, marked))
     return concat("block ", block_, " wrote beside the ", shape_.shared_bytes,
@@ -163,6 +169,8 @@ std::string Emulator::who_waits() const {
 void Emulator::finish_thread() {
   if (!running_->copies.empty())
     fail("ended before it waited for a copy to shared memory", running_->copies.back().where);
+  if (!products().factors.empty())
+    fail("ended before it waited for a product", products().factors.back().of.where);
   if (shape_.overlaps && !running_->has_waited)
     fail("ended and never waited for the kernel before it", running_->where);
   running_->done = true;
@@ -196,6 +204,9 @@ void Emulator::wait_for_block(Place where) {
   barrier_where_ = where;
   at_barrier_.push_back(running_->index);
   if (static_cast<int>(at_barrier_.size()) == shape_.threads) {
+    was_shown_ = std::all_of(at_barrier_.begin(), at_barrier_.end(), [&](int thread) {
+      return std::exchange(threads_[static_cast<std::size_t>(thread)]->has_shown, false);
+    });
     for (const int thread : at_barrier_) release(thread);  // this one too: its turn ends here
     at_barrier_.clear();
     running_->fiber.switch_to(scheduler_);
@@ -218,6 +229,13 @@ void Emulator::exchange(const char* name, Exchange execute, const void* in, void
   warp.arrived = 0;
   for (int i = 0; i < kWarpLanes; ++i) release(warp_index * kWarpLanes + i);
   running_->fiber.switch_to(scheduler_);
+}
+
+const ProductName& Emulator::name_product(std::int64_t number, const ProductName& name) {
+  std::vector<ProductName>& names =
+      product_names_[static_cast<std::size_t>(running_->index / kWarpLanes / kWarpgroupWarps)];
+  if (number == static_cast<std::int64_t>(names.size())) names.push_back(name);
+  return names[static_cast<std::size_t>(number)];
 }
 
 bool Emulator::is_shared(const void* address, std::size_t bytes) const {

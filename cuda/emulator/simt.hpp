@@ -5,12 +5,13 @@
 //
 // What real hardware answers with a hang, or not at all, ends the launch with a sentence here: a barrier or
 // an exchange between lanes that some threads never reach or reach at different places, shared memory beyond
-// what the launch asked for, copies that nobody waits for, a kernel that may overlap
+// what the launch asked for, copies and products that nobody waits for, a kernel that may overlap
 // the one before it and never waits for it. Not emulated: time, memory ordering, blocks side
 // by side.
 #pragma once
 
 #include "fiber.hpp"
+#include "warp_products.hpp"
 #include <nibble/base/status.hpp>
 
 #include <cstddef>
@@ -21,17 +22,6 @@
 #include <vector>
 
 namespace nib::inline v0::simt {
-
-inline constexpr int kWarpLanes = 32;
-
-// A line of a kernel. As a default argument, here() is where the function was called.
-struct Place {
-  const char* file = "";
-  int line = 0;
-  static constexpr Place here(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
-    return {file, line};
-  }
-};
 
 // What a launch asks for. Threads: a multiple of 32, at most 1024, so that every warp is whole. overlaps: on
 // a device it may begin before the kernel before it has ended, and each of its threads has to wait for that.
@@ -84,6 +74,15 @@ class Emulator {
   void close_copy_group();
   void wait_for_copies(int groups_that_may_remain);
 
+  // Products of warpgroups (warpgroup.hpp). Whether every thread, before the barrier of the block that came
+  // last, has shown them what it wrote.
+  void show_to_products() { running_->has_shown = true; }
+  bool was_shown() const { return was_shown_; }
+  // Of this thread's warp.
+  WarpProducts& products() { return warps_[static_cast<std::size_t>(running_->index / kWarpLanes)].products; }
+  // What product `number` of this thread's warpgroup is: `name`, if no warp came there before.
+  const ProductName& name_product(std::int64_t number, const ProductName& name);
+
   // Ends the launch: "thread 3 <what it did> (here) <meanwhile> (there)". What is on its stack is left there,
   // so these are not strings.
   struct Other {
@@ -104,7 +103,7 @@ class Emulator {
     Fiber fiber;
     Emulator* emulator = nullptr;
     int index = 0;
-    bool done = false, has_waited = false;
+    bool done = false, has_waited = false, has_shown = false;
     const char* waits_for = nullptr;  // null: it is ready, or done
     Place where;
     std::vector<Copy> copies;
@@ -116,6 +115,7 @@ class Emulator {
     Place where;
     const void* in[kWarpLanes];
     void* out[kWarpLanes];
+    WarpProducts products;
   };
 
   Status run_body(const Shape& shape, void (*call)(void*), void* body);
@@ -137,6 +137,8 @@ class Emulator {
   Fiber scheduler_;
   std::vector<std::unique_ptr<Thread>> threads_;  // as many as the largest launch had
   std::vector<Warp> warps_;
+  std::vector<std::vector<ProductName>> product_names_;  // of each warpgroup
+  bool was_shown_ = false;
   std::vector<int> ready_;
   std::vector<int> last_;  // those ready of the warp that comes last
   int last_warp_ = -1;     // or none

@@ -1,5 +1,6 @@
 #include "words.hpp"
 
+#include "tensor_core.hpp"
 #include <nibble/base/float16.hpp>
 
 #include <algorithm>
@@ -10,7 +11,7 @@
 namespace nib::inline v0::cuda {
 namespace {
 
-constexpr int kRows = 16, kColumns = 8, kDepth = 16;
+constexpr int kRows = 16, kColumns = 8, kDepth = kProductDepth;
 
 // bf16 and f32 as doubles and back, whatever this thread does with subnormals: where f32 is normal the
 // compiler's conversions are exact, and elsewhere no f32 arithmetic takes place.
@@ -22,7 +23,6 @@ double widen_f32(float value) {
   const double magnitude = static_cast<double>(bits & 0x7f'ffff) * 0x1p-149;
   return bits >> 31 ? -magnitude : magnitude;
 }
-double widen(std::uint32_t bf16_bits) { return widen_f32(std::bit_cast<float>(bf16_bits << 16)); }
 
 std::uint16_t narrow_to_bf16(double value) {
   if (std::isnan(value)) return 0x7fff;  // the one NaN that the instruction returns
@@ -40,26 +40,6 @@ float narrow_towards_zero(double value) {
   return std::bit_cast<float>(units | (std::signbit(value) ? 0x8000'0000u : 0u));
 }
 
-// One sum of sixteen products and what was there before, the way tensor cores have been seen to add: products
-// exact, all addends cut (not rounded) to a few digits below the last one of the largest, and the sum cut to
-// f32. How many digits more differs between generations (none on Volta, one on Ampere, two or more since);
-// one is taken here. So this errs as much as a device may, and its result depends on the order of
-// instructions as a device's does, but it is not the result of any device.
-float add_products(float before, const double* products) {
-  double largest = std::fabs(widen_f32(before)), plain = widen_f32(before);
-  for (int k = 0; k < kDepth; ++k) {
-    largest = std::max(largest, std::fabs(products[k]));
-    plain += products[k];
-  }
-  if (!std::isfinite(plain)) return static_cast<float>(plain);
-  if (largest == 0.0) return 0.0f;
-  const int exponent = static_cast<int>(std::bit_cast<std::uint64_t>(largest) >> 52) - 1023;
-  const double scale = std::bit_cast<double>(static_cast<std::uint64_t>(1023 + 24 - exponent) << 52);
-  auto sum = static_cast<std::int64_t>(widen_f32(before) * scale);
-  for (int k = 0; k < kDepth; ++k) sum += static_cast<std::int64_t>(products[k] * scale);
-  return narrow_towards_zero(static_cast<double>(sum) / scale);
-}
-
 struct Tile {
   const std::uint32_t* a;
   const std::uint32_t* b;
@@ -74,9 +54,9 @@ void execute_tile(const void* const* in, void* const* out) {
     for (int half = 0; half < 2; ++half)
       for (int i = 0; i < 2; ++i) {
         const int k = 2 * in_group + half + 8 * i;
-        a[group][k] = widen(tile.a[2 * i] >> 16 * half & 0xffff);
-        a[group + 8][k] = widen(tile.a[2 * i + 1] >> 16 * half & 0xffff);
-        b[group][k] = widen(tile.b[i] >> 16 * half & 0xffff);
+        a[group][k] = widen_bf16(tile.a[2 * i] >> 16 * half & 0xffff);
+        a[group + 8][k] = widen_bf16(tile.a[2 * i + 1] >> 16 * half & 0xffff);
+        b[group][k] = widen_bf16(tile.b[i] >> 16 * half & 0xffff);
       }
   }
   for (int lane = 0; lane < simt::kWarpLanes; ++lane)
@@ -98,13 +78,35 @@ void execute_load(const void* const* in, void* const* out) {
 
 }  // namespace
 
+double widen_bf16(std::uint32_t bits) { return widen_f32(std::bit_cast<float>(bits << 16)); }
+
+// One sum of sixteen products and what was there before, the way tensor cores have been seen to add: products
+// exact, all addends cut (not rounded) to a few digits below the last one of the largest, and the sum cut to
+// f32. How many digits more differs between generations (none on Volta, one on Ampere, two or more since);
+// one is taken here. So this errs as much as a device may, and its result depends on the order of
+// instructions as a device's does, but it is not the result of any device.
+float add_products(float before, const double* products) {
+  double largest = std::fabs(widen_f32(before)), plain = widen_f32(before);
+  for (int k = 0; k < kDepth; ++k) {
+    largest = std::max(largest, std::fabs(products[k]));
+    plain += products[k];
+  }
+  if (!std::isfinite(plain)) return static_cast<float>(plain);
+  if (largest == 0.0) return 0.0f;
+  const int exponent = static_cast<int>(std::bit_cast<std::uint64_t>(largest) >> 52) - 1023;
+  const double scale = std::bit_cast<double>(static_cast<std::uint64_t>(1023 + 24 - exponent) << 52);
+  auto sum = static_cast<std::int64_t>(widen_f32(before) * scale);
+  for (int k = 0; k < kDepth; ++k) sum += static_cast<std::int64_t>(products[k] * scale);
+  return narrow_towards_zero(static_cast<double>(sum) / scale);
+}
+
 std::uint32_t multiply_bf16x2(std::uint32_t a, std::uint32_t b) {
-  const std::uint32_t low = narrow_to_bf16(widen(a & 0xffff) * widen(b & 0xffff));
-  return low | std::uint32_t{narrow_to_bf16(widen(a >> 16) * widen(b >> 16))} << 16;
+  const std::uint32_t low = narrow_to_bf16(widen_bf16(a & 0xffff) * widen_bf16(b & 0xffff));
+  return low | std::uint32_t{narrow_to_bf16(widen_bf16(a >> 16) * widen_bf16(b >> 16))} << 16;
 }
 
 std::uint32_t subtract_bf16x2(std::uint32_t a, std::uint32_t b) {
-  const auto difference = [](std::uint32_t x, std::uint32_t y) { return widen(x) - widen(y); };
+  const auto difference = [](std::uint32_t x, std::uint32_t y) { return widen_bf16(x) - widen_bf16(y); };
   const std::uint32_t low = narrow_to_bf16(difference(a & 0xffff, b & 0xffff));
   return low | std::uint32_t{narrow_to_bf16(difference(a >> 16, b >> 16))} << 16;
 }

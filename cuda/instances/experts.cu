@@ -1,6 +1,8 @@
 #include "../bodies/experts.cuh"
 #include "../bodies/forms.cuh"
 #include "../bodies/slot_copies.cuh"
+#include "../expert_slots.hpp"
+#include "../fast.cuh"
 #include "../multiply.hpp"
 #include "../rows.hpp"
 #include "../tiles.hpp"
@@ -134,6 +136,7 @@ struct Experts {
   const float* entry_weight() const { return is_dense() ? nullptr : args.routing.weight; }
   FoldedNorm norm() const { return FoldedNorm::of(args.norm, args.squares, args.gate_up->k); }
   std::int64_t entries() const { return args.rows * args.experts_per_token; }
+  std::int64_t entries_of_expert() const { return ceil_div(entries(), std::int64_t{args.experts}); }
   std::int64_t width() const { return args.down->rows; }
   // Whether the product itself leaves what the norm that follows wants.
   bool folds() const {
@@ -220,6 +223,9 @@ Status launch_gate_up(Experts& op) {
       static_cast<int>(op.args.rows),
       op.norm(),
       op.hidden};
+  if constexpr (Math::kHasFastKernel)
+    if (is_fast(op.queue, op.context.may_be_fast, *op.args.gate_up, op.args.rows))
+      return launch_fast(op.queue, call, op.entries_of_expert());
   return op.args.rows > kColumns ? launch_grouped<Math, GateUp>(op, call, op.args.gate_up, op.gate_up_comes)
                                  : launch_striped<Math, GateUp>(op, call);
 }
@@ -236,6 +242,9 @@ Status launch_down(Experts& op) {
                              op.combine(),
                              Scratch(op.context).counters,
                              op.folds() ? FoldedRows::of(op.args.next, op.width()) : FoldedRows{}};
+  if constexpr (Math::kHasFastKernel)
+    if (is_fast(op.queue, op.context.may_be_fast, *op.args.down, op.args.rows))
+      return launch_fast(op.queue, call, op.entries_of_expert());
   return op.args.rows > kColumns ? launch_grouped<Math, DownOutputs>(op, call, op.args.down, op.down_comes)
                                  : launch_striped<Math, DownAndAdd>(op, call);
 }
@@ -308,9 +317,11 @@ Status experts(const Queue& queue, const OpContext& context, const ExpertsArgs& 
   const DeviceForm up_form = device_form(*args.gate_up), down_form = device_form(*args.down);
   if (up_form == DeviceForm::none) return no_kernel(*args.gate_up);
   if (down_form == DeviceForm::none) return no_kernel(*args.down);
-  const bool may_copy_beside =
-      args.rows > kColumns && (up_form != DeviceForm::tiles || down_form != DeviceForm::tiles);
-  Experts op(queue, context, args, may_copy_beside);
+  const auto is_grouped = [&](const PackedWeight& of, DeviceForm form) {
+    return args.rows > kColumns && form != DeviceForm::tiles &&
+           !is_fast(queue, context.may_be_fast, of, args.rows);
+  };
+  Experts op(queue, context, args, is_grouped(*args.gate_up, up_form) || is_grouped(*args.down, down_form));
   if (op.has_slots()) NIB_TRY(place_experts(queue, op.table(), op.slot_rounds, args.routing.first));
   const int rounds = op.rounds();
   for (int i = 0; i < rounds; ++i) {

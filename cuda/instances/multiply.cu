@@ -1,6 +1,7 @@
 #include "../bodies/dense.cuh"
 #include "../bodies/forms.cuh"
 #include "../bodies/router.cuh"
+#include "../fast.cuh"
 #include "../tiles.hpp"
 #include <nibble/base/concat.hpp>
 
@@ -71,6 +72,9 @@ Status launch_dense(const Queue& queue, const OpContext& context, const Multiply
   static_assert(sizeof(GroupedShared<Math>) <= Math::kMostShared &&
                 sizeof(MultiplyShared<Math>) <= Math::kMostShared);
   const auto dense = DenseCallOf<Math>::of(call);
+  if constexpr (Math::kHasFastKernel)
+    if (is_fast(queue, call.may_be_fast, *call.weight, call.rows))
+      return launch_fast(queue, dense, call.rows);
   if (call.rows > kColumns)
     return launch(multiply_grouped_kernel<Math>,
                   {queue.processors, kStripeThreads, sizeof(GroupedShared<Math>)}, queue.stream, dense);

@@ -263,6 +263,10 @@ void add_placement(CLI::App& verb, ModelFlags& flags) {
       "--expert-cache", flags.expert_cache,
       "of this for experts; if not all fit, they are copied there from main memory\nas tokens choose "
       "them (default: as much as they take)");
+  section.flag(
+      "--fast", flags.may_be_fast,
+      "long prompts may be computed faster (Hopper alone), in an order of additions that\ndepends on "
+      "how they are cut");
   add_cuda_library(section, flags.cuda_library);
 }
 

@@ -7,6 +7,7 @@
 #include "terminal.hpp"
 #include "verbs.hpp"
 #include <nibble/base/concat.hpp>
+#include <nibble/kernels/device_layout.hpp>
 #include <nibble/runtime/explain.hpp>
 
 #include <algorithm>
@@ -79,7 +80,18 @@ std::string slots_text(const Model& model) {
                 "token chooses them.\n");
 }
 
-std::string text_report(const Model& model, bool every) {
+// What --fast is about, and whether this device does it.
+std::string fast_text(const Model& model, bool asked) {
+  if (!asked || model.info().device.empty()) return "";
+  for (const ExplainItem& item : model.explain())
+    if (item.kernel == KernelKind::wgmma)
+      return concat("\nIn passes of ", kFastRows,
+                    " rows or more, wgmma is another kernel than for fewer (tiles), ",
+                    "of another order\nof additions: results depend on how a prompt is cut, by rounding.\n");
+  return "\nNothing is faster with --fast: the device or the formats have no kernels for it.\n";
+}
+
+std::string text_report(const Model& model, bool every, bool asked_for_fast) {
   const ModelInfo& info = model.info();
   const bool devices = !info.device.empty();
   Table table(concat("l", every ? "l" : "", "llll", devices ? "l" : "", every ? "" : "r", "rr"));
@@ -115,7 +127,7 @@ std::string text_report(const Model& model, bool every) {
                 generic_text(model, KernelKind::chain, "\nNo kernel of its own on the device yet: ",
                              ". One for all of these (chain) decodes them\n"
                              "there: right, but slower than reading them would allow.\n"),
-                slots_text(model));
+                slots_text(model), fast_text(model, asked_for_fast));
 }
 
 // For programs: keys are part of what the command line promises.
@@ -159,7 +171,8 @@ int explain(const ExplainFlags& flags) {
   const auto opened = open_for(flags.model, interrupts.cancel(), advice, {.tokenizer = false});
   if (!opened.ok()) return fail(opened.status(), advice);
   const Model& model = *opened->model;
-  const Status written = put(flags.json ? json_report(model) : text_report(model, flags.tensors));
+  const Status written =
+      put(flags.json ? json_report(model) : text_report(model, flags.tensors, flags.model.may_be_fast));
   return written.ok() ? kSuccess : fail(written);
 }
 

@@ -27,6 +27,7 @@ struct ModelFlags {
   std::uint16_t device = 0;
   std::uint64_t device_memory = 0;  // bytes; 0: what is free there
   std::uint64_t expert_cache = 0;   // bytes there for experts; 0: as many as they take
+  bool may_be_fast = false;         // long prompts, where the device can
   std::string cuda_library;         // its file or folder; empty: where it was installed with the program
 };
 

@@ -61,6 +61,7 @@ ModelOptions model_options(const ModelFlags& flags) {
   options.device = flags.device;
   options.device_budget = flags.device_memory;
   options.expert_cache_bytes = flags.expert_cache;
+  options.may_be_fast = flags.may_be_fast;
   return options;
 }
 

@@ -55,8 +55,13 @@ Status Transformer::run(Op op, Place place, void (*Ops::*here)(const OpContext&,
                         DeviceOp<Args> DeviceOps::*there, Workspace& workspace, const Args& args) const {
   const Activations& with = activations(place, workspace);
   const bool on_device = place == Place::device;
-  const OpContext context{
-      on_device ? nullptr : &pool_, numerics_, with.packed, with.packed_inner, with.tiles, with.tile_floats};
+  const OpContext context{on_device ? nullptr : &pool_,
+                          numerics_,
+                          with.packed,
+                          with.packed_inner,
+                          with.tiles,
+                          with.tile_floats,
+                          on_device && placement_.may_be_fast};
   return timed(op, place, [&]() -> Status {
     if (on_device) return device_->run(device_->ops().*there, context, args);
     (backend_.ops.*here)(context, args);

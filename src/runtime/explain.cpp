@@ -5,9 +5,13 @@
 namespace nib::inline v0 {
 namespace {
 
-KernelKind kernel_of(const WeightPart& part) {
-  if (part.weight && part.place == Place::device)
-    return device_form(*part.weight) == DeviceForm::tiles ? KernelKind::chain : KernelKind::tiles;
+KernelKind kernel_of(const WeightPart& part, bool is_fast) {
+  if (part.weight && part.place == Place::device) {
+    const DeviceForm form = device_form(*part.weight);
+    const bool has_many_rows = part.op != "route" && part.op != "head";
+    if (is_fast && has_many_rows && has_fast_kernel(form)) return KernelKind::wgmma;
+    return form == DeviceForm::tiles ? KernelKind::chain : KernelKind::tiles;
+  }
   if (part.weight) return part.weight->tiled() ? KernelKind::tiles : KernelKind::records;
   return part.op == "embed" ? KernelKind::lookup : KernelKind::vector;
 }
@@ -28,7 +32,7 @@ Format format_of(KvFormat kept) {
 }  // namespace
 
 std::vector<ExplainItem> explain(std::vector<WeightPart> parts, const Plan& plan, const Backend& backend,
-                                 KvFormat kv_format) {
+                                 KvFormat kv_format, bool is_fast) {
   const Format rounded = rounds_to_bf16(plan.model.numerics) ? Format::bf16 : Format::f32;
   const auto inputs_of = [&](const WeightPart& part) {
     if (!part.weight) return Format::f32;
@@ -44,8 +48,8 @@ std::vector<ExplainItem> explain(std::vector<WeightPart> parts, const Plan& plan
   std::vector<ExplainItem> items;
   for (WeightPart& part : parts)
     items.push_back({std::move(part.name), part.op, Purpose::weights, part.format, inputs_of(part),
-                     kernel_of(part), instructions_of(part.place == Place::host), device_of(part.place),
-                     part.bytes, part.decode_bytes, part.slots, part.locked_bytes});
+                     kernel_of(part, is_fast), instructions_of(part.place == Place::host),
+                     device_of(part.place), part.bytes, part.decode_bytes, part.slots, part.locked_bytes});
   for (const PlanItem& item : plan.items)
     if (item.purpose == Purpose::kv_cache)
       items.push_back({item.name, "attention", Purpose::kv_cache, format_of(kv_format), rounded,

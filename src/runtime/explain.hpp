@@ -9,8 +9,9 @@
 
 namespace nib::inline v0 {
 
-// The items of a model: its parts, then the caches of the plan.
+// The items of a model: its parts, then the caches of the plan. is_fast: products of the device are of the
+// fast class where they can be.
 std::vector<ExplainItem> explain(std::vector<WeightPart> parts, const Plan& plan, const Backend& backend,
-                                 KvFormat kv_format);
+                                 KvFormat kv_format, bool is_fast);
 
 }  // namespace nib::inline v0

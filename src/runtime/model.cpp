@@ -142,8 +142,9 @@ Result<std::shared_ptr<Model>> Model::open(std::shared_ptr<Runtime> runtime, con
   NIB_ASSIGN(state->weights,
              opened.weights->load(opened.checkpoint, config, *opened.backend, plan.model.numerics,
                                   state->memory, pool, plan.model.progress, plan.model.cancel, device));
-  state->explained =
-      nib::explain(opened.weights->parts(config, state->weights), plan, *opened.backend, info.kv_format);
+  const bool is_fast = device.device && opened.placement.may_be_fast && device.device->facts().fast != 0;
+  state->explained = nib::explain(opened.weights->parts(config, state->weights), plan, *opened.backend,
+                                  info.kv_format, is_fast);
   state->kv = std::move(opened.kv);
   for (std::size_t kind = 0; kind < state->kv.kinds.size(); ++kind) {
     const bool there = state->kv.kinds[kind].place == Place::device;

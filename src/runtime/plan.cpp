@@ -69,6 +69,7 @@ Status understand(OpenedHeaders& opened, const ModelOptions& model, const Sessio
   opened.placement = model.placement.uses_device()
                          ? model.placement
                          : Placement::of_last(config.layers, model.device_layers, model.host_experts);
+  opened.placement.may_be_fast = opened.placement.may_be_fast || model.may_be_fast;
   if (opened.placement.uses_device() && model.numerics != Numerics::bf16)
     return Status(Code::unsupported,
                   concat(opened.checkpoint.path, ": ", numerics_name(model.numerics),

@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <numeric>
+#include <set>
+#include <string>
 
 using namespace nib::test;
 
@@ -122,6 +124,27 @@ TEST_CASE("a cache of experts is planned and told of; a program of before there 
   CHECK(open_on(NIBBLE_FAKE_idle, options, error) == NIB_E_ARGUMENT);
   options.struct_size = offsetof(nib_model_options, expert_cache_bytes);
   CHECK(open_on(NIBBLE_FAKE_idle, options, error) == NIB_OK);
+}
+
+TEST_CASE("a model may be fast where its device can be") {
+  const auto kernels = [](std::uint32_t flags, std::uint32_t device) {
+    nib_model_options options = with_layers(99);
+    options.flags = flags;
+    options.device = device;
+    const RuntimeHandle runtime = runtime_with(NIBBLE_FAKE_idle);
+    nib_model* out = nullptr;
+    Error error;
+    REQUIRE(nib_model_open(runtime.get(), model_path(), NIB_NUL, &options, &out, &error) == NIB_OK);
+    const ModelHandle model(out);
+    std::set<std::string> names;
+    nib_explain_item item = NIB_EXPLAIN_ITEM_INIT;
+    for (std::uint32_t i = 0; nib_model_explain(model.get(), i, &item) == NIB_OK; ++i)
+      names.emplace(item.kernel, item.kernel_size);
+    return names;
+  };
+  CHECK(kernels(NIB_MODEL_MAY_BE_FAST, 0).contains("wgmma"));
+  CHECK(!kernels(NIB_MODEL_MAY_BE_FAST, 1).contains("wgmma"));
+  CHECK(!kernels(0, 0).contains("wgmma"));
 }
 
 TEST_CASE("a budget is the device's that it names") {

@@ -142,35 +142,38 @@ struct DeviceScratch {
 // these sums times their scales are added up with one rounding each. Chains have weights instead, which a f32
 // scale rounds once; and the factor of LLM.int8 is off by one and its product by another. Of tiles: a chain
 // of at most 128, the sums of tiles, and what a weight is off, whose formula rounds at most five times. What
-// lies below the least normal f32 is lost in all.
+// lies below the least normal f32 is lost in all. In the fast class one sum runs through all inputs.
 template <class Tiles>
 double slice_roundings(const PackedWeight& weight, int products, int scaled_sums) {
   const double chain = Tiles::kSliceDepth / 4 + 2;
   return std::max(products * 19.0 + scaled_sums, chain) + Tiles{weight.rows, weight.k}.slices() + 1;
 }
-inline double sum_bound(const ReferenceDot& dot, const PackedWeight& weight) {
+inline double sum_bound(const ReferenceDot& dot, const PackedWeight& weight, bool fast = false) {
   double roundings = 0;
-  switch (device_form(weight)) {
-    case DeviceForm::mxfp4:
-      roundings = slice_roundings<Mxfp4Tiles>(weight, 16, 0);
-      break;
-    case DeviceForm::bf16:
-      roundings = slice_roundings<Bf16Tiles>(weight, 4, 0);
-      break;
-    case DeviceForm::q4_0:
-      roundings = slice_roundings<Q4Tiles>(weight, 2, 8);
-      break;
-    case DeviceForm::q8_0:
-      roundings = slice_roundings<Q8Tiles>(weight, 2, 4);
-      break;
-    case DeviceForm::int8:
-    case DeviceForm::fp8_e4m3:
-    case DeviceForm::fp8_e5m2:
-      roundings = slice_roundings<ByteTiles>(weight, 8, 1) + 3;
-      break;
-    default:
-      roundings = 128 + static_cast<double>(ceil_div(weight.k, kTileK)) + 5;
-  }
+  if (fast)
+    roundings = 19.0 * static_cast<double>(ceil_div(weight.k, std::int64_t{16})) + 1;
+  else
+    switch (device_form(weight)) {
+      case DeviceForm::mxfp4:
+        roundings = slice_roundings<Mxfp4Tiles>(weight, 16, 0);
+        break;
+      case DeviceForm::bf16:
+        roundings = slice_roundings<Bf16Tiles>(weight, 4, 0);
+        break;
+      case DeviceForm::q4_0:
+        roundings = slice_roundings<Q4Tiles>(weight, 2, 8);
+        break;
+      case DeviceForm::q8_0:
+        roundings = slice_roundings<Q8Tiles>(weight, 2, 4);
+        break;
+      case DeviceForm::int8:
+      case DeviceForm::fp8_e4m3:
+      case DeviceForm::fp8_e5m2:
+        roundings = slice_roundings<ByteTiles>(weight, 8, 1) + 3;
+        break;
+      default:
+        roundings = 128 + static_cast<double>(ceil_div(weight.k, kTileK)) + 5;
+    }
   return roundings * 0x1p-24 * dot.magnitude * 1.001 + static_cast<double>(weight.k) * 0x1p-145;
 }
 

@@ -36,6 +36,8 @@ class DeviceUnderTest {
   cuda::Queue queue(int processors, bool tensor_cores) {
     return {&launches_, processors, tensor_cores && has_tensor_cores_};
   }
+  // Whether a queue may be given kernels of the fast class.
+  bool has_fast_kernels() const { return has_fast_kernels_; }
   // Until what was asked for has ended. Errors: the device's; then `asked`, which is what the op answered.
   Status wait(const Status& asked) {
     NIB_TRY(opened_);
@@ -48,11 +50,12 @@ class DeviceUnderTest {
   Status open() {
     NIB_ASSIGN(const DeviceFacts facts, cuda::describe_device(0));
     has_tensor_cores_ = facts.major >= 8;
+    has_fast_kernels_ = facts.fast != 0;
     return launches_.open(facts.major >= 9);
   }
 
   cuda::LaunchList launches_;
-  bool has_tensor_cores_ = false;
+  bool has_tensor_cores_ = false, has_fast_kernels_ = false;
   Status opened_;
 };
 
@@ -68,6 +71,7 @@ class DeviceUnderTest {
  public:
   explicit DeviceUnderTest(std::uint64_t seed) : emulator_(seed) {}
   cuda::Queue queue(int processors, bool tensor_cores) { return {&emulator_, processors, tensor_cores}; }
+  bool has_fast_kernels() const { return true; }
   Status wait(const Status& asked) { return asked; }
 
  private:
@@ -82,12 +86,15 @@ struct TestQueue {
   DeviceUnderTest* device;
   int processors;
   bool tensor_cores;
+  bool fast = false;  // what is asked of it may be of the fast class
 
   // op(queue, arguments...), and waits until its results are there.
   template <class... Parameters>
   Status run(Status (*op)(const cuda::Queue&, Parameters...),
              const std::type_identity_t<std::remove_cvref_t<Parameters>>&... arguments) const {
-    return device->wait(op(device->queue(processors, tensor_cores), arguments...));
+    cuda::Queue queue = device->queue(processors, tensor_cores);
+    queue.fast_kernels = fast && device->has_fast_kernels();
+    return device->wait(op(queue, arguments...));
   }
 };
 

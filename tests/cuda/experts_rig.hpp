@@ -137,7 +137,9 @@ inline ExpertsResult run_experts(const ExpertLayer& layer, Choice choice, const 
   args.outputs = outputs.data();
   args.x = sums.data();
   args.slots = slots;
-  const Status status = queue.run(cuda::experts, scratch.context(), args);
+  OpContext context = scratch.context();
+  context.may_be_fast = queue.fast;
+  const Status status = queue.run(cuda::experts, context, args);
   CAPTURE(status.message());
   REQUIRE(status.ok());
   CHECK(scratch.counters_are_zero());

@@ -56,7 +56,7 @@ int expert_of(const Choice& choice, std::size_t entry) {
 }
 
 void check_hidden(const ExpertLayer& layer, const Choice& choice, const DeviceInputs& x,
-                  const ExpertsResult& result) {
+                  const ExpertsResult& result, bool fast = false) {
   for (std::size_t entry = 0; entry < choice.row.size(); ++entry) {
     const int e = expert_of(choice, entry);
     const std::vector<double> inputs = x.exact(choice.row[entry]);
@@ -65,7 +65,7 @@ void check_hidden(const ExpertLayer& layer, const Choice& choice, const DeviceIn
       const auto near = [&](int up) -> Near {
         const ReferenceDot dot = dot_row(w, layer.row_of(unit, up), inputs.data());
         const double sum = dot.value + (layer.has_bias() ? layer.bias_of(e, unit, up) : 0);
-        return {sum, 1.001 * sum_bound(dot, layer.gate_up.shape()) + std::fabs(sum) * 0x1p-23};
+        return {sum, 1.001 * sum_bound(dot, layer.gate_up.shape(), fast) + std::fabs(sum) * 0x1p-23};
       };
       const bool has_gate = is_gated(layer.activation);
       const Near wanted = activated(layer, has_gate ? near(0) : Near{}, near(has_gate ? 1 : 0));
@@ -79,7 +79,8 @@ void check_hidden(const ExpertLayer& layer, const Choice& choice, const DeviceIn
 }
 
 // From what the first product left, which is exact now.
-void check_sums(const ExpertLayer& layer, const Choice& choice, const ExpertsResult& result) {
+void check_sums(const ExpertLayer& layer, const Choice& choice, const ExpertsResult& result,
+                bool fast = false) {
   const std::int64_t stride = row_stride(layer.width), hidden_stride = cuda::bf16_stride(layer.units);
   for (std::int64_t r = 0; r < choice.rows(); ++r)
     for (std::int64_t i = 0; i < layer.width; ++i) {
@@ -100,7 +101,7 @@ void check_sums(const ExpertLayer& layer, const Choice& choice, const ExpertsRes
         const double term = weight * (dot.value + (layer.has_bias() ? layer.down_bias[e * stride + i] : 0));
         wanted += term;
         magnitude += std::fabs(term);
-        bound += weight * sum_bound(dot, layer.down.shape());
+        bound += weight * sum_bound(dot, layer.down.shape(), fast);
       }
       bound += magnitude * (choice.chosen + 4) * 0x1p-24;
       const float got = result.x[static_cast<std::size_t>(r * stride + i)];
@@ -145,6 +146,33 @@ TEST_CASE("experts: every form and activation against double") {
         check_hidden(layer, choice, x, result);
         check_sums(layer, choice, result);
       }
+}
+
+TEST_CASE("experts: the fast class against double") {
+  NIB_RANDOM(random);
+  DeviceUnderTest device(random.seed);
+  if (!device.has_fast_kernels()) return;
+  struct Shape {
+    Format format;
+    Activation activation;
+    int count, chosen;
+    std::int64_t rows, width, units;
+  };
+  // Experts with from none or one to more entries than a kernel has columns; units of more than a block.
+  for (const Shape& shape : {Shape{Format::mxfp4, Activation::clamped_swiglu, 24, 2, 64, 96, 64},
+                             {Format::mxfp4, Activation::swiglu, 3, 2, 150, 320, 160},
+                             {Format::bf16, Activation::gelu, 2, 1, 131, 70, 41},
+                             {Format::bf16, Activation::gelu_tanh, 1, 1, 64, 64, 300}}) {
+    CAPTURE(format_name(shape.format));
+    CAPTURE(static_cast<int>(shape.activation));
+    const ExpertLayer layer({shape.format, shape.format}, shape.activation, shape.count, shape.width,
+                            shape.units, random.chance(70), random);
+    const Choice choice(shape.rows, shape.count, shape.chosen, random);
+    const DeviceInputs x(shape.rows, shape.width, random, 0);
+    const ExpertsResult result = run_experts(layer, choice, x, 0, {&device, 1 + random.below(7), true, true});
+    check_hidden(layer, choice, x, result, true);
+    check_sums(layer, choice, result, true);
+  }
 }
 
 TEST_CASE("experts: units that fill no strip") {

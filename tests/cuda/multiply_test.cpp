@@ -33,7 +33,8 @@ Product multiply(const PackedWeight& weight, const DeviceInputs& x, std::int64_t
                                    .bias = epilogue.bias,
                                    .out = out.data(),
                                    .out_stride = stride,
-                                   .add = epilogue.add});
+                                   .add = epilogue.add,
+                                   .may_be_fast = queue.fast});
   CAPTURE(status.message());
   REQUIRE(status.ok());
   CHECK(scratch.counters_are_zero());
@@ -43,7 +44,7 @@ Product multiply(const PackedWeight& weight, const DeviceInputs& x, std::int64_t
 }
 
 void check_product(const DeviceMatrices& w, const DeviceInputs& x, std::int64_t rows, bool tensor_cores,
-                   Random& random, DeviceUnderTest& device) {
+                   Random& random, DeviceUnderTest& device, bool fast = false) {
   const PackedWeight& weight = w.shape();
   CAPTURE(format_name(w.encoded[0].format));
   CAPTURE(weight.rows);
@@ -55,12 +56,12 @@ void check_product(const DeviceMatrices& w, const DeviceInputs& x, std::int64_t 
   for (std::int64_t i = 0; i < weight.rows; ++i) bias[i] = random.normal();
   const Epilogue epilogue{random.chance(50) ? bias.data() : nullptr, random.chance(50)};
   const Product product =
-      multiply(weight, x, 0, rows, {&device, 1 + random.below(9), tensor_cores}, epilogue);
+      multiply(weight, x, 0, rows, {&device, 1 + random.below(9), tensor_cores, fast}, epilogue);
   for (std::int64_t r = 0; r < rows; ++r) {
     const std::vector<double> inputs = x.exact(r);
     for (std::int64_t i = 0; i < weight.rows; ++i) {
       const ReferenceDot dot = dot_row(w.encoded[0].view(), i, inputs.data());
-      double wanted = dot.value, bound = sum_bound(dot, weight);
+      double wanted = dot.value, bound = sum_bound(dot, weight, fast);
       if (epilogue.bias) bound += std::fabs(wanted += bias[i]) * 0x1p-24;
       if (epilogue.add) bound += std::fabs(wanted += kBefore) * 0x1p-24;
       bound *= 1.001;
@@ -156,6 +157,44 @@ TEST_CASE("multiply: the same bits for every number of rows, grid and order of t
       const Product some = multiply(w.shape(), x, first, rows, {&other, processors, way.tensor_cores});
       for (std::int64_t r = 0; r < rows; ++r) CHECK(same_bits(some.row(r), all.row(first + r), out));
     }
+  }
+}
+
+TEST_CASE("multiply: the fast class against exact products") {
+  NIB_RANDOM(random);
+  DeviceUnderTest device(random.seed);
+  if (!device.has_fast_kernels()) return;
+  struct Shape {
+    std::int64_t out, k, rows;
+  };
+  // Tiles that fill no warpgroup, or the block but for one; columns of both kernels; last slices of one
+  // block.
+  for (const Shape shape : {Shape{16, 64, 64}, {1, 32, 65}, {300, 96, 129}, {255, 288, 64}, {272, 832, 100}})
+    for (const Format format : {Format::mxfp4, Format::bf16})
+      check_product(DeviceMatrices(format, 1, shape.out, shape.k, random),
+                    DeviceInputs(shape.rows, shape.k, random), shape.rows, true, random, device, true);
+}
+
+TEST_CASE(
+    "multiply: what the fast class is for, and the same bits there for every grid and order of threads") {
+  NIB_RANDOM(random);
+  DeviceUnderTest device(random.seed);
+  if (!device.has_fast_kernels()) return;
+  constexpr std::int64_t kRows = kFastRows + 7, kOut = 40;
+  for (const Format format : {Format::mxfp4, Format::bf16, Format::q8_0}) {
+    CAPTURE(format_name(format));
+    const std::int64_t k = 1440;
+    const DeviceMatrices w(format, 1, kOut, k, random);
+    const DeviceInputs x(kRows, k, random);
+    const auto product = [&](std::int64_t rows, bool fast) {
+      DeviceUnderTest other(random.bits());
+      return multiply(w.shape(), x, 0, rows, {&other, 1 + random.below(5), true, fast}).out;
+    };
+    const std::vector<float> usual = product(kRows, false);
+    CHECK((product(kRows, true) == usual) == (format == Format::q8_0));
+    CHECK(product(kRows, true) == product(kRows, true));
+    const std::vector<float> few = product(kFastRows - 1, true);
+    CHECK(std::equal(few.begin(), few.end(), usual.begin()));
   }
 }
 

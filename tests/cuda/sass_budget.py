@@ -6,6 +6,11 @@ weight: at the bandwidth of an H200 (4.3 TB/s, 132 multiprocessors at 1.755 GHz)
 multiprocessor, whose 128 lanes then have 0.862 instructions for each of them, and whose 64 lanes of the integer unit 0.431:
 3.67 and 1.83 for a weight of 4.25 bits. What is counted is the shortest way around the loop that both asks for a whole slice
 and multiplies one.
+
+Kernels of the fast class (cuda/bodies/warpgroups.cuh) have one of instructions for a block of 64 inputs: the tensor cores
+take 8 clocks for a column, in which a multiprocessor's four schedulers issue for two warps each. What a product reads in
+registers, nothing may write before a wait has ended that product; and where weights are unpacked, none may wait for all
+that are under way.
 """
 import collections
 import heapq
@@ -22,6 +27,12 @@ KERNELS = ["multiply_kernel.*{}", "experts_kernel.*{}.*GateUp", "experts_kernel.
 # What their names have of the weights, inputs of a slice, bits of a weight with its scale.
 WEIGHTS = [("Mxfp4", 256, 4.25), ("NibblesLess8", 256, 4.5), ("SignedBytes.*ScalesOfHalves", 128, 8.5),
            ("SignedBytes.*ScalesOfSlices", 128, 8.25), ("FloatBytes", 128, 8.25)]
+FAST_ARCHITECTURE = "sm_90a"
+FAST_KERNELS = ["fast_experts_kernel.*GateUp", "fast_experts_kernel.*DownOutputs", "fast_multiply_kernel"]
+FAST_COLUMNS = {"ILi8E": 64, "ILi16E": 128}  # what their names have of N
+FAST_WEIGHTS = {"ILi128ELi512ELi4E": "MXFP4", "ILi0ELi2048ELi1E": "bf16"}  # and of the tiles of weights
+# Of the clocks, for each width: the rest is for waits that the two warps of a scheduler do not hide from each other.
+FAST_BUDGET = {64: 1.05, 128: 0.6}
 INTEGER = {"LOP3", "SHF", "PRMT", "ISETP", "SEL", "LEA", "IADD3", "VIADD", "MOV", "PLOP3"}
 
 
@@ -112,6 +123,66 @@ def way_around(code):
     return [mnemonic(code[i][1]) for i in min(ways, key=len)] if ways else []
 
 
+def loop_of_products(code):
+    """The shortest piece of code that ends in a jump to its beginning and has all products of warpgroups; and what comes
+    behind it, up to the wait for all of them."""
+    products = [i for i, (_, text) in enumerate(code) if mnemonic(text) == "HGMMA"]
+    at = {address: i for i, (address, _) in enumerate(code)}
+    loops = []
+    for i, (_, text) in enumerate(code):
+        jump = re.search(r"\bBRA\b.*?(0x[0-9a-f]+)", text)
+        if products and jump and (to := at.get(int(jump[1], 16), i + 1)) <= products[0] and products[-1] < i:
+            loops.append((to, i + 1))
+    if not loops:
+        return [], []
+    first, end = min(loops, key=lambda each: each[1] - each[0])
+    texts = [text for _, text in code]
+    waits = [i for i, text in enumerate(texts) if i >= end and "WARPGROUP.DEPBAR.LE gsb0, 0x0" in text]
+    return texts[first:end], texts[end : waits[0] if waits else len(texts)]
+
+
+def written(text):
+    """The registers that an instruction writes, as far as it can be the first factor's."""
+    match = re.match(r"(?:@!?U?P[T0-9]+\s+)?(\S+)\s+(?:P[T0-9], )*R(\d+)", text)
+    if not match or match[1].split(".")[0] in ("STS", "STG", "ST", "HGMMA", "BAR", "ISETP", "LDGSTS", "CCTL", "CCTLL2"):
+        return set()
+    first, count = int(match[2]), 4 if ".128" in match[1] else 2 if ".64" in match[1] or ".WIDE" in match[1] else 1
+    return set(range(first, first + count))
+
+
+def broken_products(loop, behind, unpacks):
+    """What is wrong about products under way, in two rounds of a loop and behind it."""
+    closed, open_group = [], set()  # registers that groups of products read
+    for text in loop + loop + behind:
+        if match := re.match(r"HGMMA\S*\s+R\d+, R(\d+), gdesc", text):
+            open_group |= set(range(int(match[1]), int(match[1]) + 4))
+            if "gsb0" in text:
+                closed.append(open_group)
+                open_group = set()
+        elif match := re.search(r"WARPGROUP\.DEPBAR\.LE gsb0, (0x[0-9a-f]+)", text):
+            remaining = int(match[1], 16)
+            if remaining == 0 and unpacks:
+                yield "waits for all products under way"
+            closed = closed[-remaining:] if remaining else []
+        elif changed := written(text) & open_group.union(*closed):
+            yield f"{text} writes R{min(changed)}, which a product under way reads"
+
+
+def check_fast(name, code):
+    """(the budget's line of a kernel of the fast class, what is wrong)"""
+    columns = next(width for part, width in FAST_COLUMNS.items() if part in name)
+    weights = next(format for part, format in FAST_WEIGHTS.items() if part in name)
+    loop, behind = loop_of_products(code)
+    wrong = [f"{name}: {each}" for each in dict.fromkeys(broken_products(loop, behind, weights == "MXFP4"))]
+    if (products := sum(mnemonic(text) == "HGMMA" for text in loop)) != 8:
+        return "", [f"{name}: {products} products of a warpgroup in its loop, expected 8"]
+    share = 2 * len(loop) / (8 * columns)
+    if share > FAST_BUDGET[columns]:
+        wrong.append(f"{name}: over its budget")
+    return (f"{weights}, {columns} columns: {len(loop)} instructions for 64 weights, {share:.0%} of the clocks that tensor "
+            f"cores take for them; the budget is {FAST_BUDGET[columns]:.0%}"), wrong
+
+
 def printed(*command):
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
@@ -160,6 +231,17 @@ def main():
                   f"allows {allowed[0]:.2f} and {allowed[1]:.2f}, the budget is {BUDGET[0]:.0%} and {BUDGET[1]:.0%} of that")
             if any(one > share * most for one, share, most in zip(used, BUDGET, allowed)):
                 wrong.append(f"{name}: over its budget")
+    fast = collections.Counter()
+    for architecture, name, lines in functions(printed(cuobjdump, "-sass", "-arch", FAST_ARCHITECTURE, library)):
+        for part in FAST_KERNELS:
+            if architecture == FAST_ARCHITECTURE and re.search(part, name):
+                line, found = check_fast(name, instructions(lines))
+                fast[part] += 1
+                wrong += found
+                print(f"{part}: {line}")
+    expected = len(FAST_COLUMNS) * len(FAST_WEIGHTS)
+    wrong += [f"{fast[part]} kernels {part} for {FAST_ARCHITECTURE}, expected {expected}" for part in FAST_KERNELS
+              if fast[part] != expected]
     wrong += [f"no kernel {part} for {ARCHITECTURE} was found" for part in sorted({each[0] for each in budgets} - seen)]
     print(f"{kernels} kernels for {', '.join(sorted(architectures))}")
     print("\n".join(wrong))

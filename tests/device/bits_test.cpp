@@ -109,6 +109,27 @@ TEST_CASE("tales: device and processor agree to a tolerance, and choose the same
   }
 }
 
+TEST_CASE(
+    "tales: the fast class is for passes of many rows, where a device has it, and only if it is asked for") {
+  const auto prompt = random_prompt(kFastRows + 6, 4000);
+  const auto logits_of = [&](Placement (*placement)(const ModelConfig&), std::int64_t rows, int device = 0) {
+    RigOptions options = options_of(placement, rows);
+    options.device = device;
+    ModelRig rig(kTalesFolder, options);
+    auto cache = rig.cache();
+    return rig.feed(*cache, prompt);
+  };
+  const std::vector<float> usual = logits_of(all_there, 128), fast = logits_of(fast_there, 128);
+  CHECK(largest_difference(fast, usual) < 0.2);
+  CHECK(same_bits(logits_of(fast_there, kFastRows - 1), usual));
+  const auto device = Device::open(device_library(), 0).take();
+  CHECK(same_bits(fast, usual) == (device->facts().fast == 0));
+  // The same cut once more: a pass of the fast class, then one that is not.
+  const std::vector<float> cut = logits_of(fast_there, kFastRows);
+  CHECK(same_bits(cut, logits_of(fast_there, kFastRows)));
+  if (devices().size() > 1) CHECK(same_bits(logits_of(fast_there, 128, 1), logits_of(all_there, 128, 1)));
+}
+
 TEST_CASE("slow: tales: going back across a window and on again gives the same bits") {
   const auto prompt = random_prompt(200, 4000);
   ModelRig rig(kTalesFolder, options_of(all_there, 64));

@@ -38,6 +38,11 @@ inline std::vector<int> devices() {
 inline Placement all_there(const ModelConfig& config) {
   return Placement::of_last(config.layers, config.layers + 1, false);
 }
+inline Placement fast_there(const ModelConfig& config) {
+  Placement placement = all_there(config);
+  placement.may_be_fast = true;
+  return placement;
+}
 inline Placement experts_here(const ModelConfig& config) {
   return Placement::of_last(config.layers, config.layers + 1, true);
 }

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 
 #include <doctest/doctest.h>
@@ -231,6 +232,31 @@ TEST_CASE("--expert-cache: what plan and explain say of it") {
   CHECK(small.code == 5);
   CHECK(small.err.find("the smallest that does") != std::string::npos);
   CHECK(nibble({"plan", "--expert-cache", "1M"}).code == 2);
+}
+
+TEST_CASE("--fast: explain says which matrices that is about, and whether the device does it") {
+  const auto kernels = [](std::vector<std::string> more) {
+    std::vector<std::string> arguments = {"explain"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    std::map<std::string, std::set<std::string>> of_op;
+    const Json json = told(arguments);
+    for (const Json& item : json.find("items")->items())
+      of_op[item.find("op")->as_string()].insert(item.find("kernel")->as_string());
+    return of_op;
+  };
+  auto fast = kernels({"-ngl", "all", "--fast"});
+  for (const char* op : {"qkv", "project", "experts"}) CHECK(fast[op].contains("wgmma"));
+  for (const char* op : {"route", "head"}) CHECK(fast[op].contains("tiles"));
+  for (const auto& [op, names] : fast) CHECK(!(names.contains("wgmma") && names.contains("tiles")));
+  CHECK(kernels({"-ngl", "all", "--fast", "--device", "1"}) == kernels({"-ngl", "all", "--device", "1"}));
+  CHECK(kernels({"--fast"}) == kernels({}));
+  const auto text = [](const char* device) {
+    return nibble(
+               {"explain", "-ngl", "all", "--fast", "--device", device, "--cuda-library", NIBBLE_FAKE_idle})
+        .out;
+  };
+  CHECK(text("0").find("In passes of 64 rows or more, wgmma") != std::string::npos);
+  CHECK(text("1").find("Nothing is faster with --fast") != std::string::npos);
 }
 
 TEST_CASE("explain names the device of every tensor") {

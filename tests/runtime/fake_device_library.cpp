@@ -37,6 +37,7 @@ std::int32_t describe(std::int32_t index, DeviceFacts* out, DeviceMessage*) {
   out->major = index == 0 ? 9 : 7;
   out->minor = index == 0 ? 0 : 5;
   out->processors = 132;
+  out->fast = index == 0;
   out->memory = std::uint64_t{139} << 30;
   return 0;
 }

@@ -52,6 +52,13 @@ constexpr bool has_tensor_tiles(DeviceForm form) {
   return form != DeviceForm::none && form != DeviceForm::tiles;
 }
 
+// Forms that a device may have kernels of the fast class for (DeviceFacts::fast), which a model may be opened
+// with: another order of additions, and so other bits, for passes of so many rows.
+constexpr bool has_fast_kernel(DeviceForm form) {
+  return form == DeviceForm::mxfp4 || form == DeviceForm::bf16;
+}
+inline constexpr std::int64_t kFastRows = 64;
+
 // Before the tiles of every matrix: a line that begins with a f32, the factor of all of its products.
 inline constexpr std::size_t kDeviceHeaderBytes = 128;
 

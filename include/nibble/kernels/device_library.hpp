@@ -15,7 +15,7 @@
 namespace nib::inline v0 {
 
 // Grows with every change of this file, and of anything that both sides take to be the same.
-inline constexpr std::uint32_t kDeviceInterface = 5;
+inline constexpr std::uint32_t kDeviceInterface = 6;
 // Major, minor and patch of this nibble, three digits each.
 inline constexpr std::uint32_t kDeviceVersion =
     NIBBLE_VERSION_MAJOR * 1'000'000 + NIBBLE_VERSION_MINOR * 1'000 + NIBBLE_VERSION_PATCH;
@@ -30,7 +30,7 @@ struct DeviceFacts {
   char name[128];             // "NVIDIA H200", zero-terminated
   std::int32_t major, minor;  // of the compute capability
   std::int32_t processors;    // streaming multiprocessors
-  std::int32_t reserved;      // zero
+  std::int32_t fast;          // 1: it has kernels of the fast class (device_layout.hpp), 0: it has none
   std::uint64_t memory;       // bytes in all
 };
 

@@ -26,6 +26,7 @@ struct OpContext {
   std::byte* expert_inputs;  // packed inputs of the down projection, same size rule
   float* tiles;              // [threads][tile_floats]
   std::int64_t tile_floats;  // R * 64
+  bool may_be_fast = false;  // of devices: products of many rows may be of the fast class (kFastRows)
 };
 
 // The strips of a matrix that thread `index` of `count` multiplies, cut at multiples of `grain`: the same

@@ -20,6 +20,7 @@ struct LayerPlacement {
 struct Placement {
   std::vector<LayerPlacement> layers{};  // of each layer; empty: the host computes all
   Place head = Place::host;              // embeddings are looked up by the host
+  bool may_be_fast = false;              // products of the device (kFastRows in kernels/device_layout.hpp)
 
   // The last `device_layers` of `layers` on the device, if it is more than there are with the head; experts
   // stay with the host if so wished.

@@ -20,9 +20,10 @@ enum class KernelKind : std::uint8_t {
   vector,   // norms, biases, sinks: widened to f32 when loaded
   cache,    // keys and values
   chain,    // the one kernel of a device for all formats that have none of their own there; right, but slow
+  wgmma,    // of a device: tiles for few rows, and the fast class for kFastRows and more
 };
 constexpr const char* kernel_name(KernelKind kind) {
-  constexpr const char* names[] = {"tiles", "records", "lookup", "vector", "cache", "chain"};
+  constexpr const char* names[] = {"tiles", "records", "lookup", "vector", "cache", "chain", "wgmma"};
   return names[static_cast<int>(kind)];
 }
 

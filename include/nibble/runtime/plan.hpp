@@ -42,6 +42,11 @@ struct ModelOptions {
   // all layers have equally many slots, whose experts are copied there from page-locked memory of the host as
   // tokens choose them. The bits of results are the same.
   std::uint64_t expert_cache_bytes = 0;
+  // Products of long prompts may be of the fast class, where the device has kernels for it (compute
+  // capability 9.0): of MXFP4 and bf16 matrices of layers, in passes of kFastRows rows or more. They add in
+  // another order than smaller passes do, so that results depend, by rounding, on how a prompt is cut
+  // (prefill_rows).
+  bool may_be_fast = false;
   ProgressSink progress{};
   const Cancel* cancel = nullptr;
   const FileSystem* files = nullptr;  // null: the disk
