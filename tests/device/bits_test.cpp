@@ -110,11 +110,14 @@ TEST_CASE("tales: device and processor agree to a tolerance, and choose the same
 }
 
 TEST_CASE(
-    "tales: the fast class is for passes of many rows, where a device has it, and only if it is asked for") {
+    "slow: tales: the fast class is for passes of many rows, where a device has it, and only if it is asked "
+    "for") {
   const auto prompt = random_prompt(kFastRows + 6, 4000);
-  const auto logits_of = [&](Placement (*placement)(const ModelConfig&), std::int64_t rows, int device = 0) {
+  const auto logits_of = [&](Placement (*placement)(const ModelConfig&), std::int64_t rows, int device = 0,
+                             std::uint32_t slots = 0) {
     RigOptions options = options_of(placement, rows);
     options.device = device;
+    options.expert_slots = slots;
     ModelRig rig(kTalesFolder, options);
     auto cache = rig.cache();
     return rig.feed(*cache, prompt);
@@ -124,6 +127,8 @@ TEST_CASE(
   CHECK(same_bits(logits_of(fast_there, kFastRows - 1), usual));
   const auto device = Device::open(device_library(), 0).take();
   CHECK(same_bits(fast, usual) == (device->facts().fast == 0));
+  // With experts that take turns.
+  CHECK(same_bits(logits_of(fast_there, 128, 0, 6), fast));
   // The same cut once more: a pass of the fast class, then one that is not.
   const std::vector<float> cut = logits_of(fast_there, kFastRows);
   CHECK(same_bits(cut, logits_of(fast_there, kFastRows)));
