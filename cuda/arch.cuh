@@ -27,11 +27,15 @@
 namespace nib::inline v0::cuda {
 
 // The two ways to compute products (bodies/slice.cuh), and which of them there is code of for the device that
-// is compiled for: with tensor cores, where it has those of bf16; without them where it has not, and where
-// tests compare both.
+// is compiled for: with tensor cores, where it has those of bf16; without them where it has not, and for
+// tests on a device, which compare both.
 #if defined(__CUDA_ARCH__)
 inline constexpr bool kHasTensorCode = __CUDA_ARCH__ >= 800;
-inline constexpr bool kHasSimtCode = __CUDA_ARCH__ < 800 || __CUDA_ARCH__ == 800 || __CUDA_ARCH__ == 900;
+#if defined(NIBBLE_SIMT_EVERYWHERE)
+inline constexpr bool kHasSimtCode = true;
+#else
+inline constexpr bool kHasSimtCode = __CUDA_ARCH__ < 800;
+#endif
 #else
 inline constexpr bool kHasTensorCode = true, kHasSimtCode = true;
 #endif

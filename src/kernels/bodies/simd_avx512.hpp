@@ -136,38 +136,13 @@ struct Avx512 {
                                        _mm512_loadu_si512(table.data() + 32));
     }
   }
-  // Thirty-two codes of a sign and seven bits, those of the upper halves first, as pairs; `table` has the
-  // words of codes without sign.
-  template <const auto& table>
-  static P signed_words(const void* from) {
-    static_assert(table.size() == 128);
-    alignas(64) static constexpr std::uint16_t kPlaces[32] = {16, 0,  17, 1,  18, 2,  19, 3,  20, 4,  21,
-                                                              5,  22, 6,  23, 7,  24, 8,  25, 9,  26, 10,
-                                                              27, 11, 28, 12, 29, 13, 30, 14, 31, 15};
-    const P bytes = _mm512_cvtepu8_epi16(_mm256_loadu_si256(static_cast<const __m256i*>(from)));
-    const P codes = _mm512_permutexvar_epi16(_mm512_load_si512(kPlaces), bytes);
-    const auto quarter = [](int i) { return _mm512_loadu_si512(table.data() + 32 * i); };
-    const P below = _mm512_permutex2var_epi16(quarter(0), codes, quarter(1));
-    const P above = _mm512_permutex2var_epi16(quarter(2), codes, quarter(3));
-    const P word = _mm512_mask_mov_epi16(below, _mm512_test_epi16_mask(codes, _mm512_set1_epi16(64)), above);
-    const P sign = _mm512_and_si512(_mm512_slli_epi16(codes, 8), _mm512_set1_epi16(INT16_MIN));
-    return _mm512_or_si512(word, sign);
-  }
-  // Two rows of thirty-two codes as pairs, in two vectors; `table` has the words of magnitudes, which are the
-  // codes without their highest bit, or, kTwos, those of numbers in two's complement.
+  // Sixty-four codes as pairs: bytes 2i and 2i + 1 of the lower half of each sixteen make a pair of the first
+  // vector, those of the upper half one of the second. `table` has the words of magnitudes, which are codes
+  // without their highest bit, the sign, or, kTwos, numbers in two's complement.
   template <const auto& table, bool kTwos>
-  static void signed_pairs(const void* even, const void* odd, P* to) {
+  static void signed_pairs(P codes, P* to) {
     static_assert(table.size() == 128);
     static constexpr auto kLow = bytes_of_words<0>(table), kHigh = bytes_of_words<8>(table);
-    static constexpr auto kPlaces = [] {  // so that unpacking words brings sixteen positions into each vector
-      std::array<std::uint8_t, 64> places{};
-      for (std::size_t i = 0; i < 64; ++i)
-        places[i] = static_cast<std::uint8_t>(i % 2 * 32 + i / 8 % 2 * 16 + i / 16 * 4 + i % 8 / 2);
-      return places;
-    }();
-    const auto rows = [](const void* row) { return _mm256_loadu_si256(static_cast<const __m256i*>(row)); };
-    P codes = _mm512_inserti64x4(_mm512_castsi256_si512(rows(even)), rows(odd), 1);
-    codes = _mm512_permutexvar_epi8(_mm512_loadu_si512(kPlaces.data()), codes);
     const P magnitudes = kTwos ? _mm512_abs_epi8(codes) : codes;
     const auto looked = [&](const auto& bytes) {
       return _mm512_permutex2var_epi8(_mm512_loadu_si512(bytes.data()), magnitudes,
@@ -177,6 +152,30 @@ struct Avx512 {
     const P high = _mm512_or_si512(looked(kHigh), sign);
     to[0] = _mm512_unpacklo_epi8(low, high);
     to[1] = _mm512_unpackhi_epi8(low, high);
+  }
+  // Of vector v (0 or 1) and lane r: bytes even + v * next + r and odd + v * next + r.
+  template <std::size_t even, std::size_t odd, std::size_t next>
+  static P paired_bytes(P bytes) {
+    static constexpr auto kPlaces = [] {
+      std::array<std::uint8_t, 64> places{};
+      for (std::size_t i = 0; i < 64; ++i)
+        places[i] =
+            static_cast<std::uint8_t>((i % 2 == 0 ? even : odd) + i / 8 % 2 * next + i / 16 * 4 + i % 8 / 2);
+      return places;
+    }();
+    return _mm512_permutexvar_epi8(_mm512_loadu_si512(kPlaces.data()), bytes);
+  }
+  // Two rows of thirty-two codes, even and odd.
+  template <const auto& table, bool kTwos>
+  static void signed_pairs(const void* even, const void* odd, P* to) {
+    const auto row = [](const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); };
+    const P codes = _mm512_inserti64x4(_mm512_castsi256_si512(row(even)), row(odd), 1);
+    signed_pairs<table, kTwos>(paired_bytes<0, 32, 16>(codes), to);
+  }
+  // Four rows of sixteen codes: odd, even, odd, even.
+  template <const auto& table>
+  static void signed_pairs(const void* rows, P* to) {
+    signed_pairs<table, false>(paired_bytes<16, 0, 32>(_mm512_loadu_si512(rows)), to);
   }
   static F of_integers(P p) {
 #if defined(NIB_EMULATE_AVX512)

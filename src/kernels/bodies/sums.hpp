@@ -1,7 +1,7 @@
 // The decoders of bf16 numerics for codes times scales, but of MXFP4: inputs meet the codes, which bf16 holds
-// (those of NF4 and bitsandbytes' FP4, which it does not, as f32), and the scale multiplies the sum of a run. The
-// order is that of chain_sums (canonical.hpp): in each run the pair dots of its own sum, one chain over them.
-// MXFP8 could be folded as MXFP4 is, but for scales of both ends, and NaNs: this has no such cases.
+// (those of NF4 and bitsandbytes' FP4, which it does not, as f32), and the scale multiplies the sum of a run.
+// The order is that of chain_sums (canonical.hpp): in each run the pair dots of its own sum, one chain over
+// them. MXFP8 could be folded as MXFP4 is, but for scales of both ends, and NaNs: this has no such cases.
 //
 // A whole number counts 2^24 here, which is what the top byte of a dword becomes without being shifted down.
 #pragma once
@@ -56,8 +56,8 @@ struct Levels {
 
 // Codes as vectors of pairs: of levels, or looked up where there are few of them.
 template <class A, class Codes>
-requires(A::kPairDot && !requires { Codes::kCount; } && !requires { Codes::kAnyFloats; })
-struct Levels<A, Codes> {
+requires(
+    A::kPairDot && !requires { Codes::kCount; } && !requires { Codes::kAnyFloats; }) struct Levels<A, Codes> {
   using Sums = PairSums<A>;
   struct Octet {
     typename Codes::template Octet<A> codes;
@@ -99,12 +99,15 @@ template <class A, bool kIsE4M3>
 requires(A::kPairDot) struct Levels<A, FloatBytes<kIsE4M3>> {
   using Sums = PairSums<A>;
   struct Octet {
-    Lines lines;
-    [[gnu::always_inline]] typename A::P step(int s) const {
-      return A::template signed_words<kFp8Words<kIsE4M3>>(lines[s / 2] + s % 2 * 32);
-    }
+    typename A::P steps[4];
+    [[gnu::always_inline]] typename A::P step(int s) const { return steps[s]; }
   };
-  static Octet open(const Tile& tile, int octet) { return {Lines(tile, octet * 2)}; }
+  static Octet open(const Tile& tile, int octet) {
+    const Lines lines(tile, octet * 2);
+    Octet opened;
+    for (int i = 0; i < 2; ++i) A::template signed_pairs<kFp8Words<kIsE4M3>>(lines[i], opened.steps + 2 * i);
+    return opened;
+  }
 };
 
 // One for all whose panels are alike.
