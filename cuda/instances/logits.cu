@@ -186,7 +186,7 @@ NIB_DEVICE void list_likely(const DigestArgs& args, const Share& at, const float
 }
 
 // wanted: that many blocks have a logit of the list at least; 0: all that weigh anything are listed.
-NIB_KERNEL void NIB_FITS(kThreads, 4) digest_kernel(DigestArgs args, int wanted) {
+NIB_KERNEL void NIB_FITS(kThreads, 3) digest_kernel(DigestArgs args, int wanted) {
   wait_for_kernel_before();
   const Share at = share_of(args);
   if (at.block >= at.blocks) return;
