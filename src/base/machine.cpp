@@ -49,8 +49,7 @@ CpuFeatures cpu_features() {
   features.avx512_bf16 = features.avx2_fma && __builtin_cpu_supports("avx512f") &&
                          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
                          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni") &&
-                         __builtin_cpu_supports("avx512vbmi") &&
-                         __builtin_cpu_supports("avx512bf16");
+                         __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512bf16");
   return features;
 }
 #elif defined(__aarch64__)

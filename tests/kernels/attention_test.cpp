@@ -237,9 +237,8 @@ std::vector<std::int64_t> some_positions(std::size_t count, std::int64_t most, R
 
 TEST_CASE("attention: every head width and group, windows, sinks, formats, across pages and chunks") {
   NIB_RANDOM(random);
-  constexpr Shape kShapes[] = {{8, 1, 64},  {3, 1, 24}, {5, 1, 16}, {4, 4, 80},
-                               {2, 1, 256}, {7, 1, 40}, {6, 2, 32}, {1, 1, 2},
-                               {35, 1, 48}};
+  constexpr Shape kShapes[] = {{8, 1, 64}, {3, 1, 24}, {5, 1, 16}, {4, 4, 80}, {2, 1, 256},
+                               {7, 1, 40}, {6, 2, 32}, {1, 1, 2},  {35, 1, 48}};
   for (const Shape& shape : kShapes)
     for (const std::int64_t window :
          {std::int64_t{0}, std::int64_t{1}, std::int64_t{24}, std::int64_t{128}, std::int64_t{300}}) {
