@@ -107,9 +107,9 @@ TEST_CASE("kernels of a layer of gpt-oss whose experts take turns in slots") {
     const auto launches = [&](std::size_t tokens) {
       return launches_of(kTalesFolder, tokens, device, KvFormat::automatic, 4);
     };
-    CHECK(launches(1) == "q2 a1 p1 r1 e4 " + times(5, "q1 a1 p1 r1 e4 ") + "h2 ");
-    CHECK(launches(8) == "q2 a1 p1 r1 e13 " + times(5, "q1 a1 p1 r1 e13 ") + "h2 ");
-    CHECK(launches(9) == "q3 a1 p2 r3 e20 " + times(4, "q2 a1 p2 r3 e20 ") + "q2 a1 p2 r3 e19 h2 ");
+    CHECK(launches(1) == "q2 a1 p1 e4 " + times(5, "q1 a1 p1 e4 ") + "h1 ");
+    CHECK(launches(8) == "q2 a1 p1 e13 " + times(5, "q1 a1 p1 e13 ") + "h1 ");
+    CHECK(launches(9) == "q3 a1 p5 e20 " + times(5, "q2 a1 p5 e20 ") + "h1 ");
   }
 }
 
