@@ -30,12 +30,14 @@ inline constexpr int kMaxHeadDim = 256;  // what model/config.hpp lets through
 struct Wanted {
   const std::byte* from;  // what the steps of a loop ask for, as many bytes as they read; null: nothing
   int turn, turns;        // of the blocks of heads that pass over the same bytes, each has its share
-  Wanted after(std::size_t bytes) const { return {from ? from + bytes : nullptr, turn, turns}; }
+  [[gnu::always_inline]] Wanted after(std::size_t bytes) const {
+    return {from ? from + bytes : nullptr, turn, turns};
+  }
 };
 template <int kBytes>  // that a step reads
 class AskAhead {
  public:
-  explicit AskAhead(const Wanted& wanted)
+  [[gnu::always_inline]] explicit AskAhead(const Wanted& wanted)
       : from_(wanted.from),
         wait_(wanted.from ? wanted.turn * kSteps : -1),
         pause_(wanted.turns * kSteps - 1) {}
