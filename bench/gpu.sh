@@ -42,8 +42,8 @@ model() {
 command -v nvidia-smi > /dev/null && nvidia-smi > "$out/nvidia-smi.txt" 2>&1
 : > "$out/gpu.md"
 
-stage build-configure 60 cmake -S . -B "$build" -G "${CMAKE_GENERATOR:-Unix Makefiles}" -DCMAKE_BUILD_TYPE=Release -DNIBBLE_SIMT_EVERYWHERE=ON \
-  -DNIBBLE_CUDA=ON -DNIBBLE_BUILD_TESTS=ON -DNIBBLE_BUILD_BENCHES=ON
+stage build-configure 60 cmake -S . -B "$build" -G "${CMAKE_GENERATOR:-Unix Makefiles}" -DCMAKE_BUILD_TYPE=Release \
+  -DNIBBLE_CUDA=ON -DNIBBLE_SIMT_EVERYWHERE=ON -DNIBBLE_BUILD_TESTS=ON -DNIBBLE_BUILD_BENCHES=ON
 stage build-library 300 cmake --build "$build" -j "$(nproc)" --target nibble_cuda bench_device bench_device_floors \
   test_device test_cuda_on_device
 export NIBBLE_TEST_CUDA_LIBRARY="$build/lib/libnibble-cuda.so"

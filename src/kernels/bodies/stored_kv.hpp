@@ -2,6 +2,7 @@
 #pragma once
 
 #include <nibble/base/float16.hpp>
+#include <nibble/formats/small_floats.hpp>
 #include <nibble/kernels/ops.hpp>
 
 #include <array>
@@ -94,11 +95,8 @@ struct Int8Codes {
 struct E4M3Codes {
   static constexpr float kLargest = 448;
   static constexpr bool kTwos = false;
-  static constexpr float magnitude(int code) {
-    float value = static_cast<float>(code < 8 ? code : 8 + code % 8) * 0x1p-9f;
-    for (int exponent = code / 8; exponent > 1; --exponent) value *= 2;
-    return value;
-  }
+  // (127, a NaN there, is never written.)
+  static constexpr float magnitude(int code) { return E4M3::decode(static_cast<E4M3::Code>(code)); }
   // Of |x| below 464, what lies beyond would be 480: below 2^-6 in steps of 2^-9, else rounded to three bits
   // behind the leading one.
   [[gnu::always_inline]] static std::byte encode(float x) {
