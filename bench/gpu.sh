@@ -6,8 +6,8 @@
 # Builds nibble with CUDA, runs the kernels' tests and those of whole models (and some of them under compute-sanitizer,
 # where it is installed), measures what the device can do, then random models of the shapes of gpt-oss-20b and -120b.
 # OUT gets logs, JSON and one table, OUT/gpu.md. Stages that fail do not stop those after them; the exit status tells.
-# About eleven minutes on a machine with sixteen processors and an H200; NIBBLE_GPU_STAGES picks some: "build test sanitize
-# floors 20b 120b".
+# About nine minutes on a machine with sixteen processors and an H200, by estimate; NIBBLE_GPU_STAGES picks some: "build test
+# sanitize floors 20b 120b", which are all but "fast": prompts in the fast class, two minutes more.
 set -u
 out=${1:?"usage: bench/gpu.sh OUT [TEST_DATA]"}
 [ $# -ge 2 ] && NIBBLE_TEST_DATA=$(cd "$2" && pwd) && export NIBBLE_TEST_DATA
@@ -30,13 +30,12 @@ stage() {
     tail -n 5 "$out/$name.log" | sed 's/^/        /'
   fi
 }
-# model SHAPE-WHAT LIMIT_SECONDS OPTIONS...
+# model NAME SHAPE LIMIT_SECONDS OPTIONS...
 model() {
-  shape_and_what=$1 seconds=$2
-  shift 2
-  stage "$shape_and_what" "$seconds" "$build/bench/bench_device" --cuda-library "$build/lib" \
-    --shape "${shape_and_what%%-*}" --floors "$out/floors.json" --markdown "$out/gpu.md" \
-    --json "$out/$shape_and_what.json" "$@"
+  what=$1 shape=$2 seconds=$3
+  shift 3
+  stage "$what" "$seconds" "$build/bench/bench_device" --cuda-library "$build/lib" --shape "$shape" \
+    --floors "$out/floors.json" --markdown "$out/gpu.md" --json "$out/$what.json" "$@"
 }
 
 command -v nvidia-smi > /dev/null && nvidia-smi > "$out/nvidia-smi.txt" 2>&1
@@ -55,13 +54,13 @@ if command -v compute-sanitizer > /dev/null; then
   stage sanitize 120 compute-sanitizer --error-exitcode 1 "$build/tests/device/test_device" --test-case='tales: *'
 fi
 stage floors 30 sh -c "'$build/bench/bench_device_floors' > '$out/floors.json'"
-model 20b-short 90 --contexts 0 --batches 1,2,4,8,16,32,64 --prompts 512,2048
-model 20b-fast 90 --fast --contexts 0 --batches 1 --prompts 512,2048,8192
-model 20b-long 90 --contexts 8192,32768 --batches 1 --prompts 8192
-model 20b-half 90 --expert-percent 50 --contexts 0 --batches 1,8 --prompts 512
-model 120b-short 150 --contexts 0 --batches 1,8,64 --prompts 512,2048
-model 120b-fast 120 --fast --contexts 0 --batches 1 --prompts 512,2048,8192
-model 120b-long 120 --contexts 8192,32768 --batches 1 --prompts 8192
+model 20b-short 20b 90 --contexts 0 --batches 1,2,4,8,16,32,64 --prompts 512,2048
+model fast-20b 20b 90 --fast --contexts 0 --batches 1 --prompts 512,2048,8192
+model 20b-long 20b 90 --contexts 8192,32768 --batches 1 --prompts 8192
+model 20b-half 20b 90 --expert-percent 50 --contexts 0 --batches 1,8 --prompts 512
+model 120b-short 120b 150 --contexts 0 --batches 1,8,64 --prompts 512,2048
+model fast-120b 120b 120 --fast --contexts 0 --batches 1 --prompts 512,2048,8192
+model 120b-long 120b 120 --contexts 8192,32768 --batches 1 --prompts 8192
 
 printf '%4d s  done:%s\n' $(($(date +%s) - begun)) "${failed:- nothing failed}"
 cat "$out/gpu.md"
