@@ -487,7 +487,10 @@ template <class A>
 struct CountsInScales {
   static constexpr ScaleRange kScales = ScaleRange::narrow;
   static constexpr bool kRescales = true;
-  static const std::byte* scales(const Tile& tile, int octet) { return tile.scale(octet / 4 * 16); }
+  static constexpr int kScaleOctets = 4;  // that have a scale together
+  static const std::byte* scales(const Tile& tile, int octet) {
+    return tile.scale(octet / kScaleOctets * 16);
+  }
 };
 
 // MXFP4 by levels alone: a sum is counted in units of the scale of the group it has come to, and multiplied

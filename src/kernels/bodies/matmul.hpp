@@ -83,6 +83,16 @@ struct Octets {
   decltype(D::open(Tile(), 0)) of[T];
 };
 
+// A strip's sums, in units of `unit` so far, in units of `next`.
+template <class D, int W>
+[[gnu::always_inline]] inline void count_in_units_of(const std::byte* next, const std::byte*& unit,
+                                                     typename D::Arch::F (&sums)[W]) {
+  const auto ratio = D::Arch::e8m0_ratio(unit, next);
+#pragma GCC unroll 4
+  for (auto& sum : sums) sum = D::Arch::mul(sum, ratio);
+  unit = next;
+}
+
 // One tile of each of T strips from `first` on, W rows, octet after octet, step by step in turn. units: the
 // scales that sums are counted in, of decoders that rescale.
 template <class D, int T, int W>
@@ -99,27 +109,25 @@ template <class D, int T, int W>
     for (int r = 0; r < W; ++r) acc[s][r] = sums[s][r];
   }
   const int octets = tiles.octets(t);
-  for (int o = 0; o < octets; ++o, x += D::kSteps * W) {
-    if constexpr (D::kDecodes) ahead.ask(T);
+  for (int o = 0; o < octets;) {
+    int end = octets;
+    if constexpr (D::kRescales) {
+      end = std::min(o + D::kScaleOctets, octets);
 #pragma GCC unroll 4
-    for (int s = 0; s < T; ++s) {
-      if constexpr (D::kRescales)
-        if (const std::byte* unit = D::scales(tile[s], o); unit != units[s]) {
-          const auto ratio = A::e8m0_ratio(units[s], unit);
-#pragma GCC unroll 4
-          for (auto& sum : acc[s]) sum = A::mul(sum, ratio);
-          units[s] = unit;
-        }
+      for (int s = 0; s < T; ++s) count_in_units_of<D>(D::scales(tile[s], o), units[s], acc[s]);
     }
-    const Octets<D, T> octet(tile, o, std::make_index_sequence<T>());
+    for (; o < end; ++o, x += D::kSteps * W) {
+      if constexpr (D::kDecodes) ahead.ask(T);
+      const Octets<D, T> octet(tile, o, std::make_index_sequence<T>());
 #pragma GCC unroll 8
-    for (int j = 0; j < D::kSteps; ++j) {
-      if constexpr (!D::kDecodes) ask_for_line<D>(tile, T, o, j);
+      for (int j = 0; j < D::kSteps; ++j) {
+        if constexpr (!D::kDecodes) ask_for_line<D>(tile, T, o, j);
 #pragma GCC unroll 4
-      for (int s = 0; s < T; ++s) {
-        const auto w = octet.of[s].step(j);
+        for (int s = 0; s < T; ++s) {
+          const auto w = octet.of[s].step(j);
 #pragma GCC unroll 4
-        for (int r = 0; r < W; ++r) acc[s][r] = D::mac(acc[s][r], w, x[j * W + r]);
+          for (int r = 0; r < W; ++r) acc[s][r] = D::mac(acc[s][r], w, x[j * W + r]);
+        }
       }
     }
   }
