@@ -13,7 +13,9 @@ that is printed is the median of the rounds, beside the least and the largest.
 What a command prints is understood where it is the JSON of `nibble bench --json` or of `llama-bench -o json`. For any other,
 --pattern says how to find a rate in tokens per second: the first group of REGEX, in what NAME prints, is that of MEASURE
 ("prefill 512", "decode 128"). MODEL and MODEL.gguf should hold the same weights: `nibble quantize` writes the one from the
-other.
+other. Random weights of gpt-oss-20b's shape will do:
+
+    bench_model --layers 8 --keep DIR; nibble quantize DIR MODEL.gguf -f mxfp4 --only experts
 """
 import argparse
 import json

@@ -26,7 +26,7 @@ using namespace nib;
 using Clock = std::chrono::steady_clock;
 
 struct Options {
-  std::string model, backend, numerics = "bf16", folder;
+  std::string model, backend, numerics = "bf16", folder, keep;
   bench::GptOssShape shape;
   std::uint32_t prompt = 512, decode = 32;
   int threads = 0, rounds = 3;
@@ -112,6 +112,17 @@ Timing measure(const std::shared_ptr<Runtime>& runtime, const std::string& path,
   return timing;
 }
 
+// For other programs to be measured by.
+void write_only(const Options& options) {
+  std::error_code error;
+  std::filesystem::create_directories(options.keep, error);
+  if (error || !std::filesystem::is_empty(options.keep, error)) {
+    std::fprintf(stderr, "bench_model: %s is not an empty folder\n", options.keep.c_str());
+    std::exit(1);
+  }
+  write_checkpoint(options.keep, options.shape);
+}
+
 void bench_model(const Options& options) {
   const auto runtime = expect(Runtime::create({.threads = options.threads}));
   const Backend* backend = expect(runtime->backend(options.backend));
@@ -162,6 +173,7 @@ int main(int argc, char** argv) {
   app.add_option("--layers", options.shape.layers, "layers of the random model")->capture_default_str();
   app.add_option("--vocabulary", options.shape.vocabulary, "its vocabulary")->capture_default_str();
   app.add_option("--folder", options.folder, "where to write it (default: the temporary folder)");
+  app.add_option("--keep", options.keep, "only write the random model, here, and leave it (bench/compare.py)");
   app.add_option("--prompt", options.prompt, "prompt tokens")
       ->check(CLI::Range(1, 100000))
       ->capture_default_str();
@@ -176,5 +188,5 @@ int main(int argc, char** argv) {
   app.add_option("--numerics", options.numerics, "bf16, f32 or int8")
       ->check(CLI::IsMember({"bf16", "f32", "int8"}));
   CLI11_PARSE(app, argc, argv);
-  bench_model(options);
+  options.keep.empty() ? bench_model(options) : write_only(options);
 }

@@ -122,6 +122,7 @@ class KeyWriter {
   Status write_tokenizer() {
     if (!checkpoint_.tokenizer_path) {
       notes_.push_back("there is no tokenizer.json, so the file has no tokenizer either");
+      out_.add("tokenizer.ggml.model", std::string_view("no_vocab"));  // without it llama.cpp refuses the file
       return {};
     }
     NIB_ASSIGN(const std::unique_ptr<File> file, files_.open(*checkpoint_.tokenizer_path));
