@@ -22,7 +22,8 @@ struct Avx2Verbs {
     __m256i lo, hi;
   };
   static constexpr bool kPairDot = false;
-  static constexpr int kBlockRows = 6;     // 12 accumulators of 16 registers
+  static constexpr int kBlockRows = 6;  // 12 accumulators of 16 registers
+  static constexpr int kDirectRows = 4;
   static constexpr int kDirectStrips = 4;  // 8 accumulators
   static constexpr int kChains = 2;        // of two each, beside 8 registers of codes
   static constexpr int kHeadBlock = 4;     // query heads that share a pass over keys and values

@@ -35,6 +35,7 @@ struct Avx512 {
   using P = __m512i;
   static constexpr bool kPairDot = true;
   static constexpr int kBlockRows = 12;     // two strips: 24 accumulators of 32 registers
+  static constexpr int kDirectRows = 12;    // of pairs and of what is only read (matmul.hpp)
   static constexpr int kDirectStrips = 16;  // accumulators of the direct kernel
   static constexpr int kChains = 8;         // of them, those between two stores
   static constexpr int kHeadBlock = 8;      // query heads that share a pass over keys and values
@@ -264,12 +265,19 @@ struct Avx512 {
   // Whether the magnitudes of all bf16 in `count` dwords (a multiple of 4) are at most that of the bits
   // `most`.
   static bool pairs_below(const void* x, std::int64_t count, int most) {
-    const auto* fours = static_cast<const __m128i*>(x);
-    __m128i highest = _mm_setzero_si128();
-    for (std::int64_t i = 0; i < count / 4; ++i)
-      highest = _mm_max_epu16(highest, _mm_and_si128(_mm_loadu_si128(fours + i), _mm_set1_epi16(INT16_MAX)));
-    const __m128i ceiling = _mm_set1_epi16(static_cast<std::int16_t>(most));
-    return _mm_movemask_epi8(_mm_cmpeq_epi16(_mm_max_epu16(highest, ceiling), ceiling)) == 0xffff;
+    const auto* dwords = static_cast<const std::uint32_t*>(x);
+    const P magnitude = _mm512_set1_epi16(INT16_MAX), ceiling = _mm512_set1_epi16(static_cast<short>(most));
+    P highest = _mm512_setzero_si512();
+    std::int64_t i = 0;
+    for (; i + 16 <= count; i += 16)
+      highest = _mm512_max_epu16(highest, _mm512_and_si512(_mm512_loadu_si512(dwords + i), magnitude));
+    for (; i < count; i += 4) {
+      const __m128i last = _mm_loadu_si128(reinterpret_cast<const __m128i*>(dwords + i));
+      highest = _mm512_max_epu16(
+          highest, _mm512_and_si512(_mm512_inserti32x4(_mm512_setzero_si512(), last, 0), magnitude));
+    }
+    const P above = _mm512_subs_epu16(highest, ceiling);
+    return _mm512_test_epi16_mask(above, above) == 0;
   }
   static P e8m0_pairs(const void* from) {
     const P both = _mm512_mullo_epi32(widen(from), _mm512_set1_epi32(0x0080'0080));

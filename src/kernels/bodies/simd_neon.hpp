@@ -25,7 +25,8 @@ struct Neon {
     U a, b, c, d;
   };
   static constexpr bool kPairDot = false;
-  static constexpr int kBlockRows = 6;     // 24 accumulators of 32 registers
+  static constexpr int kBlockRows = 6;  // 24 accumulators of 32 registers
+  static constexpr int kDirectRows = 4;
   static constexpr int kDirectStrips = 4;  // 16 accumulators
   static constexpr int kChains = 2;        // of four each, beside 16 registers of codes
   static constexpr int kHeadBlock = 4;     // query heads that share a pass over keys and values

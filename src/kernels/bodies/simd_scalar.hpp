@@ -21,6 +21,7 @@ struct Scalar {
   };
   static constexpr bool kPairDot = false;
   static constexpr int kBlockRows = 4;  // rows of activations in one register block
+  static constexpr int kDirectRows = 4;
   static constexpr int kChains = 1;
   static constexpr int kDirectStrips = 0;  // no direct kernel: the panel costs nothing beside such an fma
   static constexpr int kHeadBlock = 4;     // query heads that share a pass over keys and values
