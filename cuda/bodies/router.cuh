@@ -8,7 +8,8 @@
 // stripes.cuh and grouped.cuh: a logit has the same bits in this kernel, in one of its own and in a prompt's.
 //
 // One block adds them up, not every block of the kernel that reads the choice: of eight rows of 2880 numbers
-// and 128 experts there are 184 KB, which one multiprocessor reads in 1.6 us at best, and 264 blocks would in 9.
+// and 128 experts there are 184 KB, which one multiprocessor reads in 1.6 us at best, and 264 blocks would in
+// nine.
 #pragma once
 
 #include "choose.cuh"
