@@ -95,11 +95,15 @@ NIB_DEVICE void wait_for_kernel_before() {
 }
 
 // Adds to an integer in global memory and returns what was there. What this thread wrote to memory before is
-// seen by whoever sees the sum, and what others wrote before they added is seen by this thread after.
+// seen by whoever sees the sum, and what others wrote before they added is seen by this thread after; so is
+// what reached either of them through a sync before. (A fence before an addition and one behind it would say
+// more than that: each waits until everybody agrees.)
 NIB_DEVICE std::int32_t add_in_order(std::int32_t* counter, std::int32_t amount) {
-  __threadfence();
-  const std::int32_t before = atomicAdd(counter, amount);
-  __threadfence();
+  std::int32_t before = 0;
+  asm volatile("atom.add.acq_rel.gpu.global.s32 %0, [%1], %2;"
+               : "=r"(before)
+               : "l"(__cvta_generic_to_global(counter)), "r"(amount)
+               : "memory");
   return before;
 }
 

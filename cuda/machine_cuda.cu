@@ -51,12 +51,14 @@ class Entered {
   Status status_;
 };
 
-// Is there code for the device that is current? All kernels are there for the same ones as this.
+// Is there code for the device that is current? All kernels are there for the same ones as this. (The runtime
+// says of a function that it is invalid, too, where it is "not compiled for the proper device architecture".)
 NIB_KERNEL void empty_kernel() {}
 Status check_code(const DeviceFacts& facts) {
   cudaFuncAttributes attributes{};
   const cudaError_t asked = cudaFuncGetAttributes(&attributes, empty_kernel);
-  if (asked == cudaErrorNoKernelImageForDevice || asked == cudaErrorUnsupportedPtxVersion)
+  if (asked == cudaErrorNoKernelImageForDevice || asked == cudaErrorInvalidDeviceFunction ||
+      asked == cudaErrorUnsupportedPtxVersion)
     return Status(Code::unsupported,
                   concat(facts.name, ": this library has no kernels for compute capability ", facts.major,
                          ".", facts.minor));

@@ -39,6 +39,7 @@ NIB_DEVICE std::uint64_t rank_of(float logit, int id) {
 
 // The experts of one row, by a warp; lane l has those with id l modulo 32.
 NIB_DEVICE void choose(const Route& call, int row, int lane) {
+  constexpr int kAtOnce = 4;  // loads that a lane has under way
   const float* const logits = call.logits + row * call.logit_stride;
   std::int32_t* const ids = call.to.chosen + std::int64_t{row} * call.chosen;
   float* const weights = call.to.chosen_weight + std::int64_t{row} * call.chosen;
@@ -48,9 +49,16 @@ NIB_DEVICE void choose(const Route& call, int row, int lane) {
   for (int j = 0; j < call.chosen; ++j) {
     std::uint64_t best = 0;  // of those below the one that was chosen before
     NIB_ROLLED
-    for (int id = lane; id < call.experts; id += 32) {
-      const std::uint64_t rank = rank_of(logits[id], id);
-      if (rank < bound && rank > best) best = rank;
+    for (int first = lane; first < call.experts; first += 32 * kAtOnce) {
+      float read[kAtOnce];
+      NIB_UNROLL
+      for (int i = 0; i < kAtOnce; ++i) read[i] = first + 32 * i < call.experts ? logits[first + 32 * i] : 0;
+      NIB_UNROLL
+      for (int i = 0; i < kAtOnce; ++i) {
+        const int id = first + 32 * i;
+        const std::uint64_t rank = id < call.experts ? rank_of(read[i], id) : 0;
+        if (rank < bound && rank > best) best = rank;
+      }
     }
     NIB_ROLLED
     for (int by = 1; by < 32; by *= 2) {

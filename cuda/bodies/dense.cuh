@@ -64,41 +64,72 @@ struct Dense {
     find_row_factors(call.norm, call.rows, row_factors);
   }
   NIB_DEVICE float factor() const { return *reinterpret_cast<const float*>(call.weight); }
+  NIB_DEVICE float bias(std::int64_t row) const { return call.bias ? call.bias[row] : 0; }
   // What a sum becomes: a number of some column and row of W.
-  NIB_DEVICE float number(float sum, float factor, int column, std::int64_t row) const {
-    const float product = sum * factor * factors.of(column);
-    return call.bias ? product + call.bias[row] : product;
+  NIB_DEVICE float number(float sum, float factor, float of_column, float bias) const {
+    const float product = sum * factor * of_column;
+    return call.bias ? product + bias : product;
   }
-  // The numbers of a tile, bias included; zeros where there are none.
-  NIB_DEVICE LaneSums numbers(int item, int lane, const LaneSums& sums, int first_column = 0) const {
-    const float factor = this->factor();
+
+  // A lane's elements of a tile: two rows of W, two columns. What memory has for them is loaded before
+  // anything is stored, or each load would wait for the store before it.
+  struct Elements {
+    std::int64_t row[2];
+    int column[2];
+    bool has_row[2], has_column[2];
+    NIB_DEVICE bool has(int i) const { return has_row[i / 2] && has_column[i % 2]; }
+  };
+  NIB_DEVICE Elements elements(int item, int lane, int first_column = 0) const {
     const RowsOfTile rows = call.heads.rows(item);
-    LaneSums out{};
+    Elements out;
     NIB_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      const std::int64_t row = rows.row(row_of_element(lane, i));
-      const int column = first_column + column_of_element(lane, i);
-      if (row >= call.tiles.rows || column >= call.rows) continue;
-      out.at[i] = number(sums.at[i], factor, column, row);
+    for (int j = 0; j < 2; ++j) {
+      out.row[j] = rows.row(row_of_element(lane, 2 * j));
+      out.column[j] = first_column + column_of_element(lane, j);
+      out.has_row[j] = out.row[j] < call.tiles.rows;
+      out.has_column[j] = out.column[j] < call.rows;
     }
     return out;
   }
-  // Writes them, or adds them to what is there. Returns what is there now.
-  NIB_DEVICE LaneSums write(int item, int lane, LaneSums numbers, int first_column = 0) const {
-    const RowsOfTile rows = call.heads.rows(item);
+  NIB_DEVICE float& place(const Elements& of, int i) const {
+    return call.out[of.column[i % 2] * call.out_stride + of.row[i / 2]];
+  }
+  // What numbers are added to.
+  NIB_DEVICE LaneSums there(const Elements& of) const {
+    LaneSums out{};
+    NIB_UNROLL
+    for (int i = 0; i < 4; ++i)
+      if (call.add && of.has(i)) out.at[i] = place(of, i);
+    return out;
+  }
+  // The numbers of a tile, bias included; zeros where there are none.
+  NIB_DEVICE LaneSums numbers(const Elements& of, const LaneSums& sums) const {
+    const float factor = this->factor();
+    float biases[2], of_columns[2];
+    NIB_UNROLL
+    for (int j = 0; j < 2; ++j) {
+      biases[j] = of.has_row[j] ? bias(of.row[j]) : 0;
+      of_columns[j] = of.has_column[j] ? factors.of(of.column[j]) : 0;
+    }
+    LaneSums out;
+    NIB_UNROLL
+    for (int i = 0; i < 4; ++i)
+      out.at[i] = of.has(i) ? number(sums.at[i], factor, of_columns[i % 2], biases[i / 2]) : 0;
+    return out;
+  }
+  // Writes them, added to what is there. Returns what is there now.
+  NIB_DEVICE LaneSums write(const Elements& of, LaneSums numbers, const LaneSums& there) const {
     NIB_UNROLL
     for (int i = 0; i < 4; ++i) {
-      const std::int64_t row = rows.row(row_of_element(lane, i));
-      const int column = first_column + column_of_element(lane, i);
-      if (row >= call.tiles.rows || column >= call.rows) continue;
-      float& to = call.out[column * call.out_stride + row];
-      if (call.add) numbers.at[i] = to + numbers.at[i];
-      to = numbers.at[i];
+      if (call.add) numbers.at[i] = there.at[i] + numbers.at[i];
+      if (of.has(i)) place(of, i) = numbers.at[i];
     }
     return numbers;
   }
   NIB_DEVICE void finish(int item, int lane, const LaneSums& sums, int first_column = 0) const {
-    write(item, lane, numbers(item, lane, sums, first_column), first_column);
+    const Elements of = elements(item, lane, first_column);
+    const LaneSums there = this->there(of);
+    write(of, numbers(of, sums), there);
   }
 };
 
@@ -118,10 +149,12 @@ struct DenseAndAfter : Dense<Tiles> {
   }
   NIB_DEVICE void finish(int item, int lane, const LaneSums& sums) const {
     const DenseCall<Tiles>& of = this->call;
-    const LaneSums numbers = this->numbers(item, lane, sums);
+    const auto elements = this->elements(item, lane);
+    const FoldWeights weights = fold_weights(of.next, item, lane);
+    const LaneSums there = this->there(elements), numbers = this->numbers(elements, sums);
     if (of.heads.kv_rows) return place_heads(of.heads, item, lane, numbers, of.rows, of.out, of.out_stride);
-    const LaneSums written = this->write(item, lane, numbers);
-    if (of.next.rows) leave_folded(of.next, item, lane, written.at, of.rows);
+    const LaneSums written = this->write(elements, numbers, there);
+    if (of.next.rows) leave_folded(of.next, item, lane, written.at, weights, of.rows);
     if (lane == 0 && finished.count++ == 0) finished.first = item;
   }
 };

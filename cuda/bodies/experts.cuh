@@ -140,14 +140,41 @@ struct Combine {
   float* x;              // [rows][stride]
   std::int64_t stride;
 
-  // Returns the number of x.
-  NIB_DEVICE float add(int row, std::int64_t column) const {
-    float sum = 0;
-    for (int i = 0; i < experts_per_row; ++i) {
-      const int entry = entry_of_row ? entry_of_row[std::int64_t{row} * experts_per_row + i] : row;
-      sum += outputs[entry * stride + column];
+  // Of so many numbers of x, if they are there: adds what the entries of their rows have left for them.
+  // Leaves in `numbers` what is there then, or zero. Loads come first, as in Dense.
+  template <int kNumbers>
+  NIB_DEVICE void add(float (&numbers)[kNumbers], const bool (&has)[kNumbers], const int (&row)[kNumbers],
+                      const std::int64_t (&column)[kNumbers]) const {
+    constexpr int kAtOnce = 4;  // entries of a row
+    float sums[kNumbers] = {};
+    NIB_UNROLL
+    for (int i = 0; i < kNumbers; ++i) numbers[i] = has[i] ? x[row[i] * stride + column[i]] : 0;
+    NIB_ROLLED
+    for (int first = 0; first < experts_per_row; first += kAtOnce) {
+      int entry[kNumbers][kAtOnce];
+      float read[kNumbers][kAtOnce];
+      NIB_UNROLL
+      for (int i = 0; i < kNumbers; ++i)
+        for (int j = 0; j < kAtOnce; ++j)
+          entry[i][j] = !has[i] || first + j >= experts_per_row ? -1 : entry_of(row[i], first + j);
+      NIB_UNROLL
+      for (int i = 0; i < kNumbers; ++i)
+        for (int j = 0; j < kAtOnce; ++j)
+          read[i][j] = entry[i][j] < 0 ? 0 : outputs[entry[i][j] * stride + column[i]];
+      NIB_UNROLL
+      for (int i = 0; i < kNumbers; ++i)
+        for (int j = 0; j < kAtOnce; ++j) sums[i] += read[i][j];
     }
-    return x[row * stride + column] += sum;
+    NIB_UNROLL
+    for (int i = 0; i < kNumbers; ++i) {
+      numbers[i] += sums[i];
+      if (has[i]) x[row[i] * stride + column[i]] = numbers[i];
+    }
+  }
+
+ private:
+  NIB_DEVICE int entry_of(int row, int i) const {
+    return entry_of_row ? entry_of_row[std::int64_t{row} * experts_per_row + i] : row;
   }
 };
 
@@ -189,15 +216,22 @@ struct DownOutputs : OfExperts<Tiles> {
   NIB_DEVICE void finish(int item, int lane, const LaneSums& sums, int first_column,
                          const float (&of_column)[2]) const {
     const float factor = this->factor(item);
-    const int tile = this->row_tile(item), entries = this->entries(item);
+    const int entries = this->entries(item);
+    const std::int64_t first_row = std::int64_t{this->row_tile(item)} * kTileRows;
+    float biases[2];
+    NIB_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      const std::int64_t row = first_row + row_of_element(lane, 2 * i);
+      biases[i] = row < this->of.shape.rows ? this->bias(item, row) : 0;
+    }
     NIB_UNROLL
     for (int i = 0; i < 4; ++i) {
-      const std::int64_t row = std::int64_t{tile} * kTileRows + row_of_element(lane, i);
+      const std::int64_t row = first_row + row_of_element(lane, i);
       const int column = first_column + column_of_element(lane, i);
       if (row >= this->of.shape.rows || column >= entries) continue;
       const int entry = this->first_entry(item) + column;
       call.outputs[entry * call.combine.stride + row] =
-          (sums.at[i] * factor + this->bias(item, row)) * of_column[i % 2];
+          (sums.at[i] * factor + biases[i / 2]) * of_column[i % 2];
     }
   }
 };
@@ -212,14 +246,19 @@ struct DownAndAdd : DownOutputs<Tiles> {
     const int tile = this->row_tile(item);
     if (!is_last_expert(tile, lane)) return;
     const Combine& combine = this->call.combine;
-    float written[4] = {};
+    const FoldWeights weights = fold_weights(this->call.next, tile, lane);
+    bool has[4];
+    int row[4];  // of x; the tile's rows are its columns
+    std::int64_t column[4];
     NIB_UNROLL
     for (int i = 0; i < 4; ++i) {
-      const std::int64_t row = std::int64_t{tile} * kTileRows + row_of_element(lane, i);
-      const int column = column_of_element(lane, i);
-      if (row < this->of.shape.rows && column < combine.rows) written[i] = combine.add(column, row);
+      row[i] = column_of_element(lane, i);
+      column[i] = std::int64_t{tile} * kTileRows + row_of_element(lane, i);
+      has[i] = column[i] < this->of.shape.rows && row[i] < combine.rows;
     }
-    if (this->call.next.rows) leave_folded(this->call.next, tile, lane, written, combine.rows);
+    float written[4];
+    combine.add(written, has, row, column);
+    if (this->call.next.rows) leave_folded(this->call.next, tile, lane, written, weights, combine.rows);
   }
 
  private:

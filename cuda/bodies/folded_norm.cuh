@@ -54,10 +54,25 @@ NIB_DEVICE void find_row_factors(const FoldedNorm& norm, int rows, float (&found
   if (lane == 0) found[warp] = factor;
 }
 
+// The weights of the lane's two rows of a tile, if there is a norm: for whoever has other loads to wait for.
+struct FoldWeights {
+  float at[2];
+};
+NIB_DEVICE FoldWeights fold_weights(const FoldedRows& to, int tile, int lane) {
+  FoldWeights out;
+  NIB_UNROLL
+  for (int i = 0; i < 2; ++i) {
+    const int row = tile * kTileRows + row_of_element(lane, 2 * i);
+    out.at[i] = to.rows && row < to.norm.width ? to.weight[row] : 0;
+  }
+  return out;
+}
+
 // The sum over a part, rows of which lanes have: first r and r + 8, then those whose r differs in one bit.
 // x: of a tile of x as it now is, this lane's elements (row_of_element), zeros where there are none; by a
 // warp.
-NIB_DEVICE void leave_folded(const FoldedRows& to, int tile, int lane, const float (&x)[4], int columns) {
+NIB_DEVICE void leave_folded(const FoldedRows& to, int tile, int lane, const float (&x)[4],
+                             const FoldWeights& weights, int columns) {
   const int stride = static_cast<int>(bf16_stride(to.norm.width));
   float squares[2] = {};
   NIB_UNROLL
@@ -65,7 +80,7 @@ NIB_DEVICE void leave_folded(const FoldedRows& to, int tile, int lane, const flo
     const int row = tile * kTileRows + row_of_element(lane, i), column = column_of_element(lane, i);
     squares[i % 2] += x[i] * x[i];
     if (row < to.norm.width && column < columns)
-      to.rows[column * stride + row] = round_to_bf16(x[i] * to.weight[row]);
+      to.rows[column * stride + row] = round_to_bf16(x[i] * weights.at[i / 2]);
   }
   NIB_UNROLL
   for (int by = 4; by < 32; by *= 2)

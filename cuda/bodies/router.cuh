@@ -8,7 +8,8 @@
 // stripes.cuh and grouped.cuh: a logit has the same bits in this kernel, in one of its own and in a prompt's.
 //
 // One block adds them up, not every block of the kernel that reads the choice: of eight rows of 2880 numbers
-// and 128 experts there are 184 KB, which one multiprocessor reads in some 1.6 us, and 264 blocks would in 9.
+// and 128 experts there are 184 KB, which one multiprocessor reads in 1.6 us at best, and 264 blocks would in
+// nine.
 #pragma once
 
 #include "choose.cuh"
@@ -82,7 +83,7 @@ NIB_DEVICE void multiply_router_slice(const RouterCall& call, const Dense<Router
 
 // The logits, of the products of all slices; by a block, a thread for each.
 NIB_DEVICE void add_router_slices(const RouterCall& call, const Dense<RouterTiles>& router) {
-  constexpr int kAtOnce = 16;  // loads that a thread has under way
+  constexpr int kAtOnce = 24;  // loads that a thread has under way
   const int slices = call.slices(), experts = call.route.experts;
   const std::int64_t stride = call.logits.out_stride, distance = call.logits.rows * stride;
   const float factor = router.factor();
@@ -90,6 +91,7 @@ NIB_DEVICE void add_router_slices(const RouterCall& call, const Dense<RouterTile
   for (int i = thread_index(); i < call.logits.rows * experts; i += kStripeThreads) {
     const int row = i / experts, expert = i % experts;
     const float* const products = call.products + row * stride + expert;
+    const float bias = router.bias(expert);
     float sum = 0;
     NIB_ROLLED
     for (int first = 0; first < slices; first += kAtOnce) {
@@ -99,7 +101,7 @@ NIB_DEVICE void add_router_slices(const RouterCall& call, const Dense<RouterTile
       NIB_UNROLL
       for (int j = 0; j < kAtOnce; ++j) sum += read[j];
     }
-    call.logits.out[row * stride + expert] = router.number(sum, factor, row, expert);
+    call.logits.out[row * stride + expert] = router.number(sum, factor, router.factors.of(row), bias);
   }
 }
 

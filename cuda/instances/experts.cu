@@ -66,8 +66,10 @@ NIB_KERNEL void NIB_FITS(kStripeThreads, 1)
 NIB_KERNEL void NIB_FITS(kStripeThreads, 1) combine_kernel(Combine call, std::int64_t width) {
   wait_for_kernel_before();
   for (std::int64_t i = std::int64_t{block_index()} * kStripeThreads + thread_index(); i < call.rows * width;
-       i += std::int64_t{block_count()} * kStripeThreads)
-    call.add(static_cast<int>(i / width), i % width);
+       i += std::int64_t{block_count()} * kStripeThreads) {
+    float number[1];
+    call.add<1>(number, {true}, {static_cast<int>(i / width)}, {i % width});
+  }
 }
 
 // One call of the op.

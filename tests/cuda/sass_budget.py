@@ -7,6 +7,9 @@ multiprocessor, whose 128 lanes then have 0.862 instructions for each of them, a
 3.67 and 1.83 for a weight of 4.25 bits. What is counted is the shortest way around the loop that both asks for a whole slice
 and multiplies one.
 
+Where a block sums up an item that others had a share of, nothing goes on beside it, and one load takes as long as a slice:
+the kernels named below have LOADS_UNDER_WAY loads of 16 bytes there before the first addition.
+
 Kernels of the fast class (cuda/bodies/warpgroups.cuh) have one of instructions for a block of 64 inputs: the tensor cores
 take 8 clocks for a column, in which a multiprocessor's four schedulers issue for two warps each. What a product reads in
 registers, nothing may write before a wait has ended that product; and where weights are unpacked, none may wait for all
@@ -27,6 +30,7 @@ KERNELS = ["multiply_kernel.*{}", "experts_kernel.*{}.*GateUp", "experts_kernel.
 # What their names have of the weights, inputs of a slice, bits of a weight with its scale.
 WEIGHTS = [("Mxfp4", 256, 4.25), ("NibblesLess8", 256, 4.5), ("SignedBytes.*ScalesOfHalves", 128, 8.5),
            ("SignedBytes.*ScalesOfSlices", 128, 8.25), ("FloatBytes", 128, 8.25)]
+LOADS_UNDER_WAY = 16
 FAST_ARCHITECTURE = "sm_90a"
 FAST_KERNELS = ["fast_experts_kernel.*GateUp", "fast_experts_kernel.*DownOutputs", "fast_multiply_kernel"]
 FAST_COLUMNS = {"ILi8E": 64, "ILi16E": 128}  # what their names have of N
@@ -121,6 +125,18 @@ def way_around(code):
             if there and back:
                 ways.append(there + back)
     return [mnemonic(code[i][1]) for i in min(ways, key=len)] if ways else []
+
+
+def loads_under_way(code):
+    """The most loads of 16 bytes that follow each other, with no jump and no sum of floats between them."""
+    leaders = {to for i, targets in enumerate(successors(code)) if targets != [i + 1] for to in (*targets, i + 1)}
+    most = loads = 0
+    for i, (_, text) in enumerate(code):
+        if i in leaders or mnemonic(text) in ("FADD", "HMMA"):
+            loads = 0
+        loads += "LDG.E.128" in text
+        most = max(most, loads)
+    return most
 
 
 def loop_of_products(code):
@@ -218,10 +234,13 @@ def main():
         for part, inputs, bits in budgets:
             if architecture != ARCHITECTURE or not re.search(part, name):
                 continue
-            way = way_around(instructions(lines))
+            code = instructions(lines)
+            way = way_around(code)
             if not way:  # the arithmetic of older devices
                 continue
             seen.add(part)
+            if (loads := loads_under_way(code)) < LOADS_UNDER_WAY:
+                wrong.append(f"{name}: {loads} loads under way, expected {LOADS_UNDER_WAY}")
             weights = 16 * inputs // 32  # of a lane in a slice
             used = len(way) / weights, sum(each in INTEGER for each in way) / weights
             allowed = [each * bits for each in ALLOWED]
