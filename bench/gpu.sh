@@ -41,10 +41,12 @@ stage() {
   fi
   say "$name"
   [ "$limit" -lt $left ] || limit=$left
+  before=$(wc -l < "$out/gpu.log")
   if ! timeout --kill-after=5 "$limit" "$@" >> "$out/gpu.log" 2>&1; then
     failed="$failed $name"
-    say "$name failed; the last that it printed:"
-    tail -n 6 "$out/gpu.log" | sed '$d; s/^/        /'
+    printed=$(tail -n +$((before + 1)) "$out/gpu.log" | tail -n 5 | sed 's/^/        /')
+    say "$name failed; the end of what it printed:"
+    printf '%s\n' "$printed"
   fi
 }
 # cases NAME LIMIT_SECONDS PROGRAM [OPTION...]: its test cases one by one.
