@@ -73,7 +73,8 @@ fi
 devices=${NIBBLE_GPU_DEVICES:-${devices:-}}
 
 # Tests and benches alone: the program needs more.
-stage build-configure 90 cmake -S . -B "$build" -G "${CMAKE_GENERATOR:-Unix Makefiles}" -DCMAKE_BUILD_TYPE=Release \
+command -v ninja > /dev/null && export CMAKE_GENERATOR="${CMAKE_GENERATOR:-Ninja}"
+stage build-configure 90 cmake -S . -B "$build" -DCMAKE_BUILD_TYPE=Release \
   -DCMAKE_PREFIX_PATH="$PWD/build/gpu-needs/usr" -DNIBBLE_CUDA=ON -DNIBBLE_CUDA_DEVICES="$devices" \
   -DNIBBLE_SIMT_EVERYWHERE=ON -DNIBBLE_BUILD_EXAMPLES=OFF -DNIBBLE_BUILD_TESTS=ON -DNIBBLE_BUILD_BENCHES=ON
 # What measures first: if time ends, or a test does not compile, that is there.
