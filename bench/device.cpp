@@ -16,6 +16,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <functional>
 #include <iterator>
 #include <string>
 #include <string_view>
@@ -65,7 +66,12 @@ struct Floors {
     if (path.empty()) return floors;
     std::ifstream file(path);
     const std::string text((std::istreambuf_iterator<char>(file)), {});
-    const Json json = expect(parse_json(text, path));
+    const Result<Json> read = parse_json(text, path);
+    if (!read.ok()) {  // a device without floors still has its own speeds
+      std::fprintf(stderr, "bench_device: no ceilings: %s\n", read.status().message().c_str());
+      return floors;
+    }
+    const Json& json = *read;
     const auto number = [&](const char* key) {
       const Json* value = json.find(key);
       return value && value->is_number() ? value->as_double() : 0.0;
@@ -106,7 +112,10 @@ std::uint64_t expert_cache(const Options& options, const Plan& all) {
   return bytes / 100 * options.expert_percent + 2048 * shape_of(options).layers;  // and tables
 }
 
-Measured measure(const Options& options) {
+// begun: hears of the model when it is open; found: of each speed. Whoever ends the program in between has
+// what was found before.
+Measured measure(const Options& options, const std::function<void(const Measured&)>& begun,
+                 const std::function<void(const Measured&, const Speed&)>& found) {
   const auto files = bench::random_gpt_oss_files(shape_of(options));
   const auto runtime = expect(Runtime::create({.threads = options.threads, .cuda_library = options.library}));
   Measured measured;
@@ -144,9 +153,13 @@ Measured measure(const Options& options) {
   measured.load_seconds = seconds_since(start);
   const std::uint64_t free_after = expect(expect(runtime->open_device(options.device))->free_memory());
   measured.device_bytes = free_before - free_after;
+  begun(measured);
   for (const SpeedOptions& speed : speeds) {
     if (long_ones && speed.sessions() > 1) continue;
-    for (Speed& one : expect(measure_speed(measured.model, speed))) measured.speeds.push_back(std::move(one));
+    for (Speed& one : expect(measure_speed(measured.model, speed))) {
+      found(measured, one);
+      measured.speeds.push_back(std::move(one));
+    }
   }
   return measured;
 }
@@ -201,35 +214,34 @@ std::string json_of(const Options& options, const Measured& measured, const Floo
          "\n";
 }
 
-// For docs and people.
-std::string markdown_of(const Options& options, const Measured& measured, const Floors& floors) {
+// For docs and people: what stands above the table, and a row of it.
+std::string heading_of(const Options& options, const Measured& measured) {
   const PlanSummary& summary = measured.plan.summary;
   const auto giga = [](double value) {
     char text[32];
     std::snprintf(text, sizeof text, "%.2f", value * 1e-9);
     return std::string(text);
   };
-  std::string text = concat("### gpt-oss-", options.shape, " shape, random weights, ",
-                            options.expert_percent < 100
-                                ? concat("a cache of ", options.expert_percent, " % of the experts, ")
-                                : std::string(),
-                            is_fast(measured) ? "the fast class, " : "", measured.model->info().device,
-                            "\n\n", giga(static_cast<double>(summary.parameters)), " G parameters; planned ",
-                            giga(static_cast<double>(summary.device_bytes)), " GB of the device, taken ",
-                            giga(static_cast<double>(measured.device_bytes)), " GB; loaded in ",
-                            static_cast<std::uint64_t>(measured.load_seconds + 0.5),
-                            " s.\n\n| | tokens | context | sessions | tokens/s | ceiling | share |\n",
-                            "|---|---|---|---|---|---|---|\n");
-  for (const Speed& speed : measured.speeds) {
-    const double rate = speed.tokens_per_second(), at_best = ceiling(measured, floors, speed);
-    char row[160];
-    std::snprintf(row, sizeof row, "| %s | %u | %u | %u | %.0f | %s | %s |\n",
-                  speed.kind == Speed::Kind::prefill ? "prefill" : "decode", speed.tokens, speed.context,
-                  speed.sessions, rate, at_best > 0 ? std::to_string(static_cast<long>(at_best)).c_str() : "",
-                  at_best > 0 ? concat(static_cast<int>(100 * rate / at_best + 0.5), " %").c_str() : "");
-    text += row;
-  }
-  return text + "\n";
+  return concat("### gpt-oss-", options.shape, " shape, random weights, ",
+                options.expert_percent < 100
+                    ? concat("a cache of ", options.expert_percent, " % of the experts, ")
+                    : std::string(),
+                is_fast(measured) ? "the fast class, " : "", measured.model->info().device, "\n\n",
+                giga(static_cast<double>(summary.parameters)), " G parameters; planned ",
+                giga(static_cast<double>(summary.device_bytes)), " GB of the device, taken ",
+                giga(static_cast<double>(measured.device_bytes)), " GB; loaded in ",
+                static_cast<std::uint64_t>(measured.load_seconds + 0.5),
+                " s.\n\n| | tokens | context | sessions | tokens/s | ceiling | share |\n",
+                "|---|---|---|---|---|---|---|\n");
+}
+std::string row_of(const Measured& measured, const Floors& floors, const Speed& speed) {
+  const double rate = speed.tokens_per_second(), at_best = ceiling(measured, floors, speed);
+  char row[160];
+  std::snprintf(row, sizeof row, "| %s | %u | %u | %u | %.0f | %s | %s |\n",
+                speed.kind == Speed::Kind::prefill ? "prefill" : "decode", speed.tokens, speed.context,
+                speed.sessions, rate, at_best > 0 ? std::to_string(static_cast<long>(at_best)).c_str() : "",
+                at_best > 0 ? concat(static_cast<int>(100 * rate / at_best + 0.5), " %").c_str() : "");
+  return row;
 }
 
 bool add_to(const std::string& path, const std::string& text) {
@@ -264,8 +276,12 @@ int main(int argc, char** argv) {
   app.add_option("-t,--threads", options.threads, "threads for loading");
   CLI11_PARSE(app, argc, argv);
   const Floors floors = Floors::of(options.floors);
-  const Measured measured = measure(options);
-  const bool done = add_to(options.json_file, json_of(options, measured, floors)) &&
-                    add_to(options.markdown, markdown_of(options, measured, floors));
+  bool done = true;
+  const auto add_text = [&](const std::string& text) { done = add_to(options.markdown, text) && done; };
+  const Measured measured = measure(
+      options, [&](const Measured& begun) { add_text(heading_of(options, begun)); },
+      [&](const Measured& so_far, const Speed& found) { add_text(row_of(so_far, floors, found)); });
+  add_text("\n");
+  done = add_to(options.json_file, json_of(options, measured, floors)) && done;
   return done ? 0 : 1;
 }

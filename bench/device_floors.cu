@@ -41,14 +41,24 @@ float quickest(int runs, const std::function<void()>& run) {
   return best;
 }
 
+// Each thread has so many loads under way: one of each would not cover the way to memory and back.
+constexpr int kLoads = 8;
 __global__ void read_all(const uint4* from, std::size_t words, unsigned* out) {
+  const std::size_t step = std::size_t{gridDim.x} * blockDim.x;
   uint4 all{};
-  for (std::size_t i = std::size_t{blockIdx.x} * blockDim.x + threadIdx.x; i < words;
-       i += std::size_t{gridDim.x} * blockDim.x) {
-    const uint4 word = __ldcs(from + i);
+  const auto add = [&](const uint4& word) {
     all.x ^= word.x ^ word.y;
     all.y ^= word.z ^ word.w;
+  };
+  std::size_t i = std::size_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  for (; i + (kLoads - 1) * step < words; i += kLoads * step) {
+    uint4 read[kLoads];
+#pragma unroll
+    for (int load = 0; load < kLoads; ++load) read[load] = __ldcs(from + i + load * step);
+#pragma unroll
+    for (const uint4& word : read) add(word);
   }
+  for (; i < words; i += step) add(__ldcs(from + i));
   if ((all.x ^ all.y) == 0x1234'5679u) *out = 1;  // else nothing would be read
 }
 
@@ -84,17 +94,28 @@ double upload_bytes_per_second() {
   return kBytes / (milliseconds * 1e-3);
 }
 
-__global__ void nothing() {}
+// What every kernel of nibble does at least: it may begin early, and waits for the one before.
+__global__ void nothing() { nib::cuda::wait_for_kernel_before(); }
 
-// Of a kernel among many in a graph.
-double launch_seconds() {
+// Of a kernel of so many blocks among many in a graph. overlaps: it may begin before the one before has
+// ended.
+double launch_seconds(int blocks, bool overlaps) {
   constexpr int kKernels = 500;
   cudaStream_t stream;
   cudaGraph_t graph;
   cudaGraphExec_t made;
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
   expect(cudaStreamCreate(&stream), "making a stream");
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(blocks));
+  config.blockDim = dim3(256);
+  config.stream = stream;
+  config.attrs = &early;
+  config.numAttrs = overlaps ? 1 : 0;
   expect(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "recording");
-  for (int i = 0; i < kKernels; ++i) nothing<<<1, 32, 0, stream>>>();
+  for (int i = 0; i < kKernels; ++i) expect(cudaLaunchKernelEx(&config, nothing), "launching");
   expect(cudaStreamEndCapture(stream, &graph), "recording");
   expect(cudaGraphInstantiate(&made, graph, 0), "making a graph");
   float best = 1e30f;
@@ -130,10 +151,20 @@ double join_seconds(int processors) {
   return (run(of_many) - run(of_none)) * 1e-3 / many;
 }
 
+// Two bf16 of 1/16 to 1, of either sign: products with zeros take less power, and so are quicker.
+__device__ unsigned any_pair(unsigned seed) {
+  unsigned bits = seed * 0x9e37'79b9u + 0x7f4a'7c15u;
+  bits = (bits ^ bits >> 15) * 0x85eb'ca6bu;
+  bits ^= bits >> 13;
+  return (bits & 0x81ff'81ffu) + 0x3d80'3d80u;
+}
+
 __global__ void multiply_often(int times, float* out) {
 #if __CUDA_ARCH__ >= 800
   float sums[8][4] = {};
-  const unsigned a[4] = {threadIdx.x, 1, 2, 3}, b[2] = {4, 5};
+  const unsigned seed = threadIdx.x * 8;
+  const unsigned a[4] = {any_pair(seed), any_pair(seed + 1), any_pair(seed + 2), any_pair(seed + 3)},
+                 b[2] = {any_pair(seed + 4), any_pair(seed + 5)};
   for (int i = 0; i < times; ++i)
 #pragma unroll
     for (auto& d : sums)
@@ -168,11 +199,12 @@ __global__ void multiply_by_warpgroups_often(int times, float* out) {
   };
   auto& panel = shared_memory<Panel>();
   for (unsigned i = threadIdx.x; i < kGroupColumns * kPanelColumnBytes / 16; i += blockDim.x)
-    panel.at[i] = {};
+    panel.at[i] = {{any_pair(4 * i), any_pair(4 * i + 1), any_pair(4 * i + 2), any_pair(4 * i + 3)}};
   show_to_products();
   sync_block();
   const std::uint64_t columns = panel_at(place_of(panel.at));
-  const std::uint32_t a[4] = {threadIdx.x, 1, 2, 3};
+  const unsigned seed = threadIdx.x * 4;
+  const std::uint32_t a[4] = {any_pair(seed), any_pair(seed + 1), any_pair(seed + 2), any_pair(seed + 3)};
   float sums[kGroupColumns / 8][4] = {};
   for (int i = 0; i < times; ++i) {
     begin_products();
@@ -223,8 +255,12 @@ int main(int argc, char** argv) {
   std::printf("  \"read_bytes_per_second\": %.4g,\n  \"upload_bytes_per_second\": %.4g,\n",
               read_bytes_per_second(processors), upload_bytes_per_second());
   std::printf(
-      "  \"launch_seconds\": %.3g,\n  \"join_seconds\": %.3g,\n  \"tensor_flops_per_second\": %.4g,\n"
+      "  \"launch_seconds\": %.3g,\n  \"launch_of_all_seconds\": %.3g,\n  \"overlapped_launch_seconds\": "
+      "%.3g,\n",
+      launch_seconds(1, false), launch_seconds(2 * processors, false),
+      properties.major >= 9 ? launch_seconds(2 * processors, true) : 0.0);
+  std::printf(
+      "  \"join_seconds\": %.3g,\n  \"tensor_flops_per_second\": %.4g,\n"
       "  \"warpgroup_flops_per_second\": %.4g\n}\n",
-      launch_seconds(), join_seconds(processors), tensor_flops_per_second(processors),
-      warpgroup_flops_per_second(properties));
+      join_seconds(processors), tensor_flops_per_second(processors), warpgroup_flops_per_second(properties));
 }

@@ -3,7 +3,7 @@ include(GNUInstallDirs)
 
 option(NIBBLE_BUILD_EXAMPLES "Build the nibble program and the examples" ${PROJECT_IS_TOP_LEVEL})
 option(NIBBLE_BUILD_TESTS "Build the tests (needs doctest)" ${PROJECT_IS_TOP_LEVEL})
-option(NIBBLE_BUILD_BENCHES "Build the benches (needs Google Benchmark)" OFF)
+option(NIBBLE_BUILD_BENCHES "Build the benches (some need Google Benchmark)" OFF)
 option(NIBBLE_BUILD_FUZZERS "Build the libFuzzer targets (needs clang)" OFF)
 set(NIBBLE_CUDA AUTO CACHE STRING "Build libnibble-cuda.so: ON, OFF, or AUTO: where nvcc is found, in builds of nibble itself without sanitizers")
 set_property(CACHE NIBBLE_CUDA PROPERTY STRINGS AUTO ON OFF)

@@ -169,28 +169,46 @@ class AttentionBlock {
     partial.sum[thread_index()] = split_sum(thread_index());
   }
 
-  // What other blocks left of `count` splits, in order; `stride` partials from one to the next.
+  // What other blocks left of `count` splits, in order; `stride` partials from one to the next. A lane asks
+  // for those of four splits before it joins the first: one block has all of them, and nothing else to do
+  // while it waits for memory.
   NIB_DEVICE void join_partials(std::byte* room, std::int64_t first, int count, int stride) {
+    constexpr int kAtOnce = 4;
     const int padded = args_.kv.padded_dim();
     NIB_ROLLED
-    for (int i = 0; i < count; ++i) {
-      const Partial partial = Partial::at(room, first + std::int64_t{i} * stride, padded);
-      Joint joints[kTiles * 2];
+    for (int begin = 0; begin < count; begin += kAtOnce) {
+      // Beyond the last one that once more, in which nobody has seen anything.
+      const auto partial = [&](int i) {
+        const int at = begin + i < count ? begin + i : count - 1;
+        return Partial::at(room, first + std::int64_t{at} * stride, padded);
+      };
+      float largest[kAtOnce][2], sum[kAtOnce][2];
       NIB_UNROLL
-      for (int half = 0; half < 2; ++half) {
-        const int query = lane_ / 4 + 8 * half;
-        joints[half] = join(joined_[half], partial.largest[query], partial.sum[query]);
+      for (int i = 0; i < kAtOnce; ++i) {
+        const Partial from = partial(i);
+        NIB_UNROLL
+        for (int half = 0; half < 2; ++half) {
+          const int query = lane_ / 4 + 8 * half;
+          largest[i][half] = from.largest[query];
+          sum[i][half] = begin + i < count ? from.sum[query] : 0;
+        }
       }
+      Joint joints[kAtOnce][kTiles * 2];
+      NIB_UNROLL
+      for (int i = 0; i < kAtOnce; ++i)
+        for (int half = 0; half < 2; ++half)
+          joints[i][half] = join(joined_[half], largest[i][half], sum[i][half]);
       NIB_ROLLED
       for (int column = warp_; column < columns_; column += kAttentionWarps) {
-        float sums[2][4];
+        float sums[kAtOnce][2][4];
         NIB_UNROLL
-        for (int n = 0; n < 2; ++n) {
-          const TileSums read = partial.values[(column * 2 + n) * 32 + lane_];
-          NIB_UNROLL
-          for (int j = 0; j < 4; ++j) sums[n][j] = read.at[j];
-        }
-        add_to_values(0, column, sums, joints);
+        for (int i = 0; i < kAtOnce; ++i)
+          for (int n = 0; n < 2; ++n) {
+            const TileSums read = partial(i).values[(column * 2 + n) * 32 + lane_];
+            for (int j = 0; j < 4; ++j) sums[i][n][j] = read.at[j];
+          }
+        NIB_UNROLL
+        for (int i = 0; i < kAtOnce; ++i) add_to_values(0, column, sums[i], joints[i]);
       }
     }
   }

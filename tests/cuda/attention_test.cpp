@@ -72,11 +72,11 @@ TEST_CASE("attention: near softmax in double: every head width, group, window an
         }
 }
 
-// A prompt, and rows of other sessions before and behind it.
+// A prompt, and rows of other sessions before and behind it, one of which sees six splits.
 AttentionBatch mixed_batch(const AttentionCase& what, std::mt19937_64& random) {
   std::vector<std::int64_t> prompt;
   for (std::int64_t p = 238; p < 262; ++p) prompt.push_back(p);
-  return {what, {{515}, prompt, {70}}, random};
+  return {what, {{515}, prompt, {70}, {1337}}, random};
 }
 
 TEST_CASE("attention: the same bits for every cut of a batch, number of blocks and scratch") {

@@ -207,8 +207,8 @@ TEST_CASE("router behind a product: what it does not take") {
   args = rig.route_args();
   args.experts = 7;
   CHECK(code(rig.scratch.context()) == Code::argument);
-  args = rig.route_args();
   rig.router.weight = DeviceMatrices(Format::bf16, 1, 8, 48, random);
+  args = rig.route_args();  // which points to it
   CHECK(code(rig.scratch.context()) == Code::argument);
 }
 
