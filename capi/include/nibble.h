@@ -173,7 +173,7 @@ typedef struct nib_backend_info {
   uint32_t flags;   /* NIB_BACKEND_... */
   const char* name; /* "avx512", "avx-vnni", "avx2", "neon", "scalar" */
   size_t name_size;
-  const char* missing; /* what this machine lacks for it; empty when it is present */
+  const char* missing; /* "some of AVX2, FMA and F16C"; empty when it is present */
   size_t missing_size;
 } nib_backend_info;
 #define NIB_BACKEND_INFO_INIT \
