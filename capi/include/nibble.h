@@ -19,8 +19,9 @@
  *    in an _info, _item or nib_error also ends with one.
  * 6. Threads. [any]: any number of threads at once. [session]: one thread at a time for each session; a
  *    second caller, also a callback calling back into its own session, gets NIB_E_BUSY. [signal]: like [any],
- *    and from signal handlers. After fork() the child may use nothing but nib_cancel and the _free functions
- *    (which do nothing there): everything else is NIB_E_STATE.
+ *    and from signal handlers. After fork() a handle of the parent is good for nothing in the child but
+ *    nib_cancel and the _free functions (which do nothing there): all else that takes one is NIB_E_STATE. A
+ *    child that wants to compute makes a runtime of its own.
  */
 #ifndef NIBBLE_H
 #define NIBBLE_H
@@ -172,7 +173,7 @@ typedef struct nib_backend_info {
   uint32_t flags;   /* NIB_BACKEND_... */
   const char* name; /* "avx512", "avx-vnni", "avx2", "neon", "scalar" */
   size_t name_size;
-  const char* missing; /* what this machine lacks for it; empty when it is present */
+  const char* missing; /* "some of AVX2, FMA and F16C"; empty when it is present */
   size_t missing_size;
 } nib_backend_info;
 #define NIB_BACKEND_INFO_INIT \
@@ -201,9 +202,9 @@ NIB_API nib_status nib_runtime_create(const nib_runtime_options* options, nib_ru
 /* Backend number `index` of those compiled in, best first. NIB_END past the last, and *out is untouched.
  * Strings are borrowed until the runtime is freed. Errors: ARGUMENT, STATE. [any] */
 NIB_API nib_status nib_runtime_get_backend(const nib_runtime* runtime, uint32_t index, nib_backend_info* out);
-/* Measures for about `seconds` (0: half a second) with all threads: nothing else should run. `backend` is a
- * name, empty for the best present; `numerics` is a NIB_NUMERICS_... Keep the result for nib_plan_predict.
- * Errors: ARGUMENT, NOT_FOUND, UNSUPPORTED, MEMORY, STATE. [any], blocks */
+/* Measures for about `seconds` (up to 60; 0: half a second) with all threads: nothing else should run.
+ * `backend` is a name, empty for the best present; `numerics` is a NIB_NUMERICS_... Keep the result for
+ * nib_plan_predict. Errors: ARGUMENT, NOT_FOUND, UNSUPPORTED, MEMORY, STATE. [any], blocks */
 NIB_API nib_status nib_runtime_measure(const nib_runtime* runtime, const char* backend, size_t backend_size,
                                        uint32_t numerics, double seconds, nib_machine_rates* out,
                                        nib_error* error);
@@ -246,9 +247,9 @@ enum {
   NIB_KV_FP8 = 4   /* the same with E4M3 */
 };
 
-/* The tokenizer alone, for nib_model_encode and nib_model_decode. The path may then also be a tokenizer.json,
- * and neither weights nor a configuration need be there. */
 enum {
+  /* The tokenizer alone, for nib_model_encode and nib_model_decode. The path may then also be a
+   * tokenizer.json, and neither weights nor a configuration need be there. */
   NIB_MODEL_VOCABULARY_ONLY = 1,
   /* With NIB_NUMERICS_INT8: tensors that it cannot multiply are computed as with BF16, not refused. */
   NIB_MODEL_ALLOW_FALLBACK = 2,
@@ -369,11 +370,12 @@ typedef struct nib_predicted_rates {
 #define NIB_PREDICTED_RATES_INIT \
   { sizeof(nib_predicted_rates), 0, 0, 0 }
 
-/* Reads configuration and headers only. `path` is a directory with config.json, tokenizer.json and weights. A
- * model that does not fit is no failure here: NIB_PLAN_FITS says so. The plan keeps its own copy of the
- * options; a progress callback must stay callable while the plan is opened. `session`, if given, has the last
- * word on the context. On failure *out is NULL. Errors: what reading finds, ARGUMENT, VERSION, STATE.
- * [any], blocks for the disk */
+/* Reads configuration and headers only. `path` is a directory with config.json, tokenizer.json and weights,
+ * or a GGUF file (any file of a split one). A model that does not fit is no failure here: NIB_PLAN_FITS
+ * says so. The plan keeps its own copy of the options; a progress callback must stay callable while the plan
+ * is opened. `session`, if given, has the last word on the context. On failure *out is NULL. Errors: what
+ * reading finds (NOT_FOUND, IO, FORMAT, UNSUPPORTED), BUDGET (an expert cache that is too small for one
+ * token), MEMORY, ARGUMENT, VERSION, STATE. [any], blocks for the disk */
 NIB_API nib_status nib_plan_create(nib_runtime* runtime, const char* path, size_t path_size,
                                    const nib_model_options* model, const nib_session_options* session,
                                    nib_plan** out, nib_error* error);
@@ -458,10 +460,10 @@ typedef struct nib_explain_item {
 
 enum { NIB_TEXT_SPECIALS = 1 }; /* special tokens are spelled in the text: "<|start|>" */
 
-/* Plans and opens. On failure *out is NULL. Errors: what reading finds, BUDGET when it does not fit, MEMORY,
- * NOT_FOUND, UNSUPPORTED, ARGUMENT, VERSION, STATE; with layers on a device also DEVICE_MEMORY (less is free
- * there) and DEVICE, NOT_FOUND and VERSION also of the CUDA library; NIB_STOPPED when a callback or the
- * cancel asked, and *out is NULL then too. [any], blocks for seconds */
+/* Plans and opens. On failure *out is NULL. Errors: what reading finds (NOT_FOUND, IO, FORMAT, UNSUPPORTED),
+ * BUDGET when it does not fit, MEMORY, ARGUMENT, VERSION, STATE; with layers on a device also DEVICE_MEMORY
+ * (less is free there) and DEVICE, NOT_FOUND and VERSION also of the CUDA library; NIB_STOPPED when a
+ * callback or the cancel asked, and *out is NULL then too. [any], blocks for seconds */
 NIB_API nib_status nib_model_open(nib_runtime* runtime, const char* path, size_t path_size,
                                   const nib_model_options* options, nib_model** out, nib_error* error);
 /* Opens what was planned. A plan is opened once: again, or by two threads at once, is STATE; after a failure
@@ -556,12 +558,13 @@ typedef struct nib_step_result {
 } nib_step_result;
 
 /* An empty conversation. On failure *out is NULL. Errors: BUDGET when all planned sessions are open, STATE (a
- * vocabulary alone), ARGUMENT, VERSION, MEMORY. [any] */
+ * vocabulary alone), ARGUMENT (a context beyond what the model was made for), VERSION, MEMORY. [any] */
 NIB_API nib_status nib_session_create(nib_model* model, const nib_session_options* options, nib_session** out,
                                       nib_error* error);
 /* Appends tokens and computes them. All or nothing: on a failure or NIB_STOPPED the session holds what it
  * held. Stops for the session's cancel and progress callback. Errors: CONTEXT_FULL, BUDGET (a context longer
- * than planned), ARGUMENT (an id the model does not have), MEMORY, BUSY, STATE. [session], blocks */
+ * than planned), ARGUMENT (an id the model does not have), MEMORY, DEVICE (with layers on one), BUSY, STATE.
+ * [session], blocks */
 NIB_API nib_status nib_session_append(nib_session* session, const nib_token* tokens, size_t count,
                                       nib_error* error);
 /* Makes the session hold exactly these tokens and keeps the longest common beginning, so that the next turn
@@ -571,12 +574,13 @@ NIB_API nib_status nib_session_resume(nib_session* session, const nib_token* tok
                                       size_t* out_computed, nib_error* error);
 /* One more token, drawn and kept. NIB_END when it ends the answer: *out is set then as well. On a failure or
  * NIB_STOPPED neither *out nor the session has changed. (A batch step of one session gives text and
- * probability too.) Errors: STATE (the session is empty), CONTEXT_FULL, BUDGET, MEMORY, BUSY. [session],
- * blocks */
+ * probability too.) Errors: STATE (the session is empty), CONTEXT_FULL, BUDGET, MEMORY, DEVICE, ARGUMENT,
+ * BUSY. [session], blocks */
 NIB_API nib_status nib_session_step(nib_session* session, nib_token* out, nib_error* error);
 /* Steps until a stop, a limit, the callback or the cancel; `options` and `out` may be NULL. NIB_STOPPED when
  * the callback or the cancel asked: what was generated stays and *out is filled. On a failure *out is
- * untouched, and tokens that were reported stay. Errors as nib_session_step. [session], blocks */
+ * untouched, and tokens that were reported stay. A context that is full ends it like any other limit, and is
+ * no failure. Errors otherwise as nib_session_step, and VERSION. [session], blocks */
 NIB_API nib_status nib_session_generate(nib_session* session, const nib_generate_options* options,
                                         nib_usage* out, nib_error* error);
 /* Forgets everything from `position` on. What has to be computed again is computed by the next call, under
@@ -601,7 +605,8 @@ NIB_API void nib_session_free(nib_session* session);
  * at (char*)results + i * result_size, belongs to sessions[i]; result_size is sizeof(nib_step_result). A
  * session that cannot go on says so in its status, and so does one whose cancel was triggered before
  * (NIB_STOPPED): the others go on and the call is NIB_OK. On failure results and sessions are unchanged.
- * Errors: ARGUMENT (a session twice, sessions of two models), BUSY, MEMORY, STATE. [session], blocks */
+ * Errors: ARGUMENT (a session twice, sessions of two models), BUSY, BUDGET, MEMORY, DEVICE, STATE. [session],
+ * blocks */
 NIB_API nib_status nib_batch_step(nib_session* const* sessions, size_t count, nib_step_result* results,
                                   size_t result_size, nib_error* error);
 

@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <memory>
 #include <system_error>
+#include <utility>
 
 #include <dlfcn.h>
 
@@ -112,7 +113,9 @@ Result<std::shared_ptr<Runtime>> Runtime::create(const RuntimeOptions& options) 
   }
   for (const Backend* backend : cpu_backends()) {
     const bool present = backend->present(runtime->machine_.features);
-    runtime->backends_.push_back({backend, backend->name, present, present ? "" : backend->needs});
+    // A processor that has most of it is not told that it lacks all.
+    std::string missing = present ? std::string() : concat("some of ", backend->needs);
+    runtime->backends_.push_back({backend, backend->name, present, std::move(missing)});
   }
   return runtime;
 }

@@ -137,6 +137,7 @@ TEST_CASE("a plan adds up, is a ceiling, and opens once") {
   CHECK(summary.context == 512);
   CHECK(summary.longest_context >= 512);
   CHECK(summary.decode_bytes > 0);
+  CHECK(summary.kv_bytes_per_token == 3 * 2 * 2 * 64 * 2);  // full layers, k and v, heads, dimensions, bf16
 
   std::uint64_t total = 0, of_purpose[4] = {};
   nib_plan_item item = NIB_PLAN_ITEM_INIT;

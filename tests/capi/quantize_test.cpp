@@ -147,6 +147,49 @@ TEST_CASE("who chooses is asked for every matrix, and has the last word") {
   CHECK(std::filesystem::exists(folder / "out/config.json"));
 }
 
+TEST_CASE("files are cut where the caller says") {
+  const RuntimeHandle runtime = make_runtime();
+  const Folder folder;
+  Error error;
+  nib_quantize_options options = to_format("nf4");
+  options.most_shard_bytes = 4 << 20;
+  REQUIRE_MESSAGE(quantize(runtime.get(), folder / "out", options, nullptr, error) == NIB_OK, error.text());
+  int files = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(folder / "out")) {
+    if (entry.path().extension() != ".safetensors") continue;
+    ++files;
+    CHECK(entry.file_size() < (4 << 20) + (64 << 10));  // with its header; no tensor of tales is as large
+  }
+  CHECK(files > 2);
+}
+
+TEST_CASE("what was not done is counted, and a warning in the log") {
+  std::vector<std::string> warnings;
+  nib_runtime_options with_log = NIB_RUNTIME_OPTIONS_INIT;
+  with_log.threads = 2;
+  with_log.on_log = [](void* user, std::int32_t level, const char* text, std::size_t size) {
+    if (level == NIB_LOG_WARNING) static_cast<std::vector<std::string>*>(user)->emplace_back(text, size);
+  };
+  with_log.on_log_user = &warnings;
+  nib_runtime* made = nullptr;
+  REQUIRE(nib_runtime_create(&with_log, &made, nullptr) == NIB_OK);
+  const RuntimeHandle runtime(made);
+  const Folder folder;
+  const std::string in = folder / "in", out = folder / "out.gguf";
+  std::filesystem::create_directory(in);
+  for (const char* file : {"config.json", "model.safetensors"})
+    std::filesystem::copy_file(std::filesystem::path(model_path()) / file, std::filesystem::path(in) / file);
+  const nib_quantize_options options = to_format("q8_0");
+  nib_quantize_report report = NIB_QUANTIZE_REPORT_INIT;
+  Error error;
+  REQUIRE_MESSAGE(nib_quantize(runtime.get(), in.data(), in.size(), out.data(), out.size(), &options, &report,
+                               &error) == NIB_OK,
+                  error.text());
+  CHECK(report.notes == 1);
+  REQUIRE(warnings.size() == 1);
+  CHECK(warnings[0].find("tokenizer") != std::string::npos);
+}
+
 TEST_CASE("what is asked wrongly is said, and what is stopped leaves nothing") {
   const RuntimeHandle runtime = make_runtime();
   const Folder folder;

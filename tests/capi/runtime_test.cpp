@@ -20,6 +20,9 @@ std::vector<std::string> backend_names(const nib_runtime* runtime) {
   for (std::uint32_t i = 0; nib_runtime_get_backend(runtime, i, &info) == NIB_OK; ++i) {
     names.emplace_back(info.name, info.name_size);
     CHECK(((info.flags & NIB_BACKEND_PRESENT) != 0) == (info.missing_size == 0));
+    // One flag more or less is what a processor lacks: never said to be all that the backend asks for.
+    const std::string missing(info.missing, info.missing_size);
+    CHECK((missing.empty() || missing.starts_with("some of ")));
   }
   CHECK(nib_runtime_get_backend(runtime, static_cast<std::uint32_t>(names.size()), &info) == NIB_END);
   CHECK(nib_runtime_get_backend(runtime, std::numeric_limits<std::uint32_t>::max(), &info) == NIB_END);

@@ -2,6 +2,7 @@
 #include "support.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <random>
 #include <string>
@@ -15,6 +16,7 @@ constexpr const char* kPrompt = "Once upon a time there was a little dog";
 
 struct Story {
   std::vector<nib_token> tokens;
+  std::vector<float> log_probabilities;
   std::string text;
   std::uint32_t last_flags = 0;
   nib_usage usage = NIB_USAGE_INIT;
@@ -34,7 +36,7 @@ Story generate(nib_session* session, std::uint32_t max_tokens) {
     auto& to = *static_cast<Watch*>(user);
     CHECK(event->struct_size == sizeof(nib_token_event));
     CHECK(event->position == to.next_position++);
-    CHECK(event->log_probability <= 0);
+    to.story.log_probabilities.push_back(event->log_probability);
     CHECK(event->text != nullptr);
     to.story.tokens.push_back(event->id);
     to.story.text.append(event->text, event->text_size);
@@ -97,6 +99,7 @@ TEST_CASE("push, pull and batch draw the same tokens, and text is the tokens' te
     CHECK(results[1].id == story.tokens[i]);
     CHECK(results[1].position == prompt.size() + i);
     CHECK(results[1].message_size == 0);
+    CHECK(results[1].log_probability == story.log_probabilities[i]);
     text.append(results[1].text, results[1].text_size);
   }
   CHECK(story.text.substr(0, text.size()) == text);
@@ -119,6 +122,57 @@ TEST_CASE("greedy takes the largest logit") {
     CHECK(count == 77);
     append(session.get(), {5});
   }
+}
+
+TEST_CASE("without cuts a log probability is that of the softmax") {
+  const RuntimeHandle runtime = make_runtime(1);
+  const ModelHandle model = open_model(runtime.get());
+  nib_session_options options = seeded(std::random_device{}());
+  CAPTURE(options.seed);
+  options.temperature = 1;
+  options.top_p = 1;
+  const SessionHandle session = make_session(model.get(), &options);
+  for (int i = 0; i < 8; ++i) {
+    append(session.get(), encode(model.get(), kPrompt));
+    const std::vector<float> before = logits(session.get());
+    const double largest = *std::max_element(before.begin(), before.end());
+    double sum = 0;
+    for (const float logit : before) sum += std::exp(logit - largest);
+    const Story story = generate(session.get(), 1);
+    const double expected = before[story.tokens[0]] - largest - std::log(sum);
+    // 4096 weights in f32, each e^x and the sum of them good to some 2^-20.
+    CHECK(std::abs(story.log_probabilities[0] - expected) < 1e-4);
+  }
+}
+
+TEST_CASE("an answer's end: the model's own stops count or not, and are spelled out or not") {
+  const RuntimeHandle runtime = make_runtime(2);
+  const ModelHandle model = open_model(runtime.get(), 1, 512);
+  const auto told = [&](std::uint64_t seed, std::uint32_t flags, std::uint32_t most) {
+    nib_session_options options = seeded(seed);
+    options.flags = flags;
+    const SessionHandle session = make_session(model.get(), &options);
+    append(session.get(), encode(model.get(), kPrompt));
+    return generate(session.get(), most);
+  };
+  std::uint64_t seed = 0;
+  Story ended;
+  do ended = told(++seed, 0, 400);
+  while (ended.usage.finish != NIB_FINISH_STOP && seed < 20);
+  REQUIRE(ended.usage.finish == NIB_FINISH_STOP);
+  CAPTURE(seed);
+  const auto count = static_cast<std::uint32_t>(ended.tokens.size());
+
+  const Story spelled = told(seed, NIB_SESSION_SHOW_SPECIALS, 400);
+  CHECK(spelled.tokens == ended.tokens);
+  const std::string spelling = decode(model.get(), {ended.tokens.back()}, NIB_TEXT_SPECIALS);
+  CHECK(spelling.size() > 4);
+  CHECK(spelled.text == ended.text + spelling);
+
+  const Story longer = told(seed, NIB_SESSION_IGNORE_MODEL_STOPS, count + 1);
+  CHECK(longer.usage.finish == NIB_FINISH_LENGTH);
+  REQUIRE(longer.tokens.size() == count + 1);
+  CHECK(std::equal(ended.tokens.begin(), ended.tokens.end(), longer.tokens.begin()));
 }
 
 TEST_CASE("what the caller leaves zero, the model's files decide") {

@@ -263,7 +263,7 @@ TEST_CASE("a session freed while it works is freed when that call ends, which is
   append(last.get(), encode(model.get(), kPrompt));
 }
 
-TEST_CASE("after a fork the child gets STATE, and may free") {
+TEST_CASE("after a fork the child gets STATE and may free; a runtime of its own works there") {
   nib_runtime* runtime = make_runtime(2).release();
   nib_plan* plan = nullptr;
   REQUIRE(nib_plan_create(runtime, model_path(), NIB_NUL, nullptr, nullptr, &plan, nullptr) == NIB_OK);
@@ -305,6 +305,19 @@ TEST_CASE("after a fork the child gets STATE, and may free") {
     nib_plan_free(plan);
     nib_runtime_free(runtime);
     nib_cancel_free(cancel);
+    nib_runtime* own = nullptr;
+    nib_session* asked = nullptr;
+    const nib_status begun[] = {
+        nib_runtime_create(nullptr, &own, &error),
+        nib_model_open(own, model_path(), NIB_NUL, nullptr, &model_out, &error),
+        nib_session_create(model_out, nullptr, &asked, &error),
+        nib_session_append(asked, &id, 1, &error),
+        nib_session_step(asked, &id, &error),
+    };
+    for (const nib_status status : begun) wrong += status < 0;
+    nib_session_free(asked);
+    nib_model_free(model_out);
+    nib_runtime_free(own);
     _exit(wrong);
   }
   int status = -1;

@@ -4,18 +4,12 @@
 # (AVX-512). A flag too many in a build, or a compiler that takes another form of what is meant, shows here and not as
 # an illegal instruction on somebody's machine.
 set -eu
+. "$(dirname "$0")/each_arch_object.sh"
 objdump=$1
 shift
-found=0
-checked=0
-for object in "$@"; do
-  case $object in
-    */arch/*) ;;
-    *) continue ;;
-  esac
-  file=${object##*/}
-  checked=$((checked + 1))
-  "$objdump" --disassemble "$object" | awk -F'\t' -v file="${file%.o}" '
+
+look() {
+  "$objdump" --disassemble "$1" | awk -F'\t' -v file="$2" '
     BEGIN {
       evex = file ~ /^avx512/
       vex = file ~ /^avx/
@@ -36,8 +30,7 @@ for object in "$@"; do
       if (!instructions) refuse("no instruction at all")
       if (vnni && !dots) refuse("no dot of bytes")
       exit bad > 0
-    }' || found=1
-done
-[ "$checked" -gt 0 ] || { echo "no object of src/kernels/arch among $# objects"; exit 1; }
-[ "$found" -ne 0 ] || echo "$checked objects keep to their instruction sets"
-exit $found
+    }'
+}
+
+each_arch_object "keep to their instruction sets" "$@"

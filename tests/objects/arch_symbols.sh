@@ -6,19 +6,13 @@
 # without that instruction set meets it. So every function that leaves avx2.cpp must have the type Avx2 in its name, or
 # be a part of its table kAvx2Backend.
 set -eu
+. "$(dirname "$0")/each_arch_object.sh"
 nm=$1
 shift
-found=0
-checked=0
-for object in "$@"; do
-  case $object in
-    */arch/*) ;;
-    *) continue ;;
-  esac
-  file=${object##*/}
-  checked=$((checked + 1))
+
+look() {
   # Columns of sysv: name | value | class | type | size | line | section. A class in lower case is local, but for w and u.
-  "$nm" --demangle --defined-only --format=sysv "$object" | awk -v file="${file%.o}" '
+  "$nm" --demangle --defined-only --format=sysv "$1" | awk -v file="$2" '
     BEGIN {
       arch = file
       sub(/[._].*/, "", arch)
@@ -40,8 +34,7 @@ for object in "$@"; do
     END {
       if (!functions) print file ": defines no function at all"
       exit bad || !functions
-    }' || found=1
-done
-[ "$checked" -gt 0 ] || { echo "no object of src/kernels/arch among $# objects"; exit 1; }
-[ "$found" -ne 0 ] || echo "$checked objects share nothing"
-exit $found
+    }'
+}
+
+each_arch_object "share nothing" "$@"

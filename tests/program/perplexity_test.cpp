@@ -18,12 +18,7 @@ constexpr const char* kStories =
 
 Json report(std::vector<std::string> arguments, std::string input = kStories) {
   arguments.insert(arguments.begin(), {"perplexity", "--json"});
-  const Finished run = nibble(std::move(arguments), std::move(input));
-  CHECK(run.code == 0);
-  CHECK(run.err.empty());
-  auto json = parse_json(run.out, "stdout");
-  REQUIRE_MESSAGE(json.ok(), json.status().message());
-  return json.take();
+  return json_report(std::move(arguments), std::move(input));
 }
 
 double number(const Json& json, std::initializer_list<const char*> keys) {

@@ -10,12 +10,7 @@ namespace {
 
 Json report(std::vector<std::string> arguments, std::string input = "") {
   arguments.insert(arguments.begin(), {"plan", "--json"});
-  const Finished run = nibble(std::move(arguments), std::move(input));
-  CHECK(run.code == 0);
-  CHECK(run.err.empty());
-  auto json = parse_json(run.out, "stdout");
-  REQUIRE_MESSAGE(json.ok(), json.status().message());
-  return json.take();
+  return json_report(std::move(arguments), std::move(input));
 }
 
 TEST_CASE("plan --params: the memory table of the literature") {

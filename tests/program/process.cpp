@@ -148,6 +148,15 @@ Finished call(const Call& what) {
   return finished;
 }
 
+Json json_report(std::vector<std::string> arguments, std::string input) {
+  const Finished run = nibble(std::move(arguments), std::move(input));
+  CHECK(run.code == 0);
+  CHECK(run.err.empty());
+  auto json = parse_json(run.out, "stdout");
+  REQUIRE_MESSAGE(json.ok(), json.status().message());
+  return json.take();
+}
+
 bool has_terminals() {
   int ours = -1, theirs = -1;
   if (openpty(&ours, &theirs, nullptr, nullptr, nullptr) != 0) return false;

@@ -1,6 +1,8 @@
 // The built program as a process: with pipes, or with a terminal of its own.
 #pragma once
 
+#include <nibble/base/json.hpp>
+
 #include <filesystem>
 #include <string>
 #include <string_view>
@@ -34,6 +36,10 @@ Finished call(const Call& what);
 inline Finished nibble(std::vector<std::string> arguments, std::string input = "") {
   return call({.arguments = std::move(arguments), .input = std::move(input)});
 }
+
+// The JSON object that a verb prints with --json; a test fails where it does not end well, or says anything
+// else.
+Json json_report(std::vector<std::string> arguments, std::string input = "");
 
 // First line of a test on a terminal: leaves it, saying so, where the system has no pseudo-terminals (a bare
 // chroot).

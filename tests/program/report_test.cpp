@@ -14,15 +14,6 @@
 namespace nib::test {
 namespace {
 
-Json report(std::vector<std::string> arguments) {
-  const Finished run = nibble(std::move(arguments));
-  CHECK(run.code == 0);
-  CHECK(run.err.empty());
-  auto json = parse_json(run.out, "stdout");
-  REQUIRE_MESSAGE(json.ok(), json.status().message());
-  return json.take();
-}
-
 std::int64_t integer(const Json& json, const char* key) {
   const Json* value = json.find(key);
   REQUIRE_MESSAGE((value && value->is_integer()), key);
@@ -36,7 +27,7 @@ std::int64_t sum(const Json& list, const char* key) {
 }
 
 TEST_CASE("inspect --json: the published numbers of the shipped model, and sums that agree") {
-  const Json json = report({"inspect", "--json", "--tensors", "-c", "1000", "--memory", "1G"});
+  const Json json = json_report({"inspect", "--json", "--tensors", "-c", "1000", "--memory", "1G"});
   CHECK(integer(json, "parameters") == 23'045'520);
   const auto file =
       static_cast<std::int64_t>(std::filesystem::file_size(std::string(NIBBLE_TALES) + "/model.safetensors"));
@@ -78,7 +69,7 @@ TEST_CASE("inspect --json: the published numbers of the shipped model, and sums 
 }
 
 TEST_CASE("inspect: a model that does not fit is still described") {
-  const Json json = report({"inspect", NIBBLE_TALES, "--json", "--memory", "1M"});
+  const Json json = json_report({"inspect", NIBBLE_TALES, "--json", "--memory", "1M"});
   CHECK_FALSE(json.find("plan")->find("fits")->as_bool());
   CHECK(integer(*json.find("plan"), "longest_context") == 0);
   CHECK_FALSE(json.find("tensors"));
@@ -99,7 +90,7 @@ TEST_CASE("inspect: every recorded model, in every container") {
   CHECK(paths.size() > 20);
   for (const std::string& path : paths) {
     CAPTURE(path);
-    const Json json = report({"inspect", path, "--json", "--tensors"});
+    const Json json = json_report({"inspect", path, "--json", "--tensors"});
     CHECK(json.find("error")->is_null());
     CHECK(json.find("weights")->as_bool());
     CHECK(json.find("container")->as_string() == (path.ends_with(".gguf") ? "gguf" : "safetensors"));
@@ -134,7 +125,7 @@ TEST_CASE("inspect: a vocabulary alone is whole") {
       if (entry.path().extension() == ".gguf") paths.push_back(entry.path().string());
   for (const std::string& path : paths) {
     CAPTURE(path);
-    const Json json = report({"inspect", path, "--json"});
+    const Json json = json_report({"inspect", path, "--json"});
     CHECK_FALSE(json.find("weights")->as_bool());
     CHECK(json.find("plan")->is_null());
     CHECK(json.find("error")->is_null());
@@ -160,7 +151,7 @@ TEST_CASE("inspect: text names every tensor when asked") {
 }
 
 TEST_CASE("explain: a token's reads add up, and the generic kernel is named where it is used") {
-  const Json json = report({"explain", "--json", "--numerics", "bf16"});
+  const Json json = json_report({"explain", "--json", "--numerics", "bf16"});
   CHECK(sum(*json.find("items"), "decode_bytes") == integer(json, "decode_bytes"));
   double share = 0;
   for (const Json& item : json.find("items")->items()) {
@@ -181,7 +172,7 @@ TEST_CASE("int8 numerics: what they multiply is shown, what they cannot is refus
   REQUIRE(nibble({"quantize", NIBBLE_TALES, whole, "--format", "q4_0"}).code == 0);
   REQUIRE(nibble({"quantize", NIBBLE_TALES, levels, "--format", "nf4"}).code == 0);
   int bytes = 0;
-  const Json told = report({"explain", "--json", "-m", whole, "--numerics", "int8"});
+  const Json told = json_report({"explain", "--json", "-m", whole, "--numerics", "int8"});
   for (const Json& item : told.find("items")->items()) bytes += item.find("computed")->as_string() == "int8";
   CHECK(bytes > 10);
   const auto refused = nibble({"run", "-m", levels, "--numerics", "int8", "-p", "Once", "-n", "3"});
@@ -218,7 +209,7 @@ TEST_CASE("explain: a format without a kernel of its own") {
   file.write("\x0b\0\0\0", 4);
   file.close();
   CHECK(nibble({"explain", "-m", model}).out.find("No kernel of its own yet: q3_K") != std::string::npos);
-  const Json json = report({"explain", "-m", model, "--json", "--tensors"});
+  const Json json = json_report({"explain", "-m", model, "--json", "--tensors"});
   int generic = 0;
   for (const Json& item : json.find("items")->items()) {
     generic += item.find("generic")->as_bool();
@@ -228,7 +219,7 @@ TEST_CASE("explain: a format without a kernel of its own") {
 }
 
 TEST_CASE("doctor --json: measured, and consistent") {
-  const Json json = report({"doctor", "--json", "-t", "1"});
+  const Json json = json_report({"doctor", "--json", "-t", "1"});
   const Json& measured = *json.find("measured");
   const double bandwidth = measured.find("read_bytes_per_second")->as_double();
   CHECK(bandwidth > 1e8);
@@ -273,7 +264,7 @@ TEST_CASE("doctor says which devices there are and why none is used") {
   CHECK(none.code == 0);
   CHECK(none.out.find("CUDA       not used: no CUDA library: /no/such/library.so") != std::string::npos);
 
-  const Json json = report({"doctor", "--json", "-t", "1", "--cuda-library", NIBBLE_FAKE_devices});
+  const Json json = json_report({"doctor", "--json", "-t", "1", "--cuda-library", NIBBLE_FAKE_devices});
   const Json& cuda = *json.find("cuda");
   CHECK(cuda.find("library")->as_string() == NIBBLE_FAKE_devices);
   CHECK(cuda.find("missing")->is_null());

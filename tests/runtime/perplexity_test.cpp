@@ -8,19 +8,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <random>
 
 #include <doctest/doctest.h>
 
 namespace nib::test {
 namespace {
-
-std::vector<Token> random_tokens(std::size_t count, unsigned seed) {
-  std::mt19937 random(seed);
-  std::vector<Token> tokens(count);
-  for (Token& token : tokens) token = static_cast<Token>(random() % 4000);
-  return tokens;
-}
 
 // Everything a sink hears, checked for order.
 struct Heard {

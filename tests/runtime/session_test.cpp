@@ -3,20 +3,12 @@
 
 #include <cstring>
 #include <numeric>
-#include <random>
 #include <thread>
 
 #include <doctest/doctest.h>
 
 namespace nib::test {
 namespace {
-
-std::vector<Token> random_tokens(std::size_t count, unsigned seed) {
-  std::mt19937 random(seed);
-  std::vector<Token> tokens(count);
-  for (Token& token : tokens) token = static_cast<Token>(random() % 4000);
-  return tokens;
-}
 
 std::vector<float> copy(std::span<const float> logits) { return {logits.begin(), logits.end()}; }
 

@@ -3,8 +3,11 @@
 
 #include <nibble/runtime/session.hpp>
 
+#include <cstddef>
 #include <memory>
+#include <random>
 #include <string>
+#include <vector>
 
 #include <doctest/doctest.h>
 
@@ -28,6 +31,14 @@ inline std::unique_ptr<Session> start(const std::shared_ptr<Model>& model,
   auto session = Session::create(model, options);
   REQUIRE_MESSAGE(session.ok(), session.status().message());
   return session.take();
+}
+
+// Words of its vocabulary, none of them special.
+inline std::vector<Token> random_tokens(std::size_t count, unsigned seed) {
+  std::mt19937 random(seed);
+  std::vector<Token> tokens(count);
+  for (Token& token : tokens) token = static_cast<Token>(random() % 4000);
+  return tokens;
 }
 
 }  // namespace nib::test

@@ -27,15 +27,6 @@ constexpr float nvfp4_tensor_scale(float largest) {
   return scale >= 0x1p-126f && scale <= 0x1p126f ? scale : 1.0f;
 }
 
-// encode_group of 16 values of a tensor with that scale.
-template <class F = Nvfp4>
-constexpr void encode_nvfp4_group(const float* values, float tensor_scale, std::byte* codes,
-                                  std::byte* scale) {
-  float units[F::group] = {};
-  for (int i = 0; i < F::group; ++i) units[i] = values[i] / tensor_scale;
-  F::encode_group(units, codes, scale);
-}
-
 static_assert(BlockFormat<Nvfp4>);
 
 }  // namespace nib::inline v0

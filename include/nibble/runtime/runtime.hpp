@@ -29,7 +29,7 @@ struct BackendInfo {
   const Backend* backend;
   std::string name;     // "avx512", "avx-vnni", "avx2", "neon", "scalar"
   bool present;         // this machine can run it
-  std::string missing;  // what it lacks, when it is not present
+  std::string missing;  // "some of AVX2, FMA and F16C"; empty when it is present
 };
 
 // Immutable after creation; every function may be called from any thread. Models keep it alive.
