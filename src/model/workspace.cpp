@@ -30,6 +30,10 @@ void Workspace::carve(const ModelConfig& config, int threads, Take&& take) {
                          packed_bytes(logit_rows, hidden)}));
   take(packed_inner, packed_bytes(entries, expert_width));
   tile_floats = std::max(rows, logit_rows) * kGroupStrips * kStripRows;
+  if (threads > 1) {  // one alone keeps nothing
+    const KvLayout kv{{}, static_cast<int>(config.kv_heads), static_cast<int>(config.head_dim)};
+    tile_floats = std::max(tile_floats, kept_tile_floats(static_cast<int>(config.heads), kv));
+  }
   take(tiles, threads * tile_floats);
 }
 

@@ -55,6 +55,43 @@ TEST_CASE("slow: same bits for every chunk, thread count and backend") {
   }
 }
 
+// Three chunks of keys and values, on one head of them: more threads than heads share the chunks of the layer
+// without a window, for one more meeting.
+TEST_CASE("same bits where threads share the chunks of a head") {
+  NIB_REQUIRE_DATA(data);
+  const Prompt prompt(data);
+  std::vector<std::uint32_t> ids;
+  for (int i = 0; i < 2; ++i) ids.insert(ids.end(), prompt.ids.begin(), prompt.ids.end());
+  ids.resize(520);
+  for (const Backend* backend : present_backends()) {
+    if (backend == cpu_backends().back()) continue;  // scalar is slow
+    CAPTURE(std::string(backend->name));
+    for (const Numerics numerics : {Numerics::bf16, Numerics::f32}) {
+      const auto last_rows = [&](int threads) {
+        ModelRig rig(prompt.folder,
+                     {.backend = backend, .numerics = numerics, .threads = threads, .rows = 8});
+        auto cache = rig.cache();
+        rig.feed(*cache, std::span(ids).first(504));
+        std::vector<float> logits;
+        std::uint64_t phases[2] = {};
+        for (std::size_t at = 504; at < 520; ++at) {
+          const std::uint64_t before = rig.pool().phases();
+          const auto row = rig.feed(*cache, std::span(ids).subspan(at, 1));
+          phases[at >= 512] += rig.pool().phases() - before;
+          logits.insert(logits.end(), row.begin(), row.end());
+        }
+        CHECK(phases[1] == phases[0] + (threads > 2 ? 8 : 0));
+        return logits;
+      };
+      const auto expected = last_rows(1);
+      for (const int threads : {2, 3, 8}) {
+        CAPTURE(threads);
+        CHECK(same_bits(last_rows(threads), expected));
+      }
+    }
+  }
+}
+
 TEST_CASE("same bits alone and beside three other sessions in one batch") {
   NIB_REQUIRE_DATA(data);
   const Prompt prompt(data);

@@ -111,6 +111,7 @@ class ModelRig {
   }
   const Workspace& workspace() const { return workspace_; }
   const Device& device() const { return *device_; }
+  const Pool& pool() const { return *pool_; }
   void forward(std::span<const BatchRow> batch, std::vector<float>& logits) {
     const Status done = attempt(batch);
     REQUIRE_MESSAGE(done.ok(), done.message());

@@ -25,7 +25,7 @@ struct OpContext {
   std::byte* activations;    // packed rows of the largest call: rows * activation_bytes()
   std::byte* expert_inputs;  // packed inputs of the down projection, same size rule
   float* tiles;              // [threads][tile_floats]
-  std::int64_t tile_floats;  // R * 64
+  std::int64_t tile_floats;  // at least R * 64; attention would have kept_tile_floats()
   bool may_be_fast = false;  // of devices: products of many rows may be of the fast class (kFastRows)
 };
 
@@ -140,6 +140,19 @@ struct AttentionArgs {
   float* out;          // [R][out_stride], out_stride = stride(Hq D)
   std::int64_t out_stride;
 };
+
+// On the CPU attention may keep what chunks of positions give, in the tiles, and join it later
+// (kernels/bodies/attention_shares.hpp): of one chunk, for each of the query heads that share a head of keys
+// and values, two numbers and a vector.
+[[gnu::always_inline]] constexpr std::int64_t kept_chunk_floats(int heads, const KvLayout& kv) {
+  const std::int64_t group = heads / kv.kv_heads;
+  return round_up(2 * group, std::int64_t{16}) + group * kv.padded_dim();
+}
+// What it wants a thread's tile to have room for: so many chunks that beside them it costs little when all
+// threads meet. With less room it goes in more rounds, or as if there were none.
+constexpr std::int64_t kept_tile_floats(int heads, const KvLayout& kv) {
+  return 24 * kept_chunk_floats(heads, kv);
+}
 
 struct RouteArgs;
 

@@ -3,7 +3,8 @@
 // Canonical order: positions are cut into chunks of 256 aligned to position 0. In a chunk, scores are chains
 // over the pairs of head dimensions; the maximum is over visible keys; probabilities are summed in sixteen
 // chains and a tree; the output is a chain over pairs of keys. Chunks combine in order of position, the sink
-// joins last. A masked key is never multiplied: its half of a pair is zeroed.
+// joins last. A masked key is never multiplied: its half of a pair is zeroed. Whether a chunk is joined when
+// it is done, or kept and joined later, changes no bit (attention_shares.hpp).
 #pragma once
 
 #include "exact.hpp"
@@ -54,40 +55,94 @@ class AskAhead {
   int wait_, pause_;
 };
 
-// The head of keys and values that some query heads of one row share.
-struct SharedKv {
-  std::int64_t row;
+// Positions [begin, end) of the head of keys and values that some query heads of one row share.
+struct Stretch {
+  std::int64_t row;  // -1: there is none
   int kv_head;
+  std::int64_t begin, end;
 };
 
-// The query heads of one row that share a head of keys and values, kMostHeads at a time. They go in blocks of
-// N, whose sums of T vectors each the registers hold; what they read is in the first level after the first
-// block.
+// What a head has of some chunks: its largest score, the sum of probabilities relative to it, and, elsewhere,
+// the values by these probabilities.
+struct SoftmaxSums {
+  float max, sum;
+};
+struct JoinFactors {
+  float before, chunk;
+};
+// Joins those of the next chunk to those of all before it; the values are joined by the factors.
+template <class A>
+[[gnu::always_inline]] inline JoinFactors join(SoftmaxSums& all, const SoftmaxSums& chunk) {
+  const float joint = std::max(all.max, chunk.max);
+  const JoinFactors by = {exp1<A>(all.max - joint), exp1<A>(chunk.max - joint)};
+  all = {joint, all.sum * by.before + chunk.sum * by.chunk};
+  return by;
+}
+template <class A>
+[[gnu::always_inline]] inline typename A::F join_values(typename A::F before, typename A::F chunk,
+                                                        const JoinFactors& by) {
+  return A::fma(chunk, A::set(by.chunk), A::mul(before, A::set(by.before)));
+}
+// The sink joins all chunks of a head, and what has come together is divided by its sum.
+template <class A>
+void finish_values(const SoftmaxSums& all, const float* values, const float* sink, int dim, float* out) {
+  float factor = 1.0f, total = all.sum;
+  if (sink) {
+    const float joint = std::max(all.max, *sink);
+    factor = exp1<A>(all.max - joint);
+    total = total * factor + exp1<A>(*sink - joint);
+  }
+  factor /= total;
+  const int whole = dim / 16 * 16;
+  for (int i = 0; i < whole; i += 16) A::store(out + i, A::mul(A::load(values + i), A::set(factor)));
+  for (int i = whole; i < dim; ++i) out[i] = mul_canonical(values[i], factor);
+}
+
+// Query heads of one row that share a head of keys and values, at most kMostHeads, over a stretch of it. They
+// go in blocks of N, whose sums of T vectors each the registers hold; what they read is in the first level
+// after the first block.
 template <class A, class Stored>
 class SharedHeads {
   using F = typename A::F;
   using Q = typename Stored::Q;
 
  public:
-  // `next` is what the same thread computes next; its row is -1: nothing.
-  SharedHeads(const AttentionArgs& args, bool round, const SharedKv& shared, int head, int count,
-              const SharedKv& next)
+  // The heads [head, head + count). `next` is what the same thread goes over next.
+  SharedHeads(const AttentionArgs& args, bool round, const Stretch& of, int head, int count,
+              const Stretch& next)
       : args_(args),
-        kv_(args.kv_rows[shared.row]),
+        of_(of),
         next_(next),
+        kv_(args.kv_rows[of.row]),
         round_(round),
+        first_head_(head),
         heads_(count),
         dim_(args.kv.head_dim),
-        padded_(args.kv.padded_dim()) {
-    block_ = block_of(shared.kv_head);
+        padded_(args.kv.padded_dim()),
+        block_(block_of(of.kv_head)) {
     each_block([&]<int>(int, int turn) { blocks_ = turn + 1; });
-    take_queries(args.qkv + shared.row * args.qkv_stride + head * dim_);
-    const std::int64_t end = kv_.position + 1;
-    const std::int64_t begin = first_visible(end);
-    for (std::int64_t start = begin / kChunk * kChunk; start < end; start += kChunk)
-      add_chunk({start, std::max(begin, start), std::min<std::int64_t>(end, start + kChunk), start <= begin});
-    float* out = args.out + shared.row * args.out_stride + head * dim_;
-    for (int n = 0; n < heads_; ++n) finish(n, args.sinks ? &args.sinks[head + n] : nullptr, out + n * dim_);
+    take_queries(args.qkv + of.row * args.qkv_stride + head * dim_);
+  }
+
+  // The stretch is all that the row sees: its part of args.out.
+  void attend() {
+    for (std::int64_t start = first_chunk(); start < of_.end; start += kChunk)
+      add_chunk(chunk_at(start, start <= of_.begin));
+    float* out = args_.out + of_.row * args_.out_stride + first_head_ * dim_;
+    for (int n = 0; n < heads_; ++n)
+      finish_values<A>(sums_[n], out_[n], args_.sinks ? &args_.sinks[first_head_ + n] : nullptr, dim_,
+                       out + n * dim_);
+  }
+
+  // Calls keep(i, n, sums, values) for the i-th chunk of the stretch and the n-th of the heads; values
+  // [padded_dim()] stand in whole lines.
+  template <class Keep>
+  void each_kept(Keep keep) {
+    std::int64_t i = 0;
+    for (std::int64_t start = first_chunk(); start < of_.end; start += kChunk, ++i) {
+      add_chunk(chunk_at(start, true));
+      for (int n = 0; n < heads_; ++n) keep(i, n, sums_[n], static_cast<const float*>(out_[n]));
+    }
   }
 
  private:
@@ -103,9 +158,6 @@ class SharedHeads {
     if constexpr (N > 1) each_block<N / 2>(work, head, turn);
   }
 
-  std::int64_t first_visible(std::int64_t end) const {
-    return args_.window > 0 ? std::max<std::int64_t>(0, end - args_.window) : 0;
-  }
   std::size_t block_of(int kv_head) const {
     return args_.layer_offset + static_cast<std::size_t>(kv_head) * 2 * args_.kv.block_bytes();
   }
@@ -134,10 +186,15 @@ class SharedHeads {
   // Positions [begin, end) are visible of the chunk that starts at `start`.
   struct Chunk {
     std::int64_t start, begin, end;
-    bool first;
+    bool is_first;  // there is nothing to join it to
     std::int64_t first_page() const { return begin / kPagePositions; }
     std::int64_t last_page() const { return (end - 1) / kPagePositions; }
   };
+
+  std::int64_t first_chunk() const { return of_.begin / kChunk * kChunk; }
+  Chunk chunk_at(std::int64_t start, bool is_first) const {
+    return {start, std::max(of_.begin, start), std::min<std::int64_t>(of_.end, start + kChunk), is_first};
+  }
 
   // The pages of keys that are scored after those of this chunk: of the next chunk, or of whoever is next.
   struct Upcoming {
@@ -149,15 +206,14 @@ class SharedHeads {
     }
   };
   Upcoming after(const Chunk& chunk) const {
-    const auto from = [&](const KvRow& kv, std::size_t block, std::int64_t begin) -> Upcoming {
+    const auto from = [&](const Stretch& of, std::int64_t begin) -> Upcoming {
       const std::int64_t page = begin / kPagePositions;
-      return {&kv, block, page,
-              std::min(kv.position / kPagePositions, page / kChunkPages * kChunkPages + kChunkPages - 1)};
+      return {&args_.kv_rows[of.row], block_of(of.kv_head), page,
+              std::min((of.end - 1) / kPagePositions, page / kChunkPages * kChunkPages + kChunkPages - 1)};
     };
-    if (chunk.start + kChunk <= kv_.position) return from(kv_, block_, chunk.start + kChunk);
+    if (chunk.start + kChunk < of_.end) return from(of_, chunk.start + kChunk);
     if (next_.row < 0) return {nullptr, 0, 0, 0};
-    const KvRow& kv = args_.kv_rows[next_.row];
-    return from(kv, block_of(next_.kv_head), first_visible(kv.position + 1));
+    return from(next_, next_.begin);
   }
   // (Inlined, or compilers take it for a function without effect.)
   [[gnu::always_inline]] void ask_for_scales(const std::byte* block) const {
@@ -194,18 +250,11 @@ class SharedHeads {
     AskForBlock last_values(values(chunk.last_page()), args_.kv.code_bytes(), steps);
     AskForBlock first_keys(upcoming.keys(0), args_.kv.code_bytes(), steps);
     for (int n = 0; n < heads_; ++n) {
-      const float largest = weigh_keys(n, chunk, last_values, first_keys);
-      rescale_[n] = 0;
-      if (chunk.first) {
-        max_[n] = largest;
-        sum_[n] = chunk_sum_[n];
-      } else {
-        const float joint = std::max(max_[n], largest);
-        rescale_[n] = exp1<A>(max_[n] - joint);
-        weight_[n] = exp1<A>(largest - joint);
-        sum_[n] = sum_[n] * rescale_[n] + chunk_sum_[n] * weight_[n];
-        max_[n] = joint;
-      }
+      const SoftmaxSums of_chunk = weigh_keys(n, chunk, last_values, first_keys);
+      if (chunk.is_first)
+        sums_[n] = of_chunk;
+      else
+        factors_[n] = join<A>(sums_[n], of_chunk);
     }
     for (int i = 0; i < kChunkPages; ++i)
       if (const std::byte* block = upcoming.keys(i)) ask_for_scales(block);
@@ -252,9 +301,9 @@ class SharedHeads {
     }
   }
 
-  // Scores to probabilities relative to their maximum, which it returns.
+  // Scores to probabilities relative to their maximum, which it returns with their sum.
   // Where values have scales, what meets the values is the probability times the scale of its position.
-  float weigh_keys(int n, const Chunk& chunk, AskForBlock& last_values, AskForBlock& first_keys) {
+  SoftmaxSums weigh_keys(int n, const Chunk& chunk, AskForBlock& last_values, AskForBlock& first_keys) {
     const std::int64_t begin = chunk.begin - chunk.start, end = chunk.end - chunk.start;
     const std::int64_t from = begin / 16 * 16, to = (end + 15) / 16 * 16;
     std::fill(score_[n] + from, score_[n] + begin, kHidden);
@@ -279,8 +328,7 @@ class SharedHeads {
       }
       Stored::join(p, &p_[n][i / 2]);
     }
-    chunk_sum_[n] = A::sum(sum);
-    return max;
+    return {max, A::sum(sum)};
   }
 
   // The chunk's weighted values from dimension `lane`, T vectors of it at a time, joined to what earlier
@@ -338,82 +386,26 @@ class SharedHeads {
       for (int n = 0; n < N; ++n) {
         float* out = out_[head + n] + lane + 16 * t;
         F sum = acc[t][n];
-        if (!chunk.first)
-          sum = A::fma(sum, A::set(weight_[head + n]), A::mul(A::load(out), A::set(rescale_[head + n])));
+        if (!chunk.is_first) sum = join_values<A>(A::load(out), sum, factors_[head + n]);
         A::store(out, sum);
       }
   }
 
-  void finish(int n, const float* sink, float* out) {
-    float factor = 1.0f, total = sum_[n];
-    if (sink) {
-      const float joint = std::max(max_[n], *sink);
-      factor = exp1<A>(max_[n] - joint);
-      total = total * factor + exp1<A>(*sink - joint);
-    }
-    factor /= total;
-    for (int i = 0; i < dim_ / 16 * 16; i += 16)
-      A::store(out + i, A::mul(A::load(out_[n] + i), A::set(factor)));
-    for (int i = dim_ / 16 * 16; i < dim_; ++i) out[i] = mul_canonical(out_[n][i], factor);
-  }
-
   static constexpr float kHidden = -std::numeric_limits<float>::infinity();
   const AttentionArgs& args_;
+  const Stretch of_, next_;
   const KvRow& kv_;
-  const SharedKv next_;
   bool round_;
-  int heads_, blocks_ = 0;
+  int first_head_, heads_, blocks_ = 0;
   int dim_, padded_;
   std::size_t block_;
-  float max_[kMostHeads], sum_[kMostHeads], chunk_sum_[kMostHeads], rescale_[kMostHeads], weight_[kMostHeads];
+  SoftmaxSums sums_[kMostHeads];
+  JoinFactors factors_[kMostHeads];
   alignas(64) Q q_[kMostHeads][kMaxHeadDim / 2];
   alignas(64) float score_[kMostHeads][kChunk];
   alignas(64) Q p_[kMostHeads][kChunk / 2];
   alignas(64) float out_[kMostHeads][kMaxHeadDim];
 };
-
-template <class A, class Stored>
-void attend(const OpContext& context, const AttentionArgs& args) {
-  const std::int64_t items = args.rows * args.kv.kv_heads;
-  const int group = args.heads / args.kv.kv_heads;
-  const bool round = rounds_to_bf16(context.numerics);
-  context.pool->run([&](int index, int count) {
-    const auto shared = [&](std::int64_t i) -> SharedKv {
-      return {i < items ? i / args.kv.kv_heads : -1, static_cast<int>(i % args.kv.kv_heads)};
-    };
-    for (std::int64_t i = index; i < items; i += count)
-      for (int n = 0; n < group; n += kMostHeads)
-        exactly<A>([&]<class B>(Verbs<B>) {
-          const SharedKv of = shared(i);
-          SharedHeads<B, Rebound<Stored, B>>(args, round, of, of.kv_head * group + n,
-                                             std::min(group - n, kMostHeads),
-                                             n + kMostHeads < group ? of : shared(i + count));
-        });
-  });
-}
-
-template <class Pairs, class Floats>
-struct Stored {};
-
-// The stored format is a property of the session's pages: chosen once per call, not per row.
-template <class A>
-void attention(const OpContext& context, const AttentionArgs& args) {
-  const auto with = [&]<class Pairs, class Floats>(Stored<Pairs, Floats>) {
-    if constexpr (A::kPairDot)
-      if (rounds_to_bf16(context.numerics)) return attend<A, Pairs>(context, args);
-    attend<A, Floats>(context, args);
-  };
-  switch (args.kv.format) {
-    case KvFormat::f32:
-      return attend<A, StoredF32<A>>(context, args);
-    case KvFormat::int8:
-      return with(Stored<StoredBytePairs<A, Int8Codes>, StoredByteFloats<A, Int8Codes>>{});
-    case KvFormat::fp8:
-      return with(Stored<StoredBytePairs<A, E4M3Codes>, StoredByteFloats<A, E4M3Codes>>{});
-    default:
-      return with(Stored<StoredBf16Pairs<A>, StoredBf16Floats<A>>{});
-  }
-}
 
 // Rotates one head in place: the first half of its dimensions against the second (half-split pairing).
 template <class A>

@@ -7,6 +7,7 @@
 
 #include "activations.hpp"
 #include "attention.hpp"
+#include "attention_shares.hpp"
 #include "exact.hpp"
 #include "math.hpp"
 #include <nibble/kernels/backend.hpp>
