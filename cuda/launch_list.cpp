@@ -72,6 +72,12 @@ Status LaunchList::allow_shared_memory(const Kernel& kernel) {
   NIB_TRY(status_of(cudaFuncSetAttribute(kernel.function, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                          most - static_cast<int>(attributes.sharedSizeBytes)),
                     "asking for shared memory"));
+  // A multiprocessor divides its memory between shared memory and cache for whoever runs there, and stands
+  // empty before it divides it anew: kernels that are to begin while others end have to want the same.
+  if (overlaps_)
+    NIB_TRY(status_of(cudaFuncSetAttribute(kernel.function, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                           cudaSharedmemCarveoutMaxShared),
+                      "asking for shared memory"));
   known_.insert(kernel.function);
   return {};
 }
