@@ -24,8 +24,8 @@ struct Scalar {
   static constexpr int kDirectRows = 4;
   static constexpr int kChains = 1;
   static constexpr int kDirectStrips = 0;  // no direct kernel: the panel costs nothing beside such an fma
-  static constexpr int kHeadBlock = 4;     // query heads that share a pass over keys and values
-  static constexpr int kHeadSums = 4;      // their vectors of sums
+  static constexpr int kHeadBlock = 1;     // sharing keys and values saves nothing beside such an fma
+  static constexpr int kHeadSums = 1;
 
   template <class Op>
   static F map(Op op) {
